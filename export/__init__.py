@@ -1,0 +1,1 @@
+"""Export: torch module -> sparse graph -> one ONNX file, verified."""

@@ -1,0 +1,5 @@
+"""Run exported models: `Session(path).run({"input": x})`. Needs neither torch nor onnxruntime."""
+
+from spiketicket.runtime.session import LayerInfo, Session
+
+__all__ = ["LayerInfo", "Session"]

@@ -1,0 +1,115 @@
+// The Python face of the engine: spiketicket.runtime._native. Arguments were checked in runtime/native.py.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include "network.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace spiketicket;
+
+namespace {
+
+template <class Element>
+using Array = nb::ndarray<Element, nb::c_contig, nb::device::cpu>;
+
+template <class Element>
+std::span<const Element> view(const Array<const Element>& array) {
+  return {array.data(), array.size()};
+}
+
+// Runs of one image after the other, a timestep at a time.
+class Stepper {
+ public:
+  Stepper(Network& network, const Array<const float>& x, int images) : network_(network) {
+    const nb::gil_scoped_release release;
+    state_ = network.begin(x.data(), images);
+  }
+  Stepper(const Stepper&) = delete;
+  Stepper& operator=(const Stepper&) = delete;
+
+  void step(const Array<float>& logits) {
+    const nb::gil_scoped_release release;
+    network_.step(state_, logits.data());
+  }
+
+ private:
+  Network& network_;
+  Network::State state_;
+};
+
+using Recordings = std::vector<std::pair<int, Array<uint8_t>>>;
+
+void run(Network& network, const Array<const float>& x, int images, int timesteps, const Array<float>& logits,
+         const Recordings& recordings) {
+  std::vector<std::pair<int, uint8_t*>> spikes;
+  for (const auto& [value, array] : recordings) spikes.emplace_back(value, array.data());
+  const nb::gil_scoped_release release;
+  network.run(x.data(), images, timesteps, logits.data(), spikes);
+}
+
+int conv(Network& network, int input, const Geometry& geometry, int groups, int rows, const Array<const float>& values,
+         const Array<const uint32_t>& indices, const Array<const int32_t>& indptr, const Array<const float>& bias,
+         const std::optional<LifParameters>& lif) {
+  return network.conv(input, geometry, groups, rows, {view(values), view(indices), view(indptr)}, view(bias), lif);
+}
+
+nb::dict build_info() {
+  nb::dict info;
+  info["compiler"] = "g++ " __VERSION__;
+#ifdef __SANITIZE_ADDRESS__
+  info["sanitizers"] = "address, undefined";
+#else
+  info["sanitizers"] = "";
+#endif
+  info["isa"] = select_kernels().isa;
+  return info;
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  nb::class_<LifParameters>(m, "Lif").def(nb::init<float, float, float, bool>(), "keep"_a, "gain"_a, "level"_a, "soft"_a);
+
+  nb::class_<Geometry>(m, "Geometry")
+      .def("__init__",
+           [](Geometry* self, std::tuple<int, int> kernel, std::tuple<int, int> strides,
+              std::tuple<int, int, int, int> pads, std::tuple<int, int> dilations) {
+             const auto [ky, kx] = kernel;
+             const auto [sy, sx] = strides;
+             const auto [top, left, bottom, right] = pads;
+             const auto [dy, dx] = dilations;
+             new (self) Geometry{ky, kx, sy, sx, top, left, bottom, right, dy, dx};
+           },
+           "kernel"_a, "strides"_a = std::make_tuple(1, 1), "pads"_a = std::make_tuple(0, 0, 0, 0),
+           "dilations"_a = std::make_tuple(1, 1));
+
+  nb::class_<Stepper>(m, "Stepper").def("step", &Stepper::step, "logits"_a);
+
+  nb::class_<Network>(m, "Network")
+      .def(nb::init<int>(), "threads"_a)
+      .def("input", &Network::input, "channels"_a, "height"_a, "width"_a)
+      .def("repeat", &Network::repeat, "input"_a)
+      .def("conv", &conv, "input"_a, "geometry"_a, "groups"_a, "rows"_a, "values"_a, "indices"_a, "indptr"_a, "bias"_a,
+           "lif"_a.none())
+      .def("lif", &Network::lif, "input"_a, "lif"_a)
+      .def("max_pool", &Network::max_pool, "input"_a, "geometry"_a)
+      .def("avg_pool", &Network::avg_pool, "input"_a, "geometry"_a)
+      .def("add", &Network::add, "a"_a, "b"_a)
+      .def("finish", &Network::finish, "output"_a)
+      .def("run", &run, "x"_a, "images"_a, "timesteps"_a, "logits"_a, "recordings"_a)
+      .def("begin",
+           [](Network& network, const Array<const float>& x, int images) {
+             return std::make_unique<Stepper>(network, x, images);
+           },
+           "x"_a, "images"_a, nb::keep_alive<0, 1>())
+      .def_prop_ro("isa", &Network::isa);
+
+  m.def("build_info", &build_info, "Compiler, sanitizers and instruction set in use.");
+}

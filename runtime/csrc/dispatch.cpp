@@ -1,0 +1,28 @@
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace spiketicket {
+
+const Kernels& select_kernels() {
+  std::vector<const Kernels*> present;  // best first
+#ifdef SPIKETICKET_X86
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq"))
+    present.push_back(&avx512_kernels());
+#endif
+  present.push_back(&portable_kernels());
+  const char* wanted = std::getenv("SPIKETICKET_ISA");
+  if (wanted == nullptr || *wanted == '\0') return *present.front();
+  std::string names;
+  for (const Kernels* kernels : present) {
+    if (std::string(kernels->isa) == wanted) return *kernels;
+    names += (names.empty() ? "" : ", ") + std::string(kernels->isa);
+  }
+  throw std::invalid_argument("SPIKETICKET_ISA is '" + std::string(wanted) + "', this CPU and build have: " + names);
+}
+
+}  // namespace spiketicket

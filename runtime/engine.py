@@ -1,0 +1,89 @@
+"""What every engine implements, and the one list of engines.
+
+`Session` checks arguments; an engine may trust them: `x` is finite float32 `[N, *input_shape]` with
+N >= 1, C-contiguous, and `timesteps` lies in 1..MAX_TIMESTEPS.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiketicket.errors import InputError
+from spiketicket.graph import Graph, Lif
+
+Floats = NDArray[np.float32]
+Spikes = NDArray[np.uint8]
+
+MAX_TIMESTEPS = 4096
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model file, read and checked."""
+
+    path: Path
+    data: bytes
+    graph: Graph
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an engine runs one layer."""
+
+    kernel: str
+    why: str
+
+
+class Engine(ABC):
+    """One way to run a model. Safe to call from several threads at once."""
+
+    @abstractmethod
+    def __init__(self, model: Model, threads: int) -> None: ...
+
+    @abstractmethod
+    def run(self, x: Floats, timesteps: int) -> Floats:
+        """Logits of every timestep, `[T, N, classes]`."""
+
+    @abstractmethod
+    def spikes(self, x: Floats, timesteps: int) -> dict[str, Spikes]:
+        """Spikes of every LIF layer by its name, zeros and ones `[T, N, ...]`."""
+
+    @abstractmethod
+    def steps(self, x: Floats, timesteps: int) -> Iterator[Floats]:
+        """Logits `[N, classes]` of one timestep after the other."""
+
+    @abstractmethod
+    def plan(self) -> dict[str, Plan]:
+        """How each layer runs, by name."""
+
+    def close(self) -> None:  # noqa: B027  # most engines hold nothing that Python would not free
+        """Give back threads and memory."""
+
+
+def lif_names(graph: Graph) -> dict[str, str]:
+    """Output value -> layer name of every LIF."""
+    return {node.output: node.name for node in graph.nodes if isinstance(node, Lif)}
+
+
+_ENGINES = {
+    "native": ("spiketicket.runtime.native", "NativeEngine"),
+    "onnxruntime": ("spiketicket.runtime.ort", "OnnxRuntimeEngine"),
+    "reference": ("spiketicket.runtime.reference", "ReferenceEngine"),
+}
+
+ENGINE_NAMES = tuple(_ENGINES)
+DEFAULT_ENGINE = "native"
+
+
+def find_engine(name: str) -> type[Engine]:
+    """The engine class of `name`, imported on demand. Raises InputError for an unknown name."""
+    if name not in _ENGINES:
+        raise InputError(f"unknown engine {name!r}: expected one of auto, {', '.join(ENGINE_NAMES)}")
+    module, attribute = _ENGINES[name]
+    engine: type[Engine] = getattr(import_module(module), attribute)
+    return engine

@@ -1,0 +1,259 @@
+"""ONNX model -> sparse graph. Whatever the file holds, it is either understood whole or refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+from spiketicket.csr import MAX_ELEMENTS, Csr
+from spiketicket.domain import (
+    DOMAIN,
+    DOMAIN_VERSION,
+    INPUT,
+    LIF,
+    LOGITS,
+    LOGITS_T,
+    METADATA_PREFIX,
+    REPEAT,
+    SPARSE_CONV,
+    SPARSE_LINEAR,
+    TIMESTEPS,
+)
+from spiketicket.errors import ModelError
+from spiketicket.files import read_bytes
+from spiketicket.graph import Add, AvgPool, Conv, Flatten, Graph, Lif, Linear, MaxPool, Node, Repeat
+
+
+def read_model(path: Path) -> tuple[Graph, bytes]:
+    """The graph of the model file `path`, and the file's bytes. Raises ModelError."""
+    data = read_bytes(path, "model", ModelError)
+    try:
+        return parse_model(data), data
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def parse_model(data: bytes) -> Graph:
+    """The graph of a serialised model. Raises ModelError."""
+    try:
+        model = onnx.load_model_from_string(data)
+    except (DecodeError, ValueError) as error:
+        raise ModelError("not an ONNX file, or cut short") from error
+    versions = {opset.domain: opset.version for opset in model.opset_import}
+    if DOMAIN not in versions:
+        raise ModelError(f"not a spiketicket model: it does not import the operator domain {DOMAIN}")
+    if versions[DOMAIN] != DOMAIN_VERSION:
+        raise ModelError(f"domain {DOMAIN} version {versions[DOMAIN]}, this release reads {DOMAIN_VERSION}")
+    return _Reader(model).graph()
+
+
+class _Reader:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.tensors: dict[str, NDArray[np.generic]] = {}
+        for tensor in model.graph.initializer:
+            if tensor.name in self.tensors:
+                raise ModelError(f"initializer {tensor.name!r} is stored twice")
+            self.tensors[tensor.name] = _array(tensor)
+        self.values: dict[str, int] = {}  # rank of every value seen so far, batch and time included
+
+    def graph(self) -> Graph:
+        proto = self.model.graph
+        shape = self.input_shape()
+        if {output.name for output in proto.output} != {LOGITS, LOGITS_T}:
+            raise ModelError(f"outputs must be {LOGITS} and {LOGITS_T}")
+        timesteps = self.tensor(TIMESTEPS, "the graph")
+        if timesteps.shape != () or timesteps.dtype != np.int64:
+            raise ModelError(f"{TIMESTEPS} must be an int64 scalar with a default value")
+        self.values[INPUT] = len(shape) + 1
+        nodes: list[Node] = []
+        mean = None
+        for node in proto.node:
+            if mean is not None:
+                raise ModelError(f"node {node.name!r} stands after the mean over time")
+            if node.op_type == "ReduceMean" and node.domain == "":
+                self.check_mean(node)
+                mean = node
+            else:
+                nodes.append(self.read(node))
+        if mean is None:
+            raise ModelError(f"no ReduceMean computes {LOGITS}")
+        prefix = METADATA_PREFIX
+        metadata = {p.key[len(prefix) :]: p.value for p in self.model.metadata_props if p.key.startswith(prefix)}
+        return Graph(INPUT, shape, tuple(nodes), LOGITS_T, int(timesteps), metadata)
+
+    def input_shape(self) -> tuple[int, ...]:
+        inputs = {value.name: value.type.tensor_type for value in self.model.graph.input}
+        if set(inputs) != {INPUT, TIMESTEPS}:
+            raise ModelError(f"inputs must be {INPUT} and {TIMESTEPS}, got {sorted(inputs)}")
+        if inputs[INPUT].elem_type != TensorProto.FLOAT:
+            raise ModelError(f"{INPUT} must be float32")
+        shape = tuple(dim.dim_value for dim in inputs[INPUT].shape.dim)[1:]
+        if not shape or min(shape) < 1:
+            raise ModelError(f"{INPUT} must have fixed sizes after the batch, got {list(shape)}")
+        return shape
+
+    def check_mean(self, node: onnx.NodeProto) -> None:
+        attributes = _Attributes(node)
+        keepdims = attributes.integer("keepdims")
+        attributes.finish()
+        axes = self.tensor(node.input[1], node.name) if len(node.input) == 2 else np.array([])
+        if node.input[0] != LOGITS_T or list(node.output) != [LOGITS] or axes.tolist() != [0] or keepdims != 0:
+            raise ModelError(f"{LOGITS} must be the mean of {LOGITS_T} over time")
+
+    def read(self, proto: onnx.NodeProto) -> Node:
+        name = proto.name or (proto.output[0] if proto.output else "")
+        reader = _READERS.get((proto.domain, proto.op_type))
+        if reader is None:
+            domain = f"{proto.domain}." if proto.domain else ""
+            raise ModelError(f"layer {name}: operator {domain}{proto.op_type} is not one of spiketicket's")
+        arity = {SPARSE_CONV: 5, SPARSE_LINEAR: 5, REPEAT: 2, "Add": 2, "Reshape": 2}.get(proto.op_type, 1)
+        if len(proto.input) != arity or len(proto.output) != 1:
+            raise ModelError(
+                f"layer {name}: {proto.op_type} has {len(proto.input)} inputs and {len(proto.output)} outputs, "
+                f"expected {arity} and 1"
+            )
+        if proto.input[0] not in self.values:
+            raise ModelError(f"layer {name}: input {proto.input[0]!r} is not computed by an earlier layer")
+        attributes = _Attributes(proto)
+        node = reader(self, proto, name, attributes)
+        attributes.finish()
+        return node
+
+    def define(self, proto: onnx.NodeProto, rank: int) -> str:
+        self.values[proto.output[0]] = rank
+        return str(proto.output[0])
+
+    def rank(self, proto: onnx.NodeProto) -> int:
+        return self.values[proto.input[0]]
+
+    def tensor(self, name: str, owner: str) -> NDArray[np.generic]:
+        if name not in self.tensors:
+            raise ModelError(f"layer {owner}: {name!r} is not stored in the file")
+        return self.tensors[name]
+
+    def weight(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> tuple[Csr, NDArray[np.float32]]:
+        values, indices, indptr, bias = (self.tensor(i, name) for i in proto.input[1:])
+        csr = Csr(values, indices, indptr, attributes.integers("weight_shape"))  # type: ignore[arg-type]
+        csr.check(name)
+        return csr, bias  # type: ignore[return-value]  # the graph checks the types
+
+    def conv(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
+        weight, bias = self.weight(proto, name, attributes)
+        strides, dilations = attributes.integers("strides", 2), attributes.integers("dilations", 2)
+        pads, group = attributes.integers("pads", 4), attributes.integer("group")
+        output = self.define(proto, self.rank(proto))
+        return Conv(name, (proto.input[0],), output, weight, bias, strides, pads, dilations, group)  # type: ignore[arg-type]
+
+    def linear(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
+        weight, bias = self.weight(proto, name, attributes)
+        return Linear(name, (proto.input[0],), self.define(proto, self.rank(proto)), weight, bias)
+
+    def lif(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
+        tau, threshold = attributes.real("tau"), attributes.real("v_threshold")
+        reset = attributes.real("v_reset") if attributes.has("v_reset") else None
+        decay = bool(attributes.integer("decay_input"))
+        return Lif(name, (proto.input[0],), self.define(proto, self.rank(proto)), tau, threshold, reset, decay)
+
+    def max_pool(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
+        kernel, strides = self.windows(proto, name, attributes)
+        pads = attributes.integers("pads")
+        timed = self.rank(proto) == 5
+        if timed and (len(pads) != 6 or pads[0] or pads[3]):
+            raise ModelError(f"layer {name}: pads over time or channels")
+        pads = pads[1:3] + pads[4:6] if timed else pads
+        return MaxPool(name, (proto.input[0],), self.define(proto, self.rank(proto)), kernel, strides, pads)  # type: ignore[arg-type]
+
+    def avg_pool(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
+        kernel, strides = self.windows(proto, name, attributes)
+        return AvgPool(name, (proto.input[0],), self.define(proto, self.rank(proto)), kernel, strides)
+
+    def windows(
+        self, proto: onnx.NodeProto, name: str, attributes: "_Attributes"
+    ) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Kernel and strides of a pooling, the leading 1 of a timed one taken off."""
+        kernel, strides = attributes.integers("kernel_shape"), attributes.integers("strides")
+        if self.rank(proto) == 5:
+            if kernel[:1] != (1,) or strides[:1] != (1,):
+                raise ModelError(f"layer {name}: a pooling window may not span timesteps or channels")
+            kernel, strides = kernel[1:], strides[1:]
+        if len(kernel) != 2 or len(strides) != 2:
+            raise ModelError(f"layer {name}: expected a two-dimensional pooling window")
+        return kernel, strides  # type: ignore[return-value]
+
+    def add(self, proto: onnx.NodeProto, name: str, _: "_Attributes") -> Node:
+        return Add(name, (proto.input[0], proto.input[1]), self.define(proto, self.rank(proto)))
+
+    def flatten(self, proto: onnx.NodeProto, name: str, _: "_Attributes") -> Node:
+        rank = self.rank(proto)
+        expected = [0, 0, -1] if rank == 5 else [0, -1]
+        if self.tensor(proto.input[1], name).tolist() != expected:
+            raise ModelError(f"layer {name}: Reshape must flatten the image, that is to {expected}")
+        return Flatten(name, (proto.input[0],), self.define(proto, rank - 2))
+
+    def repeat(self, proto: onnx.NodeProto, name: str, _: "_Attributes") -> Node:
+        if proto.input[1] != TIMESTEPS:
+            raise ModelError(f"layer {name}: must repeat by {TIMESTEPS}, got {proto.input[1]!r}")
+        return Repeat(name, (proto.input[0],), self.define(proto, self.rank(proto) + 1))
+
+
+_READERS: dict[tuple[str, str], Callable[[_Reader, onnx.NodeProto, str, "_Attributes"], Node]] = {
+    (DOMAIN, SPARSE_CONV): _Reader.conv,
+    (DOMAIN, SPARSE_LINEAR): _Reader.linear,
+    (DOMAIN, LIF): _Reader.lif,
+    (DOMAIN, REPEAT): _Reader.repeat,
+    ("", "MaxPool"): _Reader.max_pool,
+    ("", "AveragePool"): _Reader.avg_pool,
+    ("", "Add"): _Reader.add,
+    ("", "Reshape"): _Reader.flatten,
+}
+
+
+class _Attributes:
+    """The attributes of one node, each read once; what is left over was not understood."""
+
+    def __init__(self, node: onnx.NodeProto) -> None:
+        self.name = node.name
+        self.left = {attribute.name: attribute for attribute in node.attribute}
+
+    def has(self, key: str) -> bool:
+        return key in self.left
+
+    def take(self, key: str, kind: int) -> onnx.AttributeProto:
+        if key not in self.left:
+            raise ModelError(f"layer {self.name}: attribute {key} is missing")
+        attribute = self.left.pop(key)
+        if attribute.type != kind:
+            raise ModelError(f"layer {self.name}: attribute {key} has the wrong type")
+        return attribute
+
+    def integer(self, key: str) -> int:
+        return int(self.take(key, onnx.AttributeProto.INT).i)
+
+    def real(self, key: str) -> float:
+        return float(self.take(key, onnx.AttributeProto.FLOAT).f)
+
+    def integers(self, key: str, count: int | None = None) -> tuple[int, ...]:
+        values = tuple(int(value) for value in self.take(key, onnx.AttributeProto.INTS).ints)
+        if count is not None and len(values) != count:
+            raise ModelError(f"layer {self.name}: attribute {key} must have {count} entries, got {len(values)}")
+        return values
+
+    def finish(self) -> None:
+        if self.left:
+            raise ModelError(f"layer {self.name}: attribute {sorted(self.left)[0]} is unknown")
+
+
+def _array(tensor: onnx.TensorProto) -> NDArray[np.generic]:
+    if tensor.data_location == TensorProto.EXTERNAL:
+        raise ModelError(f"initializer {tensor.name!r} lies in another file; a spiketicket model is one file")
+    if any(size < 0 for size in tensor.dims) or np.prod(tensor.dims, dtype=float) > MAX_ELEMENTS:
+        raise ModelError(f"initializer {tensor.name!r} has the impossible shape {list(tensor.dims)}")
+    try:
+        return np.ascontiguousarray(numpy_helper.to_array(tensor)).reshape(tuple(tensor.dims))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"initializer {tensor.name!r} is damaged: {error}") from error

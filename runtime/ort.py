@@ -1,0 +1,64 @@
+"""onnxruntime: inlines the function bodies and runs dense. The rival, and the fallback for other devices."""
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from spiketicket.domain import INPUT, LOGITS_T, TIMESTEPS
+from spiketicket.errors import MissingExtraError, ModelError
+from spiketicket.runtime.engine import Engine, Floats, Model, Plan, Spikes, lif_names
+
+try:
+    import onnxruntime
+except ImportError as error:
+    raise MissingExtraError("onnxruntime", "cpu", "engine onnxruntime") from error
+
+QUIET = 3  # errors only: onnxruntime warns that the default of `timesteps` is not constant, which is its purpose
+
+
+class OnnxRuntimeEngine(Engine):
+    def __init__(self, model: Model, threads: int) -> None:
+        self.model = model
+        self.threads = threads
+        self.session = self._load(model.data)
+
+    def run(self, x: Floats, timesteps: int) -> Floats:
+        (logits,) = self.session.run([LOGITS_T], _feeds(x, timesteps))
+        return np.asarray(logits)
+
+    def spikes(self, x: Floats, timesteps: int) -> dict[str, Spikes]:
+        names = lif_names(self.model.graph)
+        arrays = self._spying.run(list(names), _feeds(x, timesteps))
+        return {name: array.astype(np.uint8) for name, array in zip(names.values(), arrays, strict=True)}
+
+    def steps(self, x: Floats, timesteps: int) -> Iterator[Floats]:
+        return iter(self.run(x, timesteps))
+
+    def plan(self) -> dict[str, Plan]:
+        plan = Plan("dense", "onnxruntime decodes the weights when it loads the file")
+        return {node.name: plan for node in self.model.graph.nodes}
+
+    @cached_property
+    def _spying(self) -> "onnxruntime.InferenceSession":
+        """The same model with every LIF layer's spikes as outputs."""
+        proto = onnx.load_model_from_string(self.model.data)
+        for value in lif_names(self.model.graph):
+            proto.graph.output.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, None))
+        return self._load(proto.SerializeToString())
+
+    def _load(self, data: bytes) -> "onnxruntime.InferenceSession":
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = QUIET
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        try:
+            return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own exceptions share no other base
+            raise ModelError(f"{self.model.path}: onnxruntime cannot load it: {error}") from error
+
+
+def _feeds(x: Floats, timesteps: int) -> dict[str, object]:
+    return {INPUT: x, TIMESTEPS: np.array(timesteps, dtype=np.int64)}

@@ -1,0 +1,96 @@
+"""The oracle: NumPy, float64, one line per equation. Slow on purpose; every other engine is held to it."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from spiketicket.graph import Add, AvgPool, Conv, Flatten, Lif, Linear, MaxPool, Node, Repeat
+from spiketicket.runtime.engine import Engine, Floats, Model, Plan, Spikes, lif_names
+
+Array = NDArray[np.float64]
+
+
+class ReferenceEngine(Engine):
+    def __init__(self, model: Model, threads: int) -> None:
+        self.graph = model.graph
+        self.weights = {node.name: node.weight.to_dense("float64") for node in self.graph.weighted()}
+
+    def run(self, x: Floats, timesteps: int) -> Floats:
+        return self._values(x, timesteps)[self.graph.output].astype(np.float32)
+
+    def spikes(self, x: Floats, timesteps: int) -> dict[str, Spikes]:
+        values = self._values(x, timesteps)
+        return {name: values[value].astype(np.uint8) for value, name in lif_names(self.graph).items()}
+
+    def steps(self, x: Floats, timesteps: int) -> Iterator[Floats]:
+        return iter(self.run(x, timesteps))
+
+    def plan(self) -> dict[str, Plan]:
+        return {node.name: Plan("numpy", "float64 oracle") for node in self.graph.nodes}
+
+    def _values(self, x: Floats, timesteps: int) -> dict[str, Array]:
+        values = {self.graph.input: x.astype(np.float64)}
+        for node in self.graph.nodes:
+            values[node.output] = self._apply(node, [values[name] for name in node.inputs], timesteps)
+        return values
+
+    def _apply(self, node: Node, inputs: list[Array], timesteps: int) -> Array:
+        x = inputs[0]
+        match node:
+            case Conv():
+                return convolve(node, self.weights[node.name], x)
+            case Linear():
+                return x @ self.weights[node.name].T + node.bias
+            case Lif():
+                return fire(node, x)
+            case MaxPool():
+                top, left, bottom, right = node.pads
+                padded = np.pad(x, [(0, 0)] * (x.ndim - 2) + [(top, bottom), (left, right)], constant_values=-np.inf)
+                return _windows(padded, node.kernel, node.strides).max(axis=(-2, -1))
+            case AvgPool():
+                return _windows(x, node.kernel, node.strides).mean(axis=(-2, -1))
+            case Add():
+                return x + inputs[1]
+            case Flatten():
+                return x.reshape(*x.shape[:-3], -1)
+            case Repeat():
+                return np.repeat(x[None], timesteps, axis=0)
+        raise TypeError(f"no rule for {type(node).__name__}")
+
+
+def convolve(node: Conv, weight: Array, x: Array) -> Array:
+    """`x` `[..., C, H, W]` with `weight` `[O, C / group, kh, kw]` -> `[..., O, H', W']`."""
+    top, left, bottom, right = node.pads
+    padded = np.pad(x.reshape(-1, *x.shape[-3:]), [(0, 0), (0, 0), (top, bottom), (left, right)])
+    patches = _windows(padded, (weight.shape[2], weight.shape[3]), node.strides, node.dilations)
+    groups = [
+        np.tensordot(part, kernels, axes=([1, 4, 5], [1, 2, 3])).transpose(0, 3, 1, 2)
+        for part, kernels in zip(
+            np.split(patches, node.group, axis=1), np.split(weight, node.group, axis=0), strict=True
+        )
+    ]
+    out = np.concatenate(groups, axis=1) + node.bias[:, None, None]
+    return out.reshape(*x.shape[:-3], *out.shape[1:])
+
+
+def fire(node: Lif, x: Array) -> Array:
+    """Spikes of a LIF layer on the currents `x` `[T, N, ...]`; the equations of spiketicket.graph.Lif."""
+    rest = 0.0 if node.v_reset is None else node.v_reset
+    v = np.full(x.shape[1:], rest)
+    spikes = np.empty_like(x)
+    for t, current in enumerate(x):
+        h = v + (current - (v - rest)) / node.tau if node.decay_input else v - (v - rest) / node.tau + current
+        spikes[t] = h >= node.v_threshold
+        v = h - node.v_threshold * spikes[t] if node.v_reset is None else np.where(spikes[t] > 0, rest, h)
+    return spikes
+
+
+def _windows(
+    x: Array, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int] = (1, 1)
+) -> Array:
+    """All windows of the last two axes: `[..., H', W', kh, kw]` (a view)."""
+    spans = tuple(dilation * (size - 1) + 1 for dilation, size in zip(dilations, kernel, strict=True))
+    windows = sliding_window_view(x, spans, axis=(-2, -1))
+    return windows[..., :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]

@@ -1,0 +1,167 @@
+"""`Session`: open a model file, run it, see how it runs."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiketicket.domain import INPUT, LOGITS, LOGITS_T
+from spiketicket.errors import InputError
+from spiketicket.graph import Conv, Linear
+from spiketicket.runtime.engine import DEFAULT_ENGINE, MAX_TIMESTEPS, Engine, Floats, Model, Spikes, find_engine
+from spiketicket.runtime.onnx_reader import read_model
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One layer of a model: what it is and how the session's engine runs it."""
+
+    name: str
+    kind: str  # Conv, Linear, Lif, MaxPool, AvgPool, Add, Flatten, Repeat
+    shape: tuple[int, ...]  # of the weight; of the output where there is none
+    timed: bool  # runs at every timestep (otherwise once per input)
+    density: float | None  # share of nonzero weights
+    nbytes: int  # of weight and bias in the file
+    macs: int  # multiply-accumulates with surviving weights, per run
+    kernel: str
+    why: str
+
+
+class Session:
+    """A loaded model.
+
+        with Session("model.onnx") as session:
+            logits = session.run({"input": images})["logits"]
+
+    `engine`: auto (native), native, onnxruntime or reference. `threads`: CPU threads (default: as
+    many as this process may use). Raises ModelError for a damaged or foreign file, InputError for
+    an unknown engine or a bad number of threads. Safe to call from several threads at once.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], engine: str = "auto", threads: int | None = None) -> None:
+        self.engine_name = DEFAULT_ENGINE if engine == "auto" else engine
+        engine_class = find_engine(self.engine_name)
+        self.threads = _check_threads(threads)
+        graph, data = read_model(Path(path))
+        self._graph = graph
+        self._engine: Engine | None = engine_class(Model(Path(path), data, graph), self.threads)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one image, `[C, H, W]`."""
+        return self._graph.input_shape
+
+    @property
+    def timesteps(self) -> int:
+        """The number of timesteps that a run takes by default."""
+        return self._graph.timesteps
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the exporter noted: fingerprint, data set, normalisation, sparsity, ..."""
+        return dict(self._graph.metadata)
+
+    def run(self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None) -> dict[str, Floats]:
+        """Run `{"input": float32 [N, C, H, W]}`, already normalised.
+
+        Returns `logits` `[N, classes]`, the mean over time, and `logits_t` `[T, N, classes]`.
+        Raises InputError for a wrong name, type, shape, a NaN, or timesteps outside 1..4096.
+        """
+        x, timesteps = self._check(inputs, timesteps)
+        logits_t = self._open().run(x, timesteps)
+        return {LOGITS: logits_t.mean(axis=0), LOGITS_T: logits_t}
+
+    def run_timesteps(
+        self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None
+    ) -> Iterator[Floats]:
+        """Yield, after each timestep, the mean logits `[N, classes]` so far.
+
+        Stop taking values to exit early: the native engine computes a timestep only when asked for
+        it. (The onnxruntime and reference engines compute all of them at the first.)
+        """
+        x, timesteps = self._check(inputs, timesteps)
+        return _running_mean(self._open().steps(x, timesteps))
+
+    def spikes(self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None) -> dict[str, Spikes]:
+        """The spikes of every LIF layer by its name: zeros and ones, uint8 `[T, N, ...]`."""
+        x, timesteps = self._check(inputs, timesteps)
+        return self._open().spikes(x, timesteps)
+
+    def layers(self) -> list[LayerInfo]:
+        """Every layer in order of execution, with the kernel that runs it and why."""
+        plan = self._open().plan()
+        infos = []
+        for node in self._graph.nodes:
+            value = self._graph.values[node.output]
+            weighted = node if isinstance(node, Conv | Linear) else None
+            infos.append(
+                LayerInfo(
+                    name=node.name,
+                    kind=type(node).__name__,
+                    shape=weighted.weight.shape if weighted else value.shape,
+                    timed=value.timed,
+                    density=weighted.weight.density if weighted else None,
+                    nbytes=weighted.weight.nbytes + weighted.bias.nbytes if weighted else 0,
+                    macs=self._graph.macs(weighted) if weighted else 0,
+                    kernel=plan[node.name].kernel,
+                    why=plan[node.name].why,
+                )
+            )
+        return infos
+
+    def close(self) -> None:
+        """Give back threads and memory; the session cannot run afterwards."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> Engine:
+        if self._engine is None:
+            raise InputError("this session is closed")
+        return self._engine
+
+    def _check(self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None) -> tuple[Floats, int]:
+        if not isinstance(inputs, Mapping) or set(inputs) != {INPUT}:
+            got = sorted(map(str, inputs)) if isinstance(inputs, Mapping) else type(inputs).__name__
+            raise InputError(f'expected {{"{INPUT}": array}}, got {got}')
+        x = inputs[INPUT]
+        expected = f"float32 [N, {', '.join(map(str, self.input_shape))}]"
+        if not isinstance(x, np.ndarray):
+            raise InputError(f"{INPUT} must be a NumPy array, {expected}, got {type(x).__name__}")
+        if x.dtype != np.float32 or x.shape[1:] != self.input_shape or len(x) < 1:
+            raise InputError(f"{INPUT} must be {expected} with N >= 1, got {x.dtype} {list(x.shape)}")
+        if not np.isfinite(x).all():
+            raise InputError(f"{INPUT} holds NaN or infinity")
+        steps = self.timesteps if timesteps is None else timesteps
+        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not 1 <= steps <= MAX_TIMESTEPS:
+            raise InputError(f"timesteps must be a whole number from 1 to {MAX_TIMESTEPS}, got {steps!r}")
+        return np.ascontiguousarray(x), int(steps)
+
+
+def _running_mean(logits: Iterator[Floats]) -> Iterator[Floats]:
+    total = None
+    for count, step in enumerate(logits, 1):
+        total = step if total is None else total + step
+        yield total / np.float32(count)
+
+
+def _check_threads(threads: int | None) -> int:
+    if threads is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
+        raise InputError(f"threads must be a whole number from 1 to 1024, got {threads!r}")
+    return threads
+
+

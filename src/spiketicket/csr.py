@@ -1,0 +1,107 @@
+"""Compressed sparse rows: how a pruned weight is stored in memory and in a model file.
+
+Row = output channel; column = (input channel, ky, kx) in C order, or the input feature.
+`values` float32 or float16 `[nnz]`, `indices` uint16 (uint32 where a row is longer than 65,536)
+`[nnz]`, `indptr` int32 `[rows + 1]`, as in scipy.sparse.csr_array.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from spiketicket.errors import ModelError
+
+MAX_ELEMENTS = 2**31 - 1  # indptr is int32, and no tensor of these networks comes near
+
+
+@dataclass(frozen=True)
+class Csr:
+    """One weight tensor of dense shape `shape` (`[out, in, kh, kw]` or `[out, in]`)."""
+
+    values: NDArray[np.floating]
+    indices: NDArray[np.unsignedinteger]
+    indptr: NDArray[np.int32]
+    shape: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        return self.shape[0]
+
+    @property
+    def columns(self) -> int:
+        return prod(self.shape[1:])
+
+    @property
+    def nnz(self) -> int:
+        return len(self.values)
+
+    @property
+    def density(self) -> float:
+        """Share of nonzeros."""
+        return self.nnz / prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes + self.indices.nbytes + self.indptr.nbytes
+
+    @classmethod
+    def from_dense(cls, weight: NDArray[np.floating], values: str = "float32") -> "Csr":
+        """Pack the nonzeros of `weight`; `values` names their type in the file."""
+        rows = csr_array(weight.reshape(len(weight), -1))
+        index_type = np.uint16 if rows.shape[1] <= 65_536 else np.uint32
+        packed = rows.data.astype(values)
+        if not np.isfinite(packed).all():
+            raise ModelError(f"a weight does not fit in {values}: NaN or infinite after conversion")
+        return cls(
+            packed, rows.indices.astype(index_type), rows.indptr.astype(np.int32), tuple(weight.shape)
+        )
+
+    def to_dense(self, dtype: str = "float32") -> NDArray[np.floating]:
+        """The weight as an array of `shape`."""
+        rows = csr_array((self.values.astype(dtype), self.indices, self.indptr), (self.rows, self.columns))
+        return np.asarray(rows.toarray()).reshape(self.shape)
+
+    def check(self, name: str) -> None:
+        """Raise ModelError, naming the layer `name`, unless this is a well-formed CSR of finite weights."""
+
+        def require(condition: bool, expected: str) -> None:
+            if not condition:
+                raise ModelError(f"layer {name}: {expected}")
+
+        require(
+            len(self.shape) in (2, 4) and all(0 < size <= MAX_ELEMENTS for size in self.shape),
+            f"weight_shape must be 2 or 4 positive sizes, got {list(self.shape)}",
+        )
+        require(prod(self.shape) <= MAX_ELEMENTS, f"weight_shape {list(self.shape)} is too large")
+        require(
+            self.values.ndim == self.indices.ndim == self.indptr.ndim == 1, "CSR arrays must be one-dimensional"
+        )
+        require(self.values.dtype in (np.float32, np.float16), f"values are {self.values.dtype}, not a float")
+        require(self.indices.dtype in (np.uint16, np.uint32), f"indices are {self.indices.dtype}, not unsigned")
+        require(self.indptr.dtype == np.int32, f"indptr is {self.indptr.dtype}, expected int32")
+        require(
+            len(self.indptr) == self.rows + 1,
+            f"indptr has {len(self.indptr)} entries, expected rows + 1 = {self.rows + 1}",
+        )
+        require(
+            len(self.values) == len(self.indices),
+            f"{len(self.values)} values but {len(self.indices)} indices",
+        )
+        starts = self.indptr.astype(np.int64)
+        require(
+            bool(starts[0] == 0 and starts[-1] == self.nnz and (np.diff(starts) >= 0).all()),
+            f"indptr must rise from 0 to {self.nnz} (the number of values) without falling",
+        )
+        columns = self.indices.astype(np.int64)
+        require(
+            self.nnz == 0 or int(columns.max()) < self.columns,
+            f"an index lies outside its row of {self.columns} columns",
+        )
+        rising = np.diff(columns) > 0
+        inner = starts[1:-1]
+        rising[inner[(inner > 0) & (inner < self.nnz)] - 1] = True  # where a row ends, the next may start lower
+        require(bool(rising.all()), "indices must rise within each row")
+        require(bool(np.isfinite(self.values).all()), "weights hold NaN or infinity")

@@ -1,0 +1,32 @@
+"""What a user can do wrong. Every message names the thing, what was expected, and what came."""
+
+
+class SpikeTicketError(Exception):
+    """A mistake that the user can mend; commands print it as one line and exit with code 1."""
+
+
+class TicketError(SpikeTicketError):
+    """A ticket or checkpoint file is damaged, foreign, or does not fit its network."""
+
+
+class ModelError(SpikeTicketError):
+    """A model file or sparse graph is damaged, foreign, or inconsistent."""
+
+
+class DataError(SpikeTicketError):
+    """A data set is unknown, missing or damaged."""
+
+
+class InputError(SpikeTicketError, ValueError):
+    """An argument has the wrong type, shape or range."""
+
+
+class VerificationError(SpikeTicketError):
+    """Two engines that must agree do not."""
+
+
+class MissingExtraError(SpikeTicketError, ImportError):
+    """An optional package is needed and not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {package}: pip install 'spiketicket[{extra}]'")

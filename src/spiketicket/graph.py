@@ -1,0 +1,280 @@
+"""The sparse graph: a pruned spiking network in memory, free of any framework.
+
+Export builds it from a network, the model file stores it, engines run it. Nodes stand in the order
+of execution and name their inputs and output. A value is *static* (`[N, ...]`, computed once) until
+a `Repeat` makes it *timed* (`[T, N, ...]`, time-major).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from math import isfinite, prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiketicket.csr import MAX_ELEMENTS, Csr
+from spiketicket.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Node:
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True)
+class Conv(Node):
+    """2-d convolution on `[..., C, H, W]`; `weight` has shape `[out, C / group, kh, kw]`."""
+
+    weight: Csr
+    bias: NDArray[np.float32]
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right, as in ONNX
+    dilations: tuple[int, int] = (1, 1)
+    group: int = 1
+
+
+@dataclass(frozen=True)
+class Linear(Node):
+    """`x @ weight.T + bias` on `[..., F]`; `weight` has shape `[out, F]`."""
+
+    weight: Csr
+    bias: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Lif(Node):
+    """Leaky integrate-and-fire over time, order charge, fire, reset (SpikingJelly's LIFNode).
+
+    With rest = `v_reset` (0 where the reset is soft, `v_reset` None), per timestep, from v = rest:
+
+        h = v + (x - (v - rest)) / tau     if decay_input
+        h = v - (v - rest) / tau + x       otherwise
+        s = 1 if h >= v_threshold else 0
+        v = rest if s else h               hard reset
+        v = h - v_threshold * s            soft reset
+    """
+
+    tau: float
+    v_threshold: float = 1.0
+    v_reset: float | None = 0.0
+    decay_input: bool = True
+
+
+@dataclass(frozen=True)
+class MaxPool(Node):
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class AvgPool(Node):
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Add(Node):
+    """Elementwise sum of two values of one shape: a residual connection."""
+
+
+@dataclass(frozen=True)
+class Flatten(Node):
+    """`[..., C, H, W]` -> `[..., C * H * W]`."""
+
+
+@dataclass(frozen=True)
+class Repeat(Node):
+    """Static `[N, ...]` -> timed `[T, N, ...]`: the same current at every timestep (direct encoding)."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """What is known of a value before any input comes."""
+
+    shape: tuple[int, ...]  # without T and N
+    timed: bool
+    spikes: bool  # zeros and ones only
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network from `input` (static, `[N, *input_shape]`) to `output` (timed logits `[T, N, classes]`).
+
+    `values` is derived: the shape and kind of every value. Building a graph checks it and raises
+    ModelError, naming the layer.
+    """
+
+    input: str
+    input_shape: tuple[int, ...]
+    nodes: tuple[Node, ...]
+    output: str
+    timesteps: int
+    metadata: dict[str, str] = field(default_factory=dict)
+    values: dict[str, Value] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", _infer(self))
+
+    @property
+    def classes(self) -> int:
+        return self.values[self.output].shape[0]
+
+    def weighted(self) -> Iterator[Conv | Linear]:
+        """The layers that hold weights, in order."""
+        return (node for node in self.nodes if isinstance(node, Conv | Linear))
+
+    def macs(self, node: Conv | Linear, *, dense: bool = False) -> int:
+        """Multiply-accumulates of one run of `node` on one image: surviving weights only, or all (`dense`)."""
+        positions = prod(self.values[node.output].shape[1:]) if isinstance(node, Conv) else 1
+        return positions * (prod(node.weight.shape) if dense else node.weight.nnz)
+
+
+def window(size: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1) -> int:
+    """Output size of a convolution or pooling along one axis (floor mode); below 1: it does not fit."""
+    return (size + before + after - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _infer(graph: Graph) -> dict[str, Value]:
+    if graph.timesteps < 1:
+        raise ModelError(f"timesteps must be at least 1, got {graph.timesteps}")
+    if len(graph.input_shape) not in (1, 3):
+        raise ModelError(f"input shape must be [C, H, W] or [F], got {list(graph.input_shape)}")
+    values: dict[str, Value] = {}
+    _define(values, graph.input, Value(graph.input_shape, timed=False, spikes=False))
+    names: set[str] = set()
+    for node in graph.nodes:
+        missing = [name for name in node.inputs if name not in values]
+        if missing:
+            raise ModelError(f"layer {node.name}: input {missing[0]!r} is not computed by an earlier layer")
+        if node.name in names:
+            raise ModelError(f"two layers are named {node.name!r}")
+        names.add(node.name)
+        arity = 2 if isinstance(node, Add) else 1
+        if len(node.inputs) != arity:
+            raise ModelError(f"layer {node.name}: expected {arity} inputs, got {len(node.inputs)}")
+        _define(values, node.output, _RULES[type(node)](node, *(values[name] for name in node.inputs)))
+    if graph.output not in values:
+        raise ModelError(f"output {graph.output!r} is not computed by any layer")
+    result = values[graph.output]
+    if not result.timed or len(result.shape) != 1:
+        raise ModelError(f"output {graph.output!r} must be timed logits [T, N, classes]: no spiking layer leads to it")
+    return values
+
+
+def _define(values: dict[str, Value], name: str, value: Value) -> None:
+    if name in values:
+        raise ModelError(f"value {name!r} is computed twice")
+    if not all(size >= 1 for size in value.shape) or prod(value.shape) > MAX_ELEMENTS:
+        raise ModelError(f"value {name!r} has the impossible shape {list(value.shape)}")
+    values[name] = value
+
+
+def _require(node: Node, condition: bool, expected: str) -> None:
+    if not condition:
+        raise ModelError(f"layer {node.name}: {expected}")
+
+
+def _check_weighted(node: Conv | Linear, rank: int) -> None:
+    node.weight.check(node.name)
+    _require(node, len(node.weight.shape) == rank, f"weight must have {rank} dimensions")
+    _require(
+        node,
+        node.bias.dtype == np.float32 and node.bias.shape == (node.weight.rows,),
+        f"bias must be float32 of {node.weight.rows} entries, got {node.bias.dtype} {list(node.bias.shape)}",
+    )
+    _require(node, bool(np.isfinite(node.bias).all()), "bias holds NaN or infinity")
+
+
+def _image(node: Node, x: Value) -> tuple[int, int, int]:
+    _require(node, len(x.shape) == 3, f"expects images [C, H, W], gets {list(x.shape)}")
+    channels, height, width = x.shape
+    return channels, height, width
+
+
+def _conv(node: Conv, x: Value) -> Value:
+    _check_weighted(node, 4)
+    channels, height, width = _image(node, x)
+    rows, columns, kh, kw = node.weight.shape
+    _check_window(node, node.strides, node.pads, node.dilations)
+    _require(node, node.group >= 1 and rows % node.group == 0, f"{rows} outputs do not split into {node.group} groups")
+    _require(
+        node,
+        columns * node.group == channels,
+        f"weight {list(node.weight.shape)} in {node.group} groups does not fit {channels} input channels",
+    )
+    (sy, sx), (top, left, bottom, right), (dy, dx) = node.strides, node.pads, node.dilations
+    out = (rows, window(height, kh, sy, top, bottom, dy), window(width, kw, sx, left, right, dx))
+    return Value(out, x.timed, spikes=False)
+
+
+def _check_window(
+    node: Node, strides: tuple[int, int], pads: tuple[int, int, int, int], dilations: tuple[int, int] = (1, 1)
+) -> None:
+    _require(node, len(strides) == 2 and min(strides) >= 1, f"strides must be 2 positive sizes, got {strides}")
+    _require(node, len(pads) == 4 and min(pads) >= 0, f"pads must be 4 sizes from 0, got {pads}")
+    _require(node, len(dilations) == 2 and min(dilations) >= 1, f"dilations must be 2 positive sizes, got {dilations}")
+    _require(node, max(*strides, *pads, *dilations) <= 2**15, "strides, pads and dilations end at 32,768")
+
+
+def _linear(node: Linear, x: Value) -> Value:
+    _check_weighted(node, 2)
+    _require(
+        node,
+        x.shape == (node.weight.columns,),
+        f"weight {list(node.weight.shape)} does not fit an input of shape {list(x.shape)}",
+    )
+    return Value((node.weight.rows,), x.timed, spikes=False)
+
+
+def _lif(node: Lif, x: Value) -> Value:
+    _require(node, x.timed, "a LIF needs a timed input: put a Repeat before it")
+    _require(node, isfinite(node.tau) and node.tau >= 1, f"tau must be at least 1, got {node.tau}")
+    _require(node, isfinite(node.v_threshold), f"v_threshold must be finite, got {node.v_threshold}")
+    rest = 0.0 if node.v_reset is None else node.v_reset
+    _require(
+        node,
+        isfinite(rest) and rest < node.v_threshold,
+        f"v_reset must lie below v_threshold, got {rest} and {node.v_threshold}",
+    )
+    return Value(x.shape, timed=True, spikes=True)
+
+
+def _pool(node: MaxPool | AvgPool, x: Value) -> Value:
+    channels, height, width = _image(node, x)
+    (kh, kw), (sy, sx) = node.kernel, node.strides
+    pads = node.pads if isinstance(node, MaxPool) else (0, 0, 0, 0)
+    _check_window(node, node.strides, pads)
+    _require(node, min(node.kernel) >= 1, f"kernel must be 2 positive sizes, got {node.kernel}")
+    top, left, bottom, right = pads
+    _require(node, max(top, bottom) < kh and max(left, right) < kw, "pads must be smaller than the kernel")
+    out = (channels, window(height, kh, sy, top, bottom), window(width, kw, sx, left, right))
+    return Value(out, x.timed, spikes=x.spikes and isinstance(node, MaxPool))
+
+
+def _add(node: Add, a: Value, b: Value) -> Value:
+    _require(node, a.shape == b.shape and a.timed == b.timed, f"cannot add {list(a.shape)} and {list(b.shape)}")
+    return Value(a.shape, a.timed, spikes=False)
+
+
+def _flatten(node: Flatten, x: Value) -> Value:
+    return Value((prod(_image(node, x)),), x.timed, x.spikes)
+
+
+def _repeat(node: Repeat, x: Value) -> Value:
+    _require(node, not x.timed, "its input is repeated over time already")
+    return Value(x.shape, timed=True, spikes=False)
+
+
+_RULES: dict[type[Node], Callable[..., Value]] = {
+    Conv: _conv,
+    Linear: _linear,
+    Lif: _lif,
+    MaxPool: _pool,
+    AvgPool: _pool,
+    Add: _add,
+    Flatten: _flatten,
+    Repeat: _repeat,
+}
