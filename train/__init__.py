@@ -1,0 +1,1 @@
+"""Train spiking networks and search their lottery tickets."""

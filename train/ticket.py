@@ -1,0 +1,240 @@
+"""The ticket file: a pruned network, its masks and how it was found (docs/formats.md).
+
+One `torch.save` of plain containers and tensors, read with `weights_only=True`: no pickled code runs.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import spiketicket
+from spiketicket.errors import InputError, TicketError
+from spiketicket.files import read_bytes, write_atomic
+from spiketicket.train.config import ModelConfig
+from spiketicket.train.data import Normalisation
+from spiketicket.train.masks import Masks, pack_mask, survivors, unpack_mask
+from spiketicket.train.models import build, prunable
+
+FORMAT = "spiketicket.ticket"
+VERSION = 1
+_FIELDS = ("format", "version", "model", "state", "masks", "search", "environment")
+_SEARCH_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "method": str,
+    "recipe": str,
+    "round": int,
+    "rounds": int,
+    "epochs": int,
+    "rewind_epoch": int,
+    "seed": int,
+    "seconds": float,
+    "test_accuracy": float,
+    "dataset": str,
+    "classes": list,
+    "normalisation": dict,
+}
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A pruned network: its configuration, all of its tensors, and which weights survive."""
+
+    model: ModelConfig
+    state: dict[str, Tensor]
+    masks: Masks
+    search: dict[str, Any]
+    environment: dict[str, str]
+
+    def network(self) -> nn.Module:
+        """The network in evaluation mode."""
+        network = build(self.model)
+        network.load_state_dict(self.state)
+        return network.eval()
+
+    @property
+    def normalisation(self) -> Normalisation:
+        values = self.search["normalisation"]
+        return Normalisation(values["scale"], tuple(values["mean"]), tuple(values["std"]))
+
+    @property
+    def sparsity_prunable(self) -> float:
+        """Share of zeros among the prunable weights."""
+        return 1 - survivors(self.masks) / sum(mask.size for mask in self.masks.values())
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros among all parameters: the paper's p."""
+        names = {name for name, _ in build_meta(self.model).named_parameters()}
+        total = sum(self.state[name].numel() for name in names)
+        return (sum(mask.size for mask in self.masks.values()) - survivors(self.masks)) / total
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of network, tensors and masks; equal tickets have equal ones, however long the search took."""
+        digest = hashlib.sha256(json.dumps(self.model.to_dict(), sort_keys=True).encode())
+        for name, tensor in sorted(self.state.items()):
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        for name, mask in sorted(self.masks.items()):
+            digest.update(name.encode() + pack_mask(mask).tobytes())
+        return digest.hexdigest()
+
+
+def build_meta(config: ModelConfig) -> nn.Module:
+    """The network without memory: names and shapes only."""
+    with torch.device("meta"):
+        return build(config)
+
+
+def environment() -> dict[str, str]:
+    """What the search ran on."""
+    return {
+        "spiketicket": spiketicket.__version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def save_ticket(path: Path, ticket: Ticket) -> None:
+    """Write `ticket`; `path` never holds half of it. Raises TicketError where a pruned weight is not zero."""
+    _check_zeros(ticket.state, ticket.masks)
+    write_atomic(
+        path,
+        to_bytes(
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "model": ticket.model.to_dict(),
+                "state": ticket.state,
+                "masks": {name: torch.from_numpy(pack_mask(mask)) for name, mask in ticket.masks.items()},
+                "search": ticket.search,
+                "environment": ticket.environment,
+            }
+        ),
+    )
+
+
+def load_ticket(path: Path) -> Ticket:
+    """Read and check a ticket. Raises TicketError, naming the file and what is wrong with it."""
+    try:
+        content = read_plain(path, "ticket", FORMAT, VERSION, _FIELDS)
+        config = ModelConfig.from_dict(content["model"])
+        meta = build_meta(config)
+        state = _check_state(content["state"], meta)
+        masks = _check_masks(content["masks"], meta)
+        _check_zeros(state, masks)
+        return Ticket(config, state, masks, _check_search(content["search"], config), _check_environment(content))
+    except TicketError as error:
+        raise TicketError(f"{path}: {error}") from error
+    except InputError as error:
+        raise TicketError(f"{path}: {error}") from error
+
+
+def to_bytes(content: Mapping[str, object]) -> bytes:
+    """`torch.save` in memory."""
+    buffer = BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def read_plain(path: Path, what: str, format_name: str, version: int, fields: tuple[str, ...]) -> dict[str, Any]:
+    """The dictionary in a file of ours: plain containers and tensors only. Raises TicketError."""
+    data = read_bytes(path, what, TicketError)
+    try:
+        content = torch.load(BytesIO(data), weights_only=True, map_location="cpu")
+    except Exception as error:  # a damaged or hostile file can raise almost anything
+        raise TicketError(f"not a {what}: cut short, foreign, or holding code: {_first_line(error)}") from error
+    if not isinstance(content, dict) or content.get("format") != format_name:
+        raise TicketError(f"not a {what}: expected the format {format_name!r}")
+    if content.get("version") != version:
+        raise TicketError(f"{what} version {content.get('version')!r}, this release reads {version}")
+    missing = [name for name in fields if name not in content]
+    if missing:
+        raise TicketError(f"field {missing[0]!r} is missing")
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _check_state(state: object, meta: nn.Module) -> dict[str, Tensor]:
+    expected = meta.state_dict()
+    if not isinstance(state, dict) or set(state) != set(expected):
+        got = set(state) if isinstance(state, dict) else set()
+        odd = sorted(map(str, got ^ set(expected)))
+        raise TicketError(f"state does not fit the network: {odd[0] if odd else 'not a dictionary'}")
+    for name, like in expected.items():
+        tensor = state[name]
+        if not isinstance(tensor, Tensor) or tensor.shape != like.shape or tensor.dtype != like.dtype:
+            got = f"{tensor.dtype} {list(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TicketError(f"state {name}: expected {like.dtype} {list(like.shape)}, got {got}")
+        if tensor.layout != torch.strided or not torch.isfinite(tensor).all():
+            raise TicketError(f"state {name} holds NaN or infinity")
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise TicketError(f"state {name} holds a negative variance")
+    return state
+
+
+def _check_masks(packed: object, meta: nn.Module) -> Masks:
+    shapes = {name: tuple(weight.shape) for name, weight in prunable(meta).items()}
+    if not isinstance(packed, dict) or set(packed) != set(shapes):
+        raise TicketError(f"masks must name exactly the prunable weights: {', '.join(shapes)}")
+    masks = {}
+    for name, shape in shapes.items():
+        if not isinstance(packed[name], Tensor):
+            raise TicketError(f"mask {name} must be a tensor, got {type(packed[name]).__name__}")
+        try:
+            masks[name] = unpack_mask(packed[name].numpy(), shape)
+        except InputError as error:
+            raise TicketError(f"mask {name}: {error}") from error
+    return masks
+
+
+def _check_zeros(state: Mapping[str, Tensor], masks: Masks) -> None:
+    for name, mask in masks.items():
+        if np.any(state[name].cpu().numpy()[~mask]):
+            raise TicketError(f"weight {name} is not zero where its mask prunes it")
+
+
+def _check_search(search: object, config: ModelConfig) -> dict[str, Any]:
+    if not isinstance(search, dict):
+        raise TicketError("search must be a dictionary")
+    for name, kind in _SEARCH_FIELDS.items():
+        if not isinstance(search.get(name), kind):
+            raise TicketError(f"search {name!r} is missing or not a {getattr(kind, '__name__', kind)}")
+    norm = search["normalisation"]
+    channels = config.in_channels
+    for key, length in (("mean", channels), ("std", channels)):
+        values = norm.get(key)
+        if not isinstance(values, list | tuple) or len(values) != length or not all(_is_real(v) for v in values):
+            raise TicketError(f"normalisation {key} must be {length} numbers")
+    if not _is_real(norm.get("scale")) or norm["scale"] <= 0 or min(norm["std"]) <= 0:
+        raise TicketError("normalisation scale and std must be above 0")
+    if len(search["classes"]) != config.num_classes or not all(isinstance(c, str) for c in search["classes"]):
+        raise TicketError(f"classes must be {config.num_classes} names")
+    return search
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _check_environment(content: dict[str, Any]) -> dict[str, str]:
+    values = content["environment"]
+    if not isinstance(values, dict) or not all(isinstance(x, str) for pair in values.items() for x in pair):
+        raise TicketError("environment must map names to texts")
+    return values
+
+
