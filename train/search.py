@@ -41,13 +41,16 @@ def search(
     search was interrupted. Raises SpikeTicketError for a folder that cannot be used, InputError for
     settings that do not fit the network.
     """
+    prepared = _Search(settings, dataset, report)  # refuses bad settings before a folder is touched
     with open_run(folder, settings) as run:
-        return _Search(settings, dataset, run, report).tickets()
+        return prepared.tickets(run)
 
 
 class _Search:
-    def __init__(self, settings: Settings, dataset: Dataset, run: Run, report: Callable[[Progress], None]) -> None:
-        self.settings, self.dataset, self.run, self.report = settings, dataset, run, report
+    run: Run
+
+    def __init__(self, settings: Settings, dataset: Dataset, report: Callable[[Progress], None]) -> None:
+        self.settings, self.dataset, self.report = settings, dataset, report
         self.config = model_config(settings, dataset)
         torch.manual_seed(settings.seed)
         self.model = build(self.config)
@@ -61,7 +64,8 @@ class _Search:
         self.rounds = plan_rounds(settings, sum(sizes), total)
         self.epochs_before = np.cumsum([0, *(r.epochs - r.first_epoch for r in self.rounds)]).tolist()
 
-    def tickets(self) -> list[Ticket]:
+    def tickets(self, run: Run) -> list[Ticket]:
+        self.run = run
         tickets: list[Ticket] = []
         for index, plan in enumerate(self.rounds):
             if not self.run.ticket_path(index).exists():

@@ -1,0 +1,98 @@
+"""Do two engines compute the same network? Needs no torch.
+
+The order in which an engine adds decides the last bit of a sum; where a potential lies that close to
+the threshold, a spike flips, and everything behind it may change. So a difference counts where it
+starts: per layer, only images are compared of which every earlier layer agrees ("clean" ones).
+Logits are compared on images without any flip.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiketicket.errors import VerificationError
+
+MAX_MISMATCH = 1e-5  # share of spikes that may flip by rounding
+LOGITS_TOLERANCE = 1e-4  # of an image's largest logit
+MIN_TOP1_FLOAT16 = 0.95  # share of images whose class float16 weights may not change
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far `engine` agrees with what it was compared to, over `images` images."""
+
+    engine: str
+    against: str
+    images: int
+    clean: int  # images without a flipped spike
+    mismatch: float  # flipped spikes / spikes compared, clean images only
+    first_layer: str | None  # the first layer in which a spike flips
+    logits: float  # largest difference on clean images, relative to the image's largest logit
+    top1: float  # share of images with the same class
+
+    @property
+    def exact(self) -> bool:
+        """Equal up to rounding: few flips, and nothing else differs on the images without one."""
+        return self.mismatch < MAX_MISMATCH and self.logits <= LOGITS_TOLERANCE and 2 * self.clean >= self.images
+
+    def require_exact(self) -> None:
+        """Raise VerificationError, naming the first layer that differs."""
+        if not self.exact:
+            raise VerificationError(
+                f"{self.engine} does not match {self.against}: spike mismatch {self.mismatch:.1e} (at most "
+                f"{MAX_MISMATCH:.0e}), logits {self.logits:.1e} (at most {LOGITS_TOLERANCE:.0e}), "
+                f"{self.images - self.clean} of {self.images} images differ, "
+                f"first in layer {self.first_layer or 'of the logits'}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a network did: spikes of every LIF layer `[T, N, ...]` in order, and logits `[T, N, classes]`."""
+
+    spikes: Mapping[str, NDArray[np.generic]]
+    logits_t: NDArray[np.floating]
+
+
+def compare(engine: str, got: Trace, against: str, wanted: Trace) -> Agreement:
+    """Compare two traces of the same images; see the module's text."""
+    images = wanted.logits_t.shape[1]
+    clean = np.ones(images, dtype=bool)
+    flips = compared = 0
+    first_layer = None
+    for name, expected in wanted.spikes.items():
+        differs = (np.asarray(got.spikes[name], dtype=bool) != expected.astype(bool)).swapaxes(0, 1)
+        per_image = differs.reshape(images, -1).sum(axis=1)
+        flips += int(per_image[clean].sum())
+        compared += int(clean.sum()) * (differs.size // images)
+        if first_layer is None and per_image[clean].any():
+            first_layer = name
+        clean &= per_image == 0
+    scale = np.abs(wanted.logits_t).max(axis=(0, 2))
+    error = np.abs(got.logits_t - wanted.logits_t).max(axis=(0, 2))
+    relative = np.divide(error, scale, out=np.where(error > 0, np.inf, 0.0), where=scale > 0)
+    same = got.logits_t.mean(axis=0).argmax(axis=1) == wanted.logits_t.mean(axis=0).argmax(axis=1)
+    return Agreement(
+        engine,
+        against,
+        images,
+        int(clean.sum()),
+        flips / max(compared, 1),
+        first_layer,
+        float(relative[clean].max(initial=0.0)),
+        float(same.mean()),
+    )
+
+
+def join(traces: list[Trace]) -> Trace:
+    """Traces of several batches as one."""
+    return Trace(
+        {name: np.concatenate([trace.spikes[name] for trace in traces], axis=1) for name in traces[0].spikes},
+        np.concatenate([trace.logits_t for trace in traces], axis=1),
+    )

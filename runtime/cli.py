@@ -1,0 +1,108 @@
+"""The command `snn-run`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.table import Table
+
+from spiketicket.cli import guarded, make_app, out, print_json
+from spiketicket.domain import INPUT, LOGITS
+from spiketicket.errors import InputError
+from spiketicket.runtime.engine import ENGINE_NAMES
+from spiketicket.runtime.evaluate import Evaluation, evaluate
+from spiketicket.runtime.inputs import dataset_inputs, load_array
+from spiketicket.runtime.session import Session
+from spiketicket.train.data import DATASET_NAMES, load_dataset
+
+app = make_app("Run an exported model.")
+
+
+@app.command()
+@guarded
+def run(
+    model: Annotated[Path, typer.Argument(help="Model file of snn-export.", show_default=False)],
+    dataset: Annotated[
+        str | None, typer.Option(help=f"Classify a data set: {' or '.join(DATASET_NAMES)}.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which part of it: train or test.")] = "test",
+    data: Annotated[Path | None, typer.Option(help="Folder of the data set's files.  [default: data]")] = None,
+    array: Annotated[
+        Path | None, typer.Option("--input", help="Or run float32 images [N, C, H, W], normalised, from a .npy file.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help=f"auto, {', '.join(ENGINE_NAMES)}.")] = "auto",
+    timesteps: Annotated[int | None, typer.Option(help="Timesteps T.  [default: the model's]")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images per run.")] = 32,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.  [default: all]")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Classify a data set (accuracy, confusion counts, images per second) or an array of images."""
+    if (dataset is None) == (array is None):
+        raise InputError("give either --dataset or --input")
+    with Session(model, engine=engine, threads=threads) as session:
+        if array is not None:
+            logits = session.run({INPUT: load_array(array)}, timesteps)[LOGITS]
+            _print_logits(session, logits, json)
+            return
+        loaded = load_dataset(str(dataset), data)
+        inputs, labels = dataset_inputs(session, loaded, split), loaded.split(split).labels
+        evaluation = evaluate(session, inputs, labels, batch, timesteps)
+        facts: dict[str, Any] = {
+            "model": str(model),
+            "engine": session.engine_name,
+            "dataset": loaded.name,
+            "split": split,
+            "images": len(labels),
+            "timesteps": session.timesteps if timesteps is None else timesteps,
+            "threads": session.threads,
+            "batch": batch,
+            "accuracy": evaluation.accuracy,
+            "images_per_second": evaluation.images_per_second,
+        }
+    if json:
+        print_json({**facts, "classes": list(loaded.classes), "confusion": evaluation.confusion.tolist()})
+    else:
+        _print_evaluation(facts, evaluation, loaded.classes)
+
+
+def _print_evaluation(facts: dict[str, Any], evaluation: Evaluation, classes: tuple[str, ...]) -> None:
+    table = Table(title="Confusion: rows are true classes, columns predicted ones")
+    table.add_column("")
+    names = [*classes, *map(str, range(len(classes), len(evaluation.confusion)))]
+    for name in names:
+        table.add_column(name, justify="right")
+    for name, row in zip(names, evaluation.confusion, strict=True):
+        table.add_row(name, *(str(count) if count else "[dim].[/]" for count in row))
+    out.print(table)
+    out.print(
+        f"{facts['dataset']} {facts['split']}: accuracy {evaluation.accuracy:.2%} of {facts['images']} images, "
+        f"{evaluation.images_per_second:,.0f} images/s ({facts['engine']}, T = {facts['timesteps']}, "
+        f"batch {facts['batch']}, {facts['threads']} threads)",
+        soft_wrap=True, highlight=False,
+    )  # fmt: skip
+
+
+def _print_logits(session: Session, logits: NDArray[np.float32], json: bool) -> None:
+    names = session.metadata.get("classes", "").split("\n")
+    if len(names) != logits.shape[1]:
+        names = [str(index) for index in range(logits.shape[1])]
+    best = logits.argmax(axis=1)
+    if json:
+        print_json({"class": [names[i] for i in best], LOGITS: logits.tolist()})
+        return
+    table = Table()
+    for column in ("image", "class", "mean logit"):
+        table.add_column(column, justify="right")
+    for image, index in enumerate(best):
+        table.add_row(str(image), names[index], f"{logits[image, index]:.4f}")
+    out.print(table)
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""The whole way on real images, in about two minutes: `python -m spiketicket.demo`.
+
+Trains a small spiking network on scikit-learn's handwritten digits, finds a ticket and a random one
+of the same size, exports the ticket, runs it natively and in onnxruntime, and reports.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from spiketicket.cli import err, guarded, human_bytes, make_app, out
+from spiketicket.errors import MissingExtraError
+from spiketicket.files import write_atomic
+from spiketicket.train.data import Dataset, load_dataset
+from spiketicket.train.settings import Settings
+
+BASE = {
+    "arch": "vgg_digits", "dataset": "digits", "timesteps": 5, "rounds": 10, "epochs": 12, "rewind_epoch": 3,
+    "batch_size": 64, "seed": 0,
+}  # fmt: skip
+ENGINES = ("native", "onnxruntime")
+
+app = make_app("The whole way on handwritten digits: search, export, run, profile.")
+
+
+@app.command()
+@guarded
+def demo(
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the run; run again to resume.")] = Path("demo"),
+) -> None:
+    """Search a ticket, export it, run and profile it, and print one table."""
+    try:
+        from spiketicket.export.pack import SAMPLES, export_ticket
+        from spiketicket.profiling.latency import profile
+        from spiketicket.profiling.report import write_html
+        from spiketicket.runtime import Session
+        from spiketicket.runtime.evaluate import evaluate
+        from spiketicket.runtime.inputs import dataset_inputs
+        from spiketicket.train.cli import progress_bar
+        from spiketicket.train.search import search
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "train,cpu,report", "the demo") from error
+
+    start = time.monotonic()
+    dataset = load_dataset("digits")
+    tickets = {}
+    for method in ("imp", "random"):
+        with progress_bar(f"{method} vgg_digits on digits") as report:
+            tickets[method] = search(Settings(method=method, **BASE), dataset, folder / method, report)  # type: ignore[arg-type]
+    dense, winner, chance = tickets["imp"][0], tickets["imp"][-1], tickets["random"][-1]
+
+    with err.status("exporting and verifying the ticket ..."):
+        samples = winner.normalisation(dataset.test.images[:SAMPLES])
+        exported = export_ticket(winner, folder / "ticket.onnx", samples=samples)
+    accuracies = {}
+    for engine in ENGINES:
+        with Session(exported.path, engine=engine) as session:
+            images = dataset_inputs(session, dataset, "test")
+            accuracies[engine] = evaluate(session, images, dataset.test.labels).accuracy
+    with err.status("measuring latency ..."):
+        latency = profile(exported.path, list(ENGINES), [1, 2, 3, 4, 5], duration=0.5)
+    html = folder / "report.html"
+    write_html(latency, html)
+
+    result = {
+        "accuracy": {
+            "dense": dense.search["test_accuracy"],
+            "ticket": winner.search["test_accuracy"],
+            "random": chance.search["test_accuracy"],
+            **{f"ticket, {engine}": value for engine, value in accuracies.items()},
+        },
+        "sparsity": {"prunable": winner.sparsity_prunable, "all": winner.sparsity},
+        "bytes": {"dense_onnx": exported.dense_nbytes, "sparse_onnx": exported.nbytes},
+        "ms_per_image": {r.engine: r.latency.p50 for r in latency.rows if r.timesteps == BASE["timesteps"]},
+        "seconds": time.monotonic() - start,
+        "report": str(html),
+    }
+    write_atomic(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
+    _print(result, dataset)
+
+
+def _print(result: dict, dataset: Dataset) -> None:  # type: ignore[type-arg]
+    accuracy, sparsity, nbytes, ms = (result[key] for key in ("accuracy", "sparsity", "bytes", "ms_per_image"))
+    table = Table(title=f"A lottery ticket for {len(dataset.classes)} handwritten digits, T = {BASE['timesteps']}")
+    table.add_column("")
+    for column in ("dense", "ticket", "random ticket"):
+        table.add_column(column, justify="right")
+    table.add_row(
+        f"test accuracy ({len(dataset.test.labels)} images)",
+        *(f"{accuracy[name]:.2%}" for name in ("dense", "ticket", "random")),
+    )
+    for engine in ENGINES:
+        table.add_row(f"  run by {engine}", "", f"{accuracy[f'ticket, {engine}']:.2%}", "")
+    table.add_row("sparsity of prunable weights", "0.00%", *[f"{sparsity['prunable']:.2%}"] * 2)
+    table.add_row("sparsity of all parameters", "0.00%", *[f"{sparsity['all']:.2%}"] * 2)
+    table.add_row("ONNX file", human_bytes(nbytes["dense_onnx"]), human_bytes(nbytes["sparse_onnx"]), "")
+    table.add_row(
+        "latency per image, batch 1",
+        f"{ms['onnxruntime']:.3f} ms (onnxruntime, dense)",
+        f"{ms['native']:.3f} ms (native)",
+        "",
+    )
+    out.print(table)
+    out.print(f"report: {result['report']}   ({result['seconds']:.0f} s in all)", soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    app()
