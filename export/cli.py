@@ -31,7 +31,9 @@ def export(
             "float64 oracle; no file is written unless they agree.",
         ),
     ] = True,
-    data: Annotated[Path | None, typer.Option(help="Folder of the data set's files.  [default: data]")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the data set's files.  [default: data]")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Fold batch norm, pack the surviving weights as CSR and write one ONNX file.

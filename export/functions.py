@@ -100,7 +100,9 @@ _REPEAT = """
 _CONV_ATTRIBUTES = "strides, pads, dilations, group"
 
 
-def _parse(name: str, attributes: str, inputs: str, output: str, body: str, overload: str = "") -> onnx.FunctionProto:
+def _parse(
+    name: str, attributes: str, inputs: str, output: str, body: str, overload: str = ""
+) -> onnx.FunctionProto:
     tag = f', overload: "{overload}"' if overload else ""
     declared = f"<{attributes}>" if attributes else ""
     return onnx.parser.parse_function(
@@ -116,7 +118,13 @@ def functions() -> dict[tuple[str, str], onnx.FunctionProto]:
     )
     soft = "  rest = Constant <value_float: float = 0.0> ()\n" + _LIF.replace("RESET", "Sub (h, threshold)")
     every = [
-        _parse(SPARSE_CONV, f"weight_shape, {_CONV_ATTRIBUTES}", "X, values, indices, indptr, bias", "Y", _DECODE + _CONV),
+        _parse(
+            SPARSE_CONV,
+            f"weight_shape, {_CONV_ATTRIBUTES}",
+            "X, values, indices, indptr, bias",
+            "Y",
+            _DECODE + _CONV,
+        ),
         _parse(SPARSE_LINEAR, "weight_shape", "X, values, indices, indptr, bias", "Y", _DECODE + _LINEAR),
         _parse(LIF, "tau, v_threshold, v_reset, decay_input", "X", "S", hard, HARD_RESET),
         _parse(LIF, "tau, v_threshold, decay_input", "X", "S", soft, SOFT_RESET),

@@ -39,7 +39,9 @@ def to_onnx(graph: Graph, *, dense: bool = False) -> onnx.ModelProto:
     writer = _Writer(graph, dense)
     for node in graph.nodes:
         writer.add(node)
-    writer.node("ReduceMean", [LOGITS_T, writer.tensor("time_axis", np.array([0]))], LOGITS, LOGITS, keepdims=0)
+    writer.node(
+        "ReduceMean", [LOGITS_T, writer.tensor("time_axis", np.array([0]))], LOGITS, LOGITS, keepdims=0
+    )
     used = {(node.op_type, node.overload) for node in writer.nodes if node.domain == DOMAIN}
     model = helper.make_model(
         helper.make_graph(
@@ -61,7 +63,9 @@ def to_onnx(graph: Graph, *, dense: bool = False) -> onnx.ModelProto:
         producer_name="spiketicket",
         producer_version=__version__,
     )
-    helper.set_model_props(model, {METADATA_PREFIX + key: text for key, text in sorted(graph.metadata.items())})
+    helper.set_model_props(
+        model, {METADATA_PREFIX + key: text for key, text in sorted(graph.metadata.items())}
+    )
     return onnx.inliner.inline_local_functions(model) if dense else model
 
 
@@ -79,9 +83,13 @@ class _Writer:
         self.tensors.append(numpy_helper.from_array(array, name))
         return name
 
-    def node(self, op: str, inputs: list[str], output: str, name: str, domain: str = "", **attributes: object) -> None:
+    def node(
+        self, op: str, inputs: list[str], output: str, name: str, domain: str = "", **attributes: object
+    ) -> None:
         self.nodes.append(
-            helper.make_node(op, [self.rename(i) for i in inputs], [output], name, domain=domain, **attributes)
+            helper.make_node(
+                op, [self.rename(i) for i in inputs], [output], name, domain=domain, **attributes
+            )
         )
 
     def rename(self, value: str) -> str:

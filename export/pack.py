@@ -90,7 +90,12 @@ def _serialise(graph: Graph) -> bytes:
 
 
 def _verify(
-    ticket: Ticket, network: torch.nn.Module, graph: Graph, data: bytes, samples: NDArray[np.float32], values: str
+    ticket: Ticket,
+    network: torch.nn.Module,
+    graph: Graph,
+    data: bytes,
+    samples: NDArray[np.float32],
+    values: str,
 ) -> list[Agreement]:
     """Run the file everywhere. The order tells where an error lies: tracing, then each engine."""
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +117,9 @@ def _verify(
                 )
             agreements.append(rounded)
         for engine in ("native", "onnxruntime"):
-            agreements.append(compare(engine, _trace_session(candidate, engine, samples), "reference", oracle))
+            agreements.append(
+                compare(engine, _trace_session(candidate, engine, samples), "reference", oracle)
+            )
     for agreement in agreements:
         if agreement.against == "reference":
             agreement.require_exact()

@@ -38,7 +38,10 @@ class Stats:
 
 
 def measure(
-    runs: Mapping[Key, Callable[[], object]], warmup: int, duration: float, tick: Callable[[], None] = lambda: None
+    runs: Mapping[Key, Callable[[], object]],
+    warmup: int,
+    duration: float,
+    tick: Callable[[], None] = lambda: None,
 ) -> dict[Key, Stats]:
     """Time every run over and over in turn (A B C A B C ...), so that drift of the machine hits all alike.
 

@@ -56,7 +56,11 @@ class LatencyReport:
             for row in self.rows
         ]
         fields = ("model", "metadata", "input", "batch", "threads", "warmup", "duration", "machine")
-        return {"format": "spiketicket.latency", "version": 1} | {f: getattr(self, f) for f in fields} | {"rows": rows}
+        return (
+            {"format": "spiketicket.latency", "version": 1}
+            | {f: getattr(self, f) for f in fields}
+            | {"rows": rows}
+        )
 
 
 def profile(
@@ -80,15 +84,23 @@ def profile(
     if not timesteps or timesteps != sorted(set(timesteps)):
         raise InputError(f"timesteps: expected rising numbers, got {timesteps}")
     if batch < 1 or warmup < 0 or not duration > 0:
-        raise InputError(f"expected batch from 1, warmup from 0 and duration above 0, got {batch}, {warmup}, {duration}")
+        raise InputError(
+            f"expected batch from 1, warmup from 0 and duration above 0, got {batch}, {warmup}, {duration}"
+        )
     with ExitStack() as stack:
-        sessions = {name: stack.enter_context(Session(path, engine=name, threads=threads)) for name in engines}
+        sessions = {
+            name: stack.enter_context(Session(path, engine=name, threads=threads)) for name in engines
+        }
         first = sessions[engines[0]]
         x, source = _images(first, batch, data)
         runs = {
-            (name, t): partial(session.run, {INPUT: x}, t) for name, session in sessions.items() for t in timesteps
+            (name, t): partial(session.run, {INPUT: x}, t)
+            for name, session in sessions.items()
+            for t in timesteps
         }
-        stats = {key: value.scaled(MS / batch) for key, value in measure(runs, warmup, duration, tick).items()}
+        stats = {
+            key: value.scaled(MS / batch) for key, value in measure(runs, warmup, duration, tick).items()
+        }
         return LatencyReport(
             str(path), first.metadata, source, batch, first.threads, warmup, duration,
             _rows(stats, engines, timesteps), machine_facts(),

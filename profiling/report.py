@@ -16,7 +16,15 @@ def latency_table(report: LatencyReport) -> Table:
     """The rows of a report for the terminal."""
     table = Table(title=f"Milliseconds per image, batch {report.batch}, {report.threads} threads")
     table.add_column("engine")
-    for column in ("T", "p50", "p90", "p99", "n", "per extra timestep", f"speed-up over {report.rows[0].engine}"):
+    for column in (
+        "T",
+        "p50",
+        "p90",
+        "p99",
+        "n",
+        "per extra timestep",
+        f"speed-up over {report.rows[0].engine}",
+    ):
         table.add_column(column, justify="right")
     for row in report.rows:
         table.add_row(*_cells(row))
@@ -53,19 +61,30 @@ class Chart:
         steps = sorted({row.timesteps for row in report.rows})
         self.first, self.last = steps[0], max(steps[-1], steps[0] + 1)
         self.tick_size = _round_step(max(row.latency.p90 for row in report.rows))
-        self.highest = self.tick_size * (int(max(row.latency.p90 for row in report.rows) / self.tick_size) + 1)
+        self.highest = self.tick_size * (
+            int(max(row.latency.p90 for row in report.rows) / self.tick_size) + 1
+        )
         self.x_ticks = [(self.x(t), t) for t in steps]
         self.y_ticks = [
             (self.y(i * self.tick_size), f"{i * self.tick_size:.3g}")
             for i in range(round(self.highest / self.tick_size) + 1)
         ]
         self.lines = [
-            (engine, [(self.x(row.timesteps), self.y(row.latency.p50)) for row in report.rows if row.engine == engine])
+            (
+                engine,
+                [
+                    (self.x(row.timesteps), self.y(row.latency.p50))
+                    for row in report.rows
+                    if row.engine == engine
+                ],
+            )
             for engine in dict.fromkeys(row.engine for row in report.rows)
         ]
 
     def x(self, timesteps: float) -> float:
-        return round(self.left + (self.right - self.left) * (timesteps - self.first) / (self.last - self.first), 1)
+        return round(
+            self.left + (self.right - self.left) * (timesteps - self.first) / (self.last - self.first), 1
+        )
 
     def y(self, ms: float) -> float:
         return round(self.bottom - (self.bottom - self.top) * ms / self.highest, 1)

@@ -28,9 +28,12 @@ def run(
         str | None, typer.Option(help=f"Classify a data set: {' or '.join(DATASET_NAMES)}.")
     ] = None,
     split: Annotated[str, typer.Option(help="Which part of it: train or test.")] = "test",
-    data: Annotated[Path | None, typer.Option(help="Folder of the data set's files.  [default: data]")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the data set's files.  [default: data]")
+    ] = None,
     array: Annotated[
-        Path | None, typer.Option("--input", help="Or run float32 images [N, C, H, W], normalised, from a .npy file.")
+        Path | None,
+        typer.Option("--input", help="Or run float32 images [N, C, H, W], normalised, from a .npy file."),
     ] = None,
     engine: Annotated[str, typer.Option(help=f"auto, {', '.join(ENGINE_NAMES)}.")] = "auto",
     timesteps: Annotated[int | None, typer.Option(help="Timesteps T.  [default: the model's]")] = None,

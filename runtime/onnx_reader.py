@@ -83,7 +83,9 @@ class _Reader:
         if mean is None:
             raise ModelError(f"no ReduceMean computes {LOGITS}")
         prefix = METADATA_PREFIX
-        metadata = {p.key[len(prefix) :]: p.value for p in self.model.metadata_props if p.key.startswith(prefix)}
+        metadata = {
+            p.key[len(prefix) :]: p.value for p in self.model.metadata_props if p.key.startswith(prefix)
+        }
         return Graph(INPUT, shape, tuple(nodes), LOGITS_T, int(timesteps), metadata)
 
     def input_shape(self) -> tuple[int, ...]:
@@ -102,7 +104,12 @@ class _Reader:
         keepdims = attributes.integer("keepdims")
         attributes.finish()
         axes = self.tensor(node.input[1], node.name) if len(node.input) == 2 else np.array([])
-        if node.input[0] != LOGITS_T or list(node.output) != [LOGITS] or axes.tolist() != [0] or keepdims != 0:
+        if (
+            node.input[0] != LOGITS_T
+            or list(node.output) != [LOGITS]
+            or axes.tolist() != [0]
+            or keepdims != 0
+        ):
             raise ModelError(f"{LOGITS} must be the mean of {LOGITS_T} over time")
 
     def read(self, proto: onnx.NodeProto) -> Node:
@@ -136,7 +143,9 @@ class _Reader:
             raise ModelError(f"layer {owner}: {name!r} is not stored in the file")
         return self.tensors[name]
 
-    def weight(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> tuple[Csr, NDArray[np.float32]]:
+    def weight(
+        self, proto: onnx.NodeProto, name: str, attributes: "_Attributes"
+    ) -> tuple[Csr, NDArray[np.float32]]:
         values, indices, indptr, bias = (self.tensor(i, name) for i in proto.input[1:])
         csr = Csr(values, indices, indptr, attributes.integers("weight_shape"))  # type: ignore[arg-type]
         csr.check(name)
@@ -157,7 +166,9 @@ class _Reader:
         tau, threshold = attributes.real("tau"), attributes.real("v_threshold")
         reset = attributes.real("v_reset") if attributes.has("v_reset") else None
         decay = bool(attributes.integer("decay_input"))
-        return Lif(name, (proto.input[0],), self.define(proto, self.rank(proto)), tau, threshold, reset, decay)
+        return Lif(
+            name, (proto.input[0],), self.define(proto, self.rank(proto)), tau, threshold, reset, decay
+        )
 
     def max_pool(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
         kernel, strides = self.windows(proto, name, attributes)
@@ -240,7 +251,9 @@ class _Attributes:
     def integers(self, key: str, count: int | None = None) -> tuple[int, ...]:
         values = tuple(int(value) for value in self.take(key, onnx.AttributeProto.INTS).ints)
         if count is not None and len(values) != count:
-            raise ModelError(f"layer {self.name}: attribute {key} must have {count} entries, got {len(values)}")
+            raise ModelError(
+                f"layer {self.name}: attribute {key} must have {count} entries, got {len(values)}"
+            )
         return values
 
     def finish(self) -> None:

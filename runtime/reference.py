@@ -47,7 +47,9 @@ class ReferenceEngine(Engine):
                 return fire(node, x)
             case MaxPool():
                 top, left, bottom, right = node.pads
-                padded = np.pad(x, [(0, 0)] * (x.ndim - 2) + [(top, bottom), (left, right)], constant_values=-np.inf)
+                padded = np.pad(
+                    x, [(0, 0)] * (x.ndim - 2) + [(top, bottom), (left, right)], constant_values=-np.inf
+                )
                 return _windows(padded, node.kernel, node.strides).max(axis=(-2, -1))
             case AvgPool():
                 return _windows(x, node.kernel, node.strides).mean(axis=(-2, -1))

@@ -139,7 +139,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         (module, name)
         for module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
         for name in ("_reconstruct", "ndarray", "dtype")
-    )
+    ) | {("_codecs", "encode")}  # how Python 3 writes bytes for Python 2
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in self._ALLOWED:

@@ -50,7 +50,9 @@ def lif(config: NeuronConfig) -> neuron.LIFNode:
     )
 
 
-def conv(channels: int, out: int, kernel: int, stride: int = 1, *, bias: bool, timed: bool = True) -> nn.Module:
+def conv(
+    channels: int, out: int, kernel: int, stride: int = 1, *, bias: bool, timed: bool = True
+) -> nn.Module:
     """A same-size (at stride 1) convolution, on `[T, N, ...]` or, static, on `[N, ...]`."""
     mode = "m" if timed else "s"
     return layer.Conv2d(channels, out, kernel, stride, padding=kernel // 2, bias=bias, step_mode=mode)

@@ -73,7 +73,9 @@ def unpack_mask(packed: NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
     """The inverse of `pack_mask`. Raises InputError unless `packed` is exactly as long as `shape` needs."""
     size = prod(shape)
     if packed.dtype != np.uint8 or packed.shape != ((size + 7) // 8,):
-        raise InputError(f"expected {(size + 7) // 8} packed bytes for {list(shape)}, got {list(packed.shape)}")
+        raise InputError(
+            f"expected {(size + 7) // 8} packed bytes for {list(shape)}, got {list(packed.shape)}"
+        )
     bits = np.unpackbits(packed, bitorder="little")
     if bits[size:].any():
         raise InputError("bits are set past the last weight")

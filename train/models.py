@@ -39,10 +39,16 @@ class Vgg(nn.Module):
                 size //= 2
                 continue
             out = _width(item, config)
-            blocks += [conv(channels, out, 3, bias=True), batch_norm(out, config.batch_norm), lif(config.neuron)]
+            blocks += [
+                conv(channels, out, 3, bias=True),
+                batch_norm(out, config.batch_norm),
+                lif(config.neuron),
+            ]
             channels = out
         if size < 1:
-            raise InputError(f"{config.arch} needs larger images than {config.image_size}x{config.image_size}")
+            raise InputError(
+                f"{config.arch} needs larger images than {config.image_size}x{config.image_size}"
+            )
         self.features = nn.Sequential(*blocks)
         self.flatten = layer.Flatten(step_mode="m")
         self.classifier = layer.Linear(channels * size * size, config.num_classes, step_mode="m")
@@ -148,7 +154,9 @@ def lif_spikes(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
         return lambda module, inputs, out: recorded.__setitem__(name, out > 0)
 
-    hooks = [m.register_forward_hook(keep(n)) for n, m in model.named_modules() if isinstance(m, neuron.LIFNode)]
+    hooks = [
+        m.register_forward_hook(keep(n)) for n, m in model.named_modules() if isinstance(m, neuron.LIFNode)
+    ]
     try:
         with torch.no_grad():
             logits(model, x)

@@ -71,7 +71,10 @@ class _Search:
             if not self.run.ticket_path(index).exists():
                 self.run.save_ticket(index, self.train(index, plan, tickets[-1] if tickets else None))
             tickets.append(self.run.load_ticket(index))
-        if not self.run.final_ticket.exists() or load_ticket(self.run.final_ticket).fingerprint != tickets[-1].fingerprint:
+        if (
+            not self.run.final_ticket.exists()
+            or load_ticket(self.run.final_ticket).fingerprint != tickets[-1].fingerprint
+        ):
             save_ticket(self.run.final_ticket, tickets[-1])
         return tickets
 

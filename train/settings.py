@@ -40,24 +40,46 @@ class Settings:
             (self.rounds is None) != (self.sparsity is None), "rounds and sparsity", "exactly one of them",
             f"rounds {self.rounds}, sparsity {self.sparsity}",
         )  # fmt: skip
-        _require(self.rounds is None or 2 <= self.rounds <= 100, "rounds", "2 to 100, the dense one included", self.rounds)
+        _require(
+            self.rounds is None or 2 <= self.rounds <= 100,
+            "rounds",
+            "2 to 100, the dense one included",
+            self.rounds,
+        )
         if self.sparsity is not None and 0 < self.sparsity < 1:
-            raise InputError(f"sparsity is in percent: {self.sparsity} means {self.sparsity}%, did you mean {100 * self.sparsity:g}?")
-        _require(self.sparsity is None or 0 <= self.sparsity < 100, "sparsity", "a percentage from 0 below 100", self.sparsity)
+            raise InputError(
+                f"sparsity is in percent: {self.sparsity} means {self.sparsity}%, did you mean {100 * self.sparsity:g}?"
+            )
+        _require(
+            self.sparsity is None or 0 <= self.sparsity < 100,
+            "sparsity",
+            "a percentage from 0 below 100",
+            self.sparsity,
+        )
         _require(self.epochs >= 0, "epochs", "0 or more", self.epochs)
         _require(
             self.epochs > 0 or self.method == "oneshot", "epochs", f"1 or more for {self.method}", self.epochs
         )
         _require(
-            0 <= self.rewind_epoch <= self.epochs, "rewind_epoch", f"from 0 to epochs ({self.epochs})", self.rewind_epoch
+            0 <= self.rewind_epoch <= self.epochs,
+            "rewind_epoch",
+            f"from 0 to epochs ({self.epochs})",
+            self.rewind_epoch,
         )
         _require(0 < self.prune_rate < 1, "prune_rate", "between 0 and 1", self.prune_rate)
         _require(1 <= self.timesteps <= 4096, "timesteps", "1 to 4096", self.timesteps)
         _require(self.batch_size >= 1, "batch_size", "1 or more", self.batch_size)
         _require(math.isfinite(self.lr) and self.lr > 0, "lr", "above 0", self.lr)
-        _require(math.isfinite(self.weight_decay) and self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay)
+        _require(
+            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
+            "weight_decay",
+            "0 or more",
+            self.weight_decay,
+        )
         _require(0 < self.width <= 16, "width", "above 0, at most 16", self.width)
-        _require(self.batch_norm in BATCH_NORMS, "batch_norm", f"one of {', '.join(BATCH_NORMS)}", self.batch_norm)
+        _require(
+            self.batch_norm in BATCH_NORMS, "batch_norm", f"one of {', '.join(BATCH_NORMS)}", self.batch_norm
+        )
         _require(0 <= self.seed < 2**63, "seed", "0 or more", self.seed)
 
     def to_dict(self) -> dict[str, Any]:

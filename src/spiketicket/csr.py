@@ -55,9 +55,7 @@ class Csr:
         packed = rows.data.astype(values)
         if not np.isfinite(packed).all():
             raise ModelError(f"a weight does not fit in {values}: NaN or infinite after conversion")
-        return cls(
-            packed, rows.indices.astype(index_type), rows.indptr.astype(np.int32), tuple(weight.shape)
-        )
+        return cls(packed, rows.indices.astype(index_type), rows.indptr.astype(np.int32), tuple(weight.shape))
 
     def to_dense(self, dtype: str = "float32") -> NDArray[np.floating]:
         """The weight as an array of `shape`."""
@@ -77,10 +75,13 @@ class Csr:
         )
         require(prod(self.shape) <= MAX_ELEMENTS, f"weight_shape {list(self.shape)} is too large")
         require(
-            self.values.ndim == self.indices.ndim == self.indptr.ndim == 1, "CSR arrays must be one-dimensional"
+            self.values.ndim == self.indices.ndim == self.indptr.ndim == 1,
+            "CSR arrays must be one-dimensional",
         )
         require(self.values.dtype in (np.float32, np.float16), f"values are {self.values.dtype}, not a float")
-        require(self.indices.dtype in (np.uint16, np.uint32), f"indices are {self.indices.dtype}, not unsigned")
+        require(
+            self.indices.dtype in (np.uint16, np.uint32), f"indices are {self.indices.dtype}, not unsigned"
+        )
         require(self.indptr.dtype == np.int32, f"indptr is {self.indptr.dtype}, expected int32")
         require(
             len(self.indptr) == self.rows + 1,
@@ -102,6 +103,8 @@ class Csr:
         )
         rising = np.diff(columns) > 0
         inner = starts[1:-1]
-        rising[inner[(inner > 0) & (inner < self.nnz)] - 1] = True  # where a row ends, the next may start lower
+        rising[inner[(inner > 0) & (inner < self.nnz)] - 1] = (
+            True  # where a row ends, the next may start lower
+        )
         require(bool(rising.all()), "indices must rise within each row")
         require(bool(np.isfinite(self.values).all()), "weights hold NaN or infinity")

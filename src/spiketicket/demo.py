@@ -30,7 +30,9 @@ app = make_app("The whole way on handwritten digits: search, export, run, profil
 @app.command()
 @guarded
 def demo(
-    folder: Annotated[Path, typer.Option("--out", help="Folder for the run; run again to resume.")] = Path("demo"),
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the run; run again to resume.")] = Path(
+        "demo"
+    ),
 ) -> None:
     """Search a ticket, export it, run and profile it, and print one table."""
     try:
@@ -84,8 +86,12 @@ def demo(
 
 
 def _print(result: dict, dataset: Dataset) -> None:  # type: ignore[type-arg]
-    accuracy, sparsity, nbytes, ms = (result[key] for key in ("accuracy", "sparsity", "bytes", "ms_per_image"))
-    table = Table(title=f"A lottery ticket for {len(dataset.classes)} handwritten digits, T = {BASE['timesteps']}")
+    accuracy, sparsity, nbytes, ms = (
+        result[key] for key in ("accuracy", "sparsity", "bytes", "ms_per_image")
+    )
+    table = Table(
+        title=f"A lottery ticket for {len(dataset.classes)} handwritten digits, T = {BASE['timesteps']}"
+    )
     table.add_column("")
     for column in ("dense", "ticket", "random ticket"):
         table.add_column(column, justify="right")
@@ -105,7 +111,9 @@ def _print(result: dict, dataset: Dataset) -> None:  # type: ignore[type-arg]
         "",
     )
     out.print(table)
-    out.print(f"report: {result['report']}   ({result['seconds']:.0f} s in all)", soft_wrap=True, highlight=False)
+    out.print(
+        f"report: {result['report']}   ({result['seconds']:.0f} s in all)", soft_wrap=True, highlight=False
+    )
 
 
 if __name__ == "__main__":

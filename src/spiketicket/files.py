@@ -17,6 +17,8 @@ def write_atomic(path: Path, data: bytes) -> None:
     file is removed then.
     """
     temporary: str | None = None
+    if path.parent.exists() and not path.parent.is_dir():
+        raise SpikeTicketError(f"cannot write {path}: {path.parent} is not a folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(PARTIAL_SUFFIX, f".{path.name}.", path.parent)

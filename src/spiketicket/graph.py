@@ -160,7 +160,9 @@ def _infer(graph: Graph) -> dict[str, Value]:
         raise ModelError(f"output {graph.output!r} is not computed by any layer")
     result = values[graph.output]
     if not result.timed or len(result.shape) != 1:
-        raise ModelError(f"output {graph.output!r} must be timed logits [T, N, classes]: no spiking layer leads to it")
+        raise ModelError(
+            f"output {graph.output!r} must be timed logits [T, N, classes]: no spiking layer leads to it"
+        )
     return values
 
 
@@ -199,7 +201,11 @@ def _conv(node: Conv, x: Value) -> Value:
     channels, height, width = _image(node, x)
     rows, columns, kh, kw = node.weight.shape
     _check_window(node, node.strides, node.pads, node.dilations)
-    _require(node, node.group >= 1 and rows % node.group == 0, f"{rows} outputs do not split into {node.group} groups")
+    _require(
+        node,
+        node.group >= 1 and rows % node.group == 0,
+        f"{rows} outputs do not split into {node.group} groups",
+    )
     _require(
         node,
         columns * node.group == channels,
@@ -213,9 +219,15 @@ def _conv(node: Conv, x: Value) -> Value:
 def _check_window(
     node: Node, strides: tuple[int, int], pads: tuple[int, int, int, int], dilations: tuple[int, int] = (1, 1)
 ) -> None:
-    _require(node, len(strides) == 2 and min(strides) >= 1, f"strides must be 2 positive sizes, got {strides}")
+    _require(
+        node, len(strides) == 2 and min(strides) >= 1, f"strides must be 2 positive sizes, got {strides}"
+    )
     _require(node, len(pads) == 4 and min(pads) >= 0, f"pads must be 4 sizes from 0, got {pads}")
-    _require(node, len(dilations) == 2 and min(dilations) >= 1, f"dilations must be 2 positive sizes, got {dilations}")
+    _require(
+        node,
+        len(dilations) == 2 and min(dilations) >= 1,
+        f"dilations must be 2 positive sizes, got {dilations}",
+    )
     _require(node, max(*strides, *pads, *dilations) <= 2**15, "strides, pads and dilations end at 32,768")
 
 
@@ -255,7 +267,9 @@ def _pool(node: MaxPool | AvgPool, x: Value) -> Value:
 
 
 def _add(node: Add, a: Value, b: Value) -> Value:
-    _require(node, a.shape == b.shape and a.timed == b.timed, f"cannot add {list(a.shape)} and {list(b.shape)}")
+    _require(
+        node, a.shape == b.shape and a.timed == b.timed, f"cannot add {list(a.shape)} and {list(b.shape)}"
+    )
     return Value(a.shape, a.timed, spikes=False)
 
 

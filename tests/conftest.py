@@ -1,0 +1,67 @@
+"""Fixtures that several folders share. Torch is imported only where a fixture needs it."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+# Two threads everywhere: results of training depend on their number.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+QUICK = {
+    "arch": "vgg_digits", "dataset": "digits", "rounds": 3, "epochs": 3, "rewind_epoch": 1, "prune_rate": 0.5,
+    "batch_size": 128, "width": 0.5, "seed": 3,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def quick_settings():
+    from spiketicket.train.settings import Settings
+
+    return lambda method="imp", **options: Settings(**{"method": method, **QUICK, **options})
+
+
+@pytest.fixture(scope="session")
+def digits():
+    from spiketicket.train.data import load_dataset
+
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def quick_run(quick_settings, digits, tmp_path_factory):
+    """A finished small search: its folder and the tickets of its three rounds."""
+    from spiketicket.train.search import search
+
+    folder = tmp_path_factory.mktemp("runs") / "quick"
+    return folder, search(quick_settings(), digits, folder)
+
+
+@pytest.fixture(scope="session")
+def cifar_folder(tmp_path_factory):
+    """A data folder with a small CIFAR-10 of smooth random images, in the official layout."""
+    root = tmp_path_factory.mktemp("data")
+    base = root / "cifar-10-batches-py"
+    base.mkdir()
+    rng = np.random.default_rng(0)
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        coarse = rng.uniform(0, 255, (20, 3, 8, 8)).astype(np.uint8)
+        pixels = np.kron(coarse, np.ones((1, 1, 4, 4), np.uint8)).reshape(20, 3072)
+        batch = {"data": pixels, "labels": rng.integers(0, 10, 20).tolist()}
+        (base / name).write_bytes(pickle.dumps(batch, protocol=2))
+    (base / "batches.meta").write_bytes(
+        pickle.dumps({"label_names": [f"class{i}" for i in range(10)]}, protocol=2)
+    )
+    return root
+
+
+@pytest.fixture
+def quick_arguments():
+    """The settings of `quick_settings` as options of snn-search."""
+    return [
+        text
+        for name, value in QUICK.items()
+        for text in (f"--{name.replace('_', '-')}", json.dumps(value).strip('"'))
+    ]

@@ -1,0 +1,59 @@
+"""`snn-export`."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from spiketicket.export.cli import app
+
+runner = CliRunner()
+
+
+def test_exports_beside_the_ticket_and_prints_json(quick_run, tmp_path):
+    ticket = tmp_path / "ticket.pt"
+    ticket.write_bytes((quick_run[0] / "ticket.pt").read_bytes())
+    result = runner.invoke(app, ["--ticket", str(ticket), "--json"])
+    assert result.exit_code == 0
+    printed = json.loads(result.stdout)
+    assert printed["path"] == str(tmp_path / "ticket.onnx")
+    assert printed["bytes"] == (tmp_path / "ticket.onnx").stat().st_size < printed["dense_bytes"]
+    assert [layer["name"] for layer in printed["layers"]] == [
+        "stem.0",
+        "features.1",
+        "features.5",
+        "features.8",
+        "classifier",
+    ]
+    assert {a["engine"] for a in printed["agreements"]} == {"torch", "native", "onnxruntime"}
+
+
+def test_table(quick_run, tmp_path):
+    path = str(quick_run[0] / "ticket.pt")
+    result = runner.invoke(app, ["--ticket", path, "-o", str(tmp_path / "m.onnx"), "--no-check"])
+    assert result.exit_code == 0
+    assert "features.8" in result.stdout and "smaller than dense ONNX" in result.stdout
+    assert "Verified" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ticket", "none.pt"], "cannot read ticket none.pt"),
+        (["--ticket", __file__], "not a ticket"),
+    ],
+)
+def test_mistakes(tmp_path, options, message):
+    output = tmp_path / "m.onnx"
+    result = runner.invoke(app, [*options, "-o", str(output)])
+    assert result.exit_code == 1 and message in result.stderr
+    assert not output.exists()
+
+
+def test_output_that_cannot_be_written(quick_run, tmp_path):
+    (tmp_path / "file").write_text("")
+    output = tmp_path / "file" / "m.onnx"
+    result = runner.invoke(
+        app, ["--ticket", str(quick_run[0] / "ticket.pt"), "-o", str(output), "--no-check"]
+    )
+    assert result.exit_code == 1 and "file is not a folder" in result.stderr.replace("\n", " ")

@@ -1,0 +1,94 @@
+"""The model file is standard ONNX: checked in full, one file, readable without this project."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from graphs import everything, images
+from onnx import checker
+
+from spiketicket.export.onnx_writer import to_onnx
+from spiketicket.graph import Graph, Lif
+from spiketicket.runtime.reference import fire
+
+GRAPH = everything(np.random.default_rng(0))
+
+
+def run(model, feeds, outputs=None):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model.SerializeToString(), options).run(outputs, feeds)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_passes_the_full_check(dense):
+    model = to_onnx(GRAPH, dense=dense)
+    checker.check_model(model, full_check=True)
+    domains = {node.domain for node in model.graph.node}
+    assert domains == ({""} if dense else {"", "ai.spiketicket"})
+    assert bool(model.functions) != dense
+
+
+@pytest.mark.parametrize("timesteps", [None, 1, 4])
+def test_sparse_and_dense_files_run_alike_in_plain_onnxruntime(timesteps):
+    x = images(np.random.default_rng(1), 2, (3, 16, 16))
+    feeds = {"input": x} | ({} if timesteps is None else {"timesteps": np.array(timesteps)})
+    sparse, dense = (run(to_onnx(GRAPH, dense=d), feeds) for d in (False, True))
+    assert sparse[0].shape == (2, 4) and sparse[1].shape == (timesteps or 5, 2, 4)
+    assert np.array_equal(sparse[0], dense[0]) and np.array_equal(sparse[1], dense[1])
+    assert np.allclose(sparse[0], sparse[1].mean(axis=0), atol=1e-6)
+
+
+def test_decoding_is_folded_when_onnxruntime_loads_the_file(tmp_path):
+    """No engine has to decode weights at run time: after loading there are plain convolutions."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(to_onnx(GRAPH).SerializeToString(), options)
+    kinds = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
+    assert "Conv" in kinds
+    assert not kinds & {"ScatterElements", "CumSum", "SparseConv", "SparseLinear"}
+
+
+def test_metadata():
+    model = to_onnx(GRAPH)
+    assert {p.key: p.value for p in model.metadata_props} == {"spiketicket.dataset": "none"}
+    assert model.producer_name == "spiketicket"
+
+
+def test_same_graph_same_bytes():
+    assert to_onnx(GRAPH).SerializeToString(deterministic=True) == to_onnx(GRAPH).SerializeToString(
+        deterministic=True
+    )
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        Lif("lif", ("x",), "s", 4 / 3),
+        Lif("lif", ("x",), "s", 2.0, 0.7, -0.5, True),
+        Lif("lif", ("x",), "s", 3.0, 1.2, 0.3, False),
+        Lif("lif", ("x",), "s", 2.0, 1.0, None, True),
+        Lif("lif", ("x",), "s", 1.5, 0.8, None, False),
+    ],
+    ids=lambda n: f"tau{n.tau:.2f}-reset{n.v_reset}-{'decay' if n.decay_input else 'whole'}",
+)
+def test_neuron_bodies_follow_the_equations(node):
+    """Every kind of neuron, alone, against the oracle's equations."""
+    from spiketicket.csr import Csr
+    from spiketicket.graph import Flatten, Linear, Repeat
+
+    rng = np.random.default_rng(0)
+    identity = Linear(
+        "readout", ("v",), "y", Csr.from_dense(np.eye(8, dtype=np.float32)), np.zeros(8, np.float32)
+    )
+    lif = Lif("lif", ("r",), "s", node.tau, node.v_threshold, node.v_reset, node.decay_input)
+    graph = Graph(
+        "x", (2, 2, 2), (Repeat("repeat", ("x",), "r"), lif, Flatten("f", ("s",), "v"), identity), "y", 12
+    )
+    x = (2 * rng.standard_normal((50, 2, 2, 2))).astype(np.float32)
+    (spikes,) = run(to_onnx(graph), {"input": x}, ["logits_t"])
+    expected = fire(node, np.repeat(x.reshape(1, 50, 8), 12, axis=0).astype(np.float64))
+    assert 0.1 < expected.mean() < 0.9
+    assert (spikes != expected).mean() < 1e-3

@@ -1,0 +1,64 @@
+"""`snn-run`."""
+
+import json
+
+import numpy as np
+import pytest
+from graphs import everything, images, write
+from typer.testing import CliRunner
+
+from spiketicket.runtime import Session
+from spiketicket.runtime.cli import app
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write(everything(np.random.default_rng(0)), tmp_path_factory.mktemp("m"))
+
+
+def test_array_input(model, tmp_path):
+    x = images(np.random.default_rng(1), 3, (3, 16, 16))
+    np.save(tmp_path / "x.npy", x)
+    result = runner.invoke(app, [str(model), "--input", str(tmp_path / "x.npy"), "--json"])
+    assert result.exit_code == 0
+    printed = json.loads(result.stdout)
+    expected = Session(model).run({"input": x})["logits"]
+    assert np.allclose(printed["logits"], expected)
+    assert printed["class"] == [str(i) for i in expected.argmax(axis=1)]
+
+
+BAD_CALLS = [
+    ([], "give either --dataset or --input"),
+    (["--dataset", "digits", "--input", "x.npy"], "give either --dataset or --input"),
+    (["--dataset", "mnist"], "unknown data set 'mnist': expected one of digits, cifar10"),
+    (
+        ["--dataset", "cifar10", "--data", "nowhere"],
+        "data set cifar10 not found: expected the folder nowhere",
+    ),
+    (["--input", "absent.npy"], "cannot read absent.npy as a .npy array"),
+    (["--input", "x.npy", "--engine", "tpu"], "unknown engine 'tpu'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_CALLS)
+def test_mistakes_end_in_one_line(model, arguments, message):
+    result = runner.invoke(app, [str(model), *arguments])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ") and message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"not an array", b"\x80\x04\x95pickle"])
+def test_bad_array_files(model, tmp_path, content):
+    path = tmp_path / "x.npy"
+    path.write_bytes(content)
+    result = runner.invoke(app, [str(model), "--input", str(path)])
+    assert result.exit_code == 1 and "as a .npy array" in result.stderr
+
+
+def test_pickled_objects_are_refused(model, tmp_path):
+    np.save(tmp_path / "x.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    result = runner.invoke(app, [str(model), "--input", str(tmp_path / "x.npy")])
+    assert result.exit_code == 1 and "as a .npy array" in result.stderr

@@ -1,0 +1,228 @@
+"""Every engine against the oracle: awkward sizes, any T, any batch, threads, instruction sets."""
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from graphs import everything, images, one_conv, write
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from spiketicket.errors import InputError
+from spiketicket.export.verify import Trace, compare
+from spiketicket.graph import window
+from spiketicket.runtime import Session
+from spiketicket.runtime.engine import ENGINE_NAMES
+from spiketicket.runtime.native import build_info
+
+ISAS = ["portable"] + ([build_info()["isa"]] if build_info()["isa"] != "portable" else [])
+RIVALS = [("native", isa) for isa in ISAS] + [("onnxruntime", "")]
+
+
+def trace(path, engine, x, timesteps, threads=None):
+    with Session(path, engine=engine, threads=threads) as session:
+        return Trace(
+            session.spikes({"input": x}, timesteps), session.run({"input": x}, timesteps)["logits_t"]
+        )
+
+
+def assert_agrees(path, engine, x, timesteps, threads=None):
+    agreement = compare(
+        engine,
+        trace(path, engine, x, timesteps, threads),
+        "reference",
+        trace(path, "reference", x, timesteps),
+    )
+    agreement.require_exact()
+    assert agreement.top1 == 1.0 or agreement.clean < agreement.images
+
+
+@pytest.fixture(params=RIVALS, ids=lambda p: "-".join(filter(None, p)))
+def engine(request, monkeypatch):
+    name, isa = request.param
+    monkeypatch.setenv("SPIKETICKET_ISA", isa)
+    return name
+
+
+@pytest.mark.parametrize("timesteps", [1, 2, 3, 4, 5, 6, 9, 16])
+@pytest.mark.parametrize("batch", [1, 3, 5])
+def test_every_layer_kind(engine, tmp_path, batch, timesteps):
+    rng = np.random.default_rng(timesteps)
+    path = write(everything(rng), tmp_path)
+    x = images(rng, batch, (3, 16, 16))
+    assert 0.05 < np.mean([s.mean() for s in trace(path, "reference", x, timesteps).spikes.values()]) < 0.5
+    assert_agrees(path, engine, x, timesteps, threads=2)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("batch", [1, 2, 9])
+def test_any_number_of_threads_gives_the_same_bits(tmp_path, threads, batch):
+    rng = np.random.default_rng(7)
+    path = write(everything(rng, (3, 18, 66), (33, 31), 0.2), tmp_path)
+    x = images(rng, batch, (3, 33, 31))
+    alone, many = (trace(path, "native", x, 5, n) for n in (1, threads))
+    assert np.array_equal(alone.logits_t, many.logits_t)
+    assert all(np.array_equal(alone.spikes[name], many.spikes[name]) for name in alone.spikes)
+
+
+@pytest.mark.skipif(len(ISAS) == 1, reason="this CPU has no vector instruction set that the build knows")
+def test_instruction_sets_give_the_same_bits(tmp_path, monkeypatch):
+    rng = np.random.default_rng(8)
+    path = write(everything(rng, size=(15, 18)), tmp_path)
+    x = images(rng, 3, (3, 15, 18))
+    results = []
+    for isa in ISAS:
+        monkeypatch.setenv("SPIKETICKET_ISA", isa)
+        results.append(trace(path, "native", x, 6).logits_t)
+    assert np.array_equal(*results)
+
+
+GEOMETRIES = [
+    {},
+    {"pads": (1, 1, 1, 1)},
+    {"pads": (0, 2, 1, 0)},
+    {"pads": (2, 2, 2, 2), "strides": (2, 2)},
+    {"pads": (1, 0, 1, 3), "strides": (1, 3)},
+    {"pads": (2, 2, 2, 2), "dilations": (2, 2)},
+    {"pads": (3, 2, 3, 2), "strides": (2, 1), "dilations": (3, 2)},
+]
+
+
+def fits(size, kernel, pads=(0, 0, 0, 0), strides=(1, 1), dilations=(1, 1), group=1):
+    """Whether the window fits into the padded image at least once; tests/test_graph.py covers the refusal."""
+    return all(
+        window(size[i], kernel[i], strides[i], pads[i], pads[i + 2], dilations[i]) >= 1 for i in (0, 1)
+    )
+
+
+CONVOLUTIONS = [
+    (size, kernel, geometry)
+    for size in [(1, 1), (2, 3), (7, 7), (33, 31)]
+    for kernel in [(1, 1), (3, 3), (5, 5), (2, 4)]
+    for geometry in GEOMETRIES
+    if fits(size, kernel, **geometry)
+]
+
+
+@pytest.mark.parametrize(("size", "kernel", "geometry"), CONVOLUTIONS, ids=str)
+def test_convolution_geometries(engine, tmp_path, size, kernel, geometry):
+    rng = np.random.default_rng(0)
+    path = write(one_conv(rng, 5, 7, size, kernel, 0.4, 3, **geometry), tmp_path)
+    assert_agrees(path, engine, (rng.random((2, 5, *size)) < 0.3).astype(np.float32), 3)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.001, 0.02, 0.3, 1.0])
+@pytest.mark.parametrize("rate", [0.0, 0.01, 0.15, 1.0])
+def test_densities_and_firing_rates(engine, tmp_path, density, rate):
+    rng = np.random.default_rng(1)
+    path = write(one_conv(rng, 17, 9, (7, 7), (3, 3), density, 5, pads=(1, 1, 1, 1)), tmp_path)
+    assert_agrees(path, engine, (rng.random((2, 17, 7, 7)) < rate).astype(np.float32), 5)
+
+
+@pytest.mark.parametrize(
+    ("channels", "out", "group"), [(1, 1, 1), (3, 6, 3), (10, 4, 2), (17, 17, 17), (8, 8, 2)]
+)
+def test_channels_and_groups(engine, tmp_path, channels, out, group):
+    rng = np.random.default_rng(2)
+    path = write(one_conv(rng, channels, out, (7, 5), (3, 3), 0.5, 4, group=group), tmp_path)
+    assert_agrees(path, engine, (rng.random((3, channels, 7, 5)) < 0.3).astype(np.float32), 4)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_convolution(engine, tmp_path, data):
+    """Whatever fits is run, and run right."""
+    draw, small = data.draw, st.integers(1, 3)
+    group = draw(small)
+    channels, out = group * draw(st.integers(1, 6)), group * draw(st.integers(1, 6))
+    size, kernel = draw(st.tuples(*2 * [st.integers(1, 20)])), draw(st.tuples(small, small))
+    geometry = {
+        "pads": draw(st.tuples(*4 * [st.integers(0, 3)])),
+        "strides": draw(st.tuples(small, small)),
+        "dilations": draw(st.tuples(small, small)),
+        "group": group,
+    }
+    assume(fits(size, kernel, **geometry))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    timesteps = draw(st.integers(1, 7))
+    path = write(
+        one_conv(rng, channels, out, size, kernel, draw(st.floats(0, 1)), timesteps, **geometry), tmp_path
+    )
+    assert_agrees(path, engine, (rng.random((2, channels, *size)) < 0.3).astype(np.float32), timesteps)
+
+
+@pytest.mark.parametrize("name", ENGINE_NAMES)
+def test_run_timesteps_is_the_running_mean(tmp_path, name):
+    rng = np.random.default_rng(3)
+    path = write(everything(rng), tmp_path)
+    x = images(rng, 4, (3, 16, 16))
+    with Session(path, engine=name) as session:
+        logits_t = session.run({"input": x}, 7)["logits_t"]
+        means = list(session.run_timesteps({"input": x}, 7))
+        assert len(means) == 7
+        for t, mean in enumerate(means, 1):
+            assert np.allclose(mean, logits_t[:t].mean(axis=0), atol=1e-6)
+
+
+def test_two_generators_of_one_session_do_not_disturb_each_other(tmp_path):
+    rng = np.random.default_rng(4)
+    path = write(everything(rng), tmp_path)
+    a, b = images(rng, 2, (3, 16, 16))[:, None]
+    with Session(path) as session:
+        expected = [list(session.run_timesteps({"input": x})) for x in (a, b)]
+        first, second = session.run_timesteps({"input": a}), session.run_timesteps({"input": b})
+        interleaved = list(zip(first, second, strict=True))
+    assert all(np.array_equal(got, expected[0][t]) for t, (got, _) in enumerate(interleaved))
+    assert all(np.array_equal(got, expected[1][t]) for t, (_, got) in enumerate(interleaved))
+
+
+@pytest.mark.parametrize("name", ENGINE_NAMES)
+def test_one_session_from_several_threads(tmp_path, name):
+    rng = np.random.default_rng(5)
+    path = write(everything(rng, (3, 16, 32), (20, 20)), tmp_path)
+    batches = [images(rng, 1 + i % 3, (3, 20, 20)) for i in range(6)]
+    with Session(path, engine=name, threads=2) as session:
+        expected = [session.run({"input": x})["logits"] for x in batches]
+        wrong = []
+
+        def work(index):
+            for _ in range(10):
+                if not np.array_equal(session.run({"input": batches[index]})["logits"], expected[index]):
+                    wrong.append(index)
+
+        workers = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    assert wrong == []
+
+
+def test_changing_timesteps_and_batch_leaves_nothing_behind(tmp_path):
+    rng = np.random.default_rng(6)
+    path = write(everything(rng), tmp_path)
+    x = images(rng, 5, (3, 16, 16))
+    with Session(path) as session:
+        expected = session.run({"input": x[:1]}, 3)["logits_t"]
+        session.run({"input": 3 * x}, 16)
+        assert np.array_equal(session.run({"input": x[:1]}, 3)["logits_t"], expected)
+
+
+def test_unknown_instruction_set_is_refused(tmp_path, monkeypatch):
+    path = write(everything(np.random.default_rng(0)), tmp_path)
+    monkeypatch.setenv("SPIKETICKET_ISA", "mmx")
+    with pytest.raises(InputError, match="SPIKETICKET_ISA is 'mmx', this CPU and build have: .*portable"):
+        Session(path)
+
+
+def test_native_engine_needs_neither_torch_nor_onnxruntime(tmp_path):
+    path = write(everything(np.random.default_rng(0)), tmp_path)
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['onnxruntime'] = None\n"
+        "import numpy as np; from spiketicket.runtime import Session\n"
+        f"print(Session({str(path)!r}).run({{'input': np.zeros((2, 3, 16, 16), np.float32)}})['logits'].shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "(2, 4)\n"

@@ -1,0 +1,232 @@
+"""Damaged, foreign and tampered model files are refused with a message, by every engine."""
+
+import numpy as np
+import onnx
+import pytest
+from graphs import everything, write
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+
+from spiketicket.errors import ModelError
+from spiketicket.export.onnx_writer import to_onnx
+from spiketicket.runtime import Session
+from spiketicket.runtime.engine import ENGINE_NAMES
+from spiketicket.runtime.onnx_reader import parse_model
+
+GRAPH = everything(np.random.default_rng(0), size=(8, 8))
+DATA = to_onnx(GRAPH).SerializeToString()
+
+
+def refuse(model, message):
+    with pytest.raises(ModelError, match=message):
+        parse_model(model.SerializeToString())
+
+
+@pytest.fixture
+def model():
+    return onnx.load_model_from_string(DATA)
+
+
+def node(model, name):
+    return next(n for n in model.graph.node if n.name == name)
+
+
+def edit(model, name, change):
+    """Replace an initializer by what `change` makes of its array."""
+    for tensor in model.graph.initializer:
+        if tensor.name == name:
+            array = np.array(numpy_helper.to_array(tensor))
+            tensor.CopyFrom(numpy_helper.from_array(change(array), name))
+            return
+    raise AssertionError(f"no initializer {name}")
+
+
+def put(index, value):
+    def change(array):
+        array[index] = value
+        return array
+
+    return change
+
+
+def set_attribute(node, name, value):
+    kept = [a for a in node.attribute if a.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute(name, value)])
+
+
+def test_reading_gives_back_what_was_written():
+    graph = parse_model(DATA)
+    assert [type(n) for n in graph.nodes] == [type(n) for n in GRAPH.nodes]
+    assert graph.timesteps == GRAPH.timesteps and graph.metadata == GRAPH.metadata
+    for got, wanted in zip(graph.weighted(), GRAPH.weighted(), strict=True):
+        assert got.name == wanted.name and np.array_equal(got.bias, wanted.bias)
+        assert np.array_equal(got.weight.to_dense(), wanted.weight.to_dense())
+        assert got.weight.indices.dtype == wanted.weight.indices.dtype == np.uint16
+    assert (
+        to_onnx(graph).SerializeToString()
+        == to_onnx(parse_model(to_onnx(graph).SerializeToString())).SerializeToString()
+    )
+
+
+CSR_TAMPERING = [
+    ("same.values", put(0, np.nan), "layer same: weights hold NaN or infinity"),
+    ("same.values", put(3, np.inf), "layer same: weights hold NaN or infinity"),
+    ("same.values", lambda a: a[:-1], "values but .* indices"),
+    ("same.values", lambda a: a.astype(np.int32), "values are int32, not a float"),
+    ("same.values", lambda a: a[None], "one-dimensional"),
+    ("same.indices", put(2, 65_535), "layer same: an index lies outside its row of 153 columns"),
+    ("same.indices", lambda a: a[::-1].copy(), "indices must rise within each row"),
+    ("same.indices", lambda a: a.astype(np.int16), "indices are int16, not unsigned"),
+    ("same.indptr", put(3, 10_000), "indptr must rise from 0 to"),
+    ("same.indptr", put(0, 1), "indptr must rise from 0 to"),
+    ("same.indptr", put(-1, 3), "indptr must rise from 0 to"),
+    ("same.indptr", put(4, -7), "indptr must rise from 0 to"),
+    ("same.indptr", lambda a: a[:-1], "indptr has 17 entries, expected rows \\+ 1 = 18"),
+    ("same.indptr", lambda a: a.astype(np.int64), "indptr is int64, expected int32"),
+    ("same.bias", put(1, np.nan), "layer same: bias holds NaN or infinity"),
+    ("same.bias", lambda a: a[:-1], "layer same: bias must be float32 of 17 entries"),
+    ("same.bias", lambda a: a.astype(np.float64), "layer same: bias must be float32"),
+    ("timesteps", lambda a: np.array([5]), "timesteps must be an int64 scalar"),
+    ("timesteps", lambda a: np.array(0), "timesteps must be at least 1, got 0"),
+    ("flat.shape", lambda a: np.array([0, -1]), "Reshape must flatten the image"),
+    ("time_axis", lambda a: np.array([1]), "logits must be the mean of logits_t over time"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "message"), CSR_TAMPERING)
+def test_tampered_tensors(model, name, change, message):
+    edit(model, name, change)
+    refuse(model, message)
+
+
+ATTRIBUTE_TAMPERING = [
+    ("same", "weight_shape", [17, 17, 3, 4], "same: weight .* does not fit|an index|cannot add"),
+    ("same", "weight_shape", [18, 17, 3, 3], "indptr has 18 entries"),
+    ("same", "weight_shape", [17, 2**40, 3, 3], "layer same: weight_shape must be|too large"),
+    ("same", "weight_shape", [17, 153], "layer same: weight must have 4 dimensions"),
+    ("same", "weight_shape", [17, -17, 3, 3], "weight_shape must be 2 or 4 positive sizes"),
+    ("same", "group", 0, "layer same: 17 outputs do not split into 0 groups"),
+    ("same", "group", 2, "layer same: 17 outputs do not split into 2 groups"),
+    ("same", "strides", [0, 1], "strides must be 2 positive sizes"),
+    ("same", "pads", [1, 1, 1], "attribute pads must have 4 entries, got 3"),
+    ("same", "pads", [-1, 1, 1, 1], "pads must be 4 sizes from 0"),
+    ("same", "pads", [100_000, 1, 1, 1], "end at 32,768"),
+    ("same", "dilations", [9, 9], "impossible shape"),
+    ("same", "mystery", 1, "layer same: attribute mystery is unknown"),
+    ("lif0", "tau", float("nan"), "layer lif0: tau must be at least 1"),
+    ("lif0", "tau", 0.5, "layer lif0: tau must be at least 1"),
+    ("lif0", "tau", 2, "attribute tau has the wrong type"),
+    ("lif0", "v_threshold", float("inf"), "v_threshold must be finite"),
+    ("lif0", "v_reset", 1.5, "v_reset must lie below v_threshold"),
+    ("max", "kernel_shape", [2, 2, 2], "may not span timesteps"),
+    ("max", "kernel_shape", [1, 9, 9], "impossible shape"),
+    ("max", "pads", [1, 0, 0, 1, 0, 0], "pads over time"),
+]
+
+
+@pytest.mark.parametrize(("name", "attribute", "value", "message"), ATTRIBUTE_TAMPERING)
+def test_tampered_attributes(model, name, attribute, value, message):
+    set_attribute(node(model, name), attribute, value)
+    refuse(model, message)
+
+
+def test_missing_attribute(model):
+    attributes = node(model, "same").attribute
+    del attributes[:]
+    refuse(model, "layer same: attribute weight_shape is missing")
+
+
+def test_missing_initializer(model):
+    kept = [t for t in model.graph.initializer if t.name != "same.indices"]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    refuse(model, "'same.indices' is not stored in the file")
+
+
+def test_layer_order(model):
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes[1:] + nodes[:1])
+    refuse(model, "is not computed by an earlier layer")
+
+
+def test_foreign_operator(model):
+    node(model, "max").op_type = "Softmax"
+    refuse(model, "layer max: operator Softmax is not one of spiketicket's")
+
+
+def test_wrong_arity(model):
+    node(model, "residual").input.append("s2")
+    refuse(model, "Add has 3 inputs and 1 outputs, expected 2 and 1")
+
+
+def test_other_domain_version(model):
+    next(o for o in model.opset_import if o.domain == "ai.spiketicket").version = 9
+    refuse(model, "domain ai.spiketicket version 9, this release reads 1")
+
+
+def test_plain_onnx_is_foreign():
+    with pytest.raises(ModelError, match="not a spiketicket model"):
+        parse_model(
+            to_onnx(GRAPH, dense=True).SerializeToString().replace(b"ai.spiketicket", b"ai.elsewhere00")
+        )
+
+
+def test_external_data_is_refused(model):
+    tensor = next(t for t in model.graph.initializer if t.name == "same.values")
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    refuse(model, "lies in another file")
+
+
+def test_huge_declared_tensor(model):
+    tensor = next(t for t in model.graph.initializer if t.name == "same.values")
+    tensor.dims[:] = [2**50]
+    refuse(model, "impossible shape")
+
+
+def test_wrong_input_type(model):
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    refuse(model, "input must be float32")
+
+
+def test_wrong_input_shape(model):
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
+    refuse(model, "layer stem: weight .* does not fit 4 input channels")
+
+
+@pytest.mark.parametrize("name", ENGINE_NAMES)
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", DATA[: len(DATA) // 2], DATA[:-1]], ids=["empty", "text", "half", "cut"]
+)
+def test_cut_and_foreign_files(tmp_path, name, data):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=r"m\.onnx: "):
+        Session(path, engine=name)
+
+
+@settings(max_examples=300, deadline=None)
+@given(place=st.integers(0, len(DATA) - 1), byte=st.integers(0, 255))
+def test_one_changed_byte_is_refused_or_runs(tmp_path_factory, place, byte):
+    """No crash, and no error but ours, whatever byte is changed."""
+    path = tmp_path_factory.getbasetemp() / "fuzzed.onnx"
+    path.write_bytes(DATA[:place] + bytes([byte]) + DATA[place + 1 :])
+    try:
+        session = Session(path)
+    except ModelError:
+        return
+    with session:
+        x = np.zeros((1, *session.input_shape), np.float32)
+        if x.size < 10_000:
+            assert session.run({"input": x}, 2)["logits"].shape[0] == 1
+
+
+def test_file_runs_in_every_engine(tmp_path):
+    path = write(GRAPH, tmp_path)
+    for name in ENGINE_NAMES:
+        with Session(path, engine=name) as session:
+            assert session.run({"input": np.zeros((1, 3, 8, 8), np.float32)})["logits"].shape == (1, 4)

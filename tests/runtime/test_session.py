@@ -1,0 +1,109 @@
+"""What a session promises, for every engine."""
+
+import numpy as np
+import pytest
+from graphs import everything, images, write
+
+from spiketicket.errors import InputError, ModelError
+from spiketicket.runtime import Session
+from spiketicket.runtime.engine import ENGINE_NAMES
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return write(everything(np.random.default_rng(0)), tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(params=ENGINE_NAMES)
+def session(request, path):
+    with Session(path, engine=request.param) as session:
+        yield session
+
+
+def test_run_returns_the_mean_and_every_timestep(session):
+    x = images(np.random.default_rng(1), 2, (3, 16, 16))
+    result = session.run({"input": x})
+    assert result["logits"].shape == (2, 4) and result["logits_t"].shape == (5, 2, 4)
+    assert result["logits"].dtype == result["logits_t"].dtype == np.float32
+    assert np.allclose(result["logits"], result["logits_t"].mean(axis=0), atol=1e-6)
+
+
+def test_facts(session, path):
+    assert session.input_shape == (3, 16, 16)
+    assert session.timesteps == 5
+    assert session.metadata == {"dataset": "none"}
+    layers = {layer.name: layer for layer in session.layers()}
+    assert layers["same"].shape == (17, 17, 3, 3) and layers["same"].timed and not layers["stem"].timed
+    assert layers["stem"].density == 1.0 and layers["stem"].macs == 5 * 27 * 256
+    assert layers["lif0"].density is None
+    assert all(layer.kernel and layer.why for layer in layers.values())
+
+
+BAD_INPUTS = [
+    (
+        np.zeros((1, 3, 16, 16)),
+        r"input must be float32 \[N, 3, 16, 16\] with N >= 1, got float64 \[1, 3, 16, 16\]",
+    ),
+    (np.zeros((1, 3, 16, 15), np.float32), r"got float32 \[1, 3, 16, 15\]"),
+    (np.zeros((3, 16, 16), np.float32), r"got float32 \[3, 16, 16\]"),
+    (np.zeros((0, 3, 16, 16), np.float32), r"N >= 1, got float32 \[0, 3, 16, 16\]"),
+    (np.float32(1.0), "must be a NumPy array"),
+    ([[1.0]], "must be a NumPy array"),
+    (np.full((1, 3, 16, 16), np.nan, np.float32), "NaN or infinity"),
+    (np.full((1, 3, 16, 16), -np.inf, np.float32), "NaN or infinity"),
+]
+
+
+@pytest.mark.parametrize(("x", "message"), BAD_INPUTS)
+def test_bad_arrays(session, x, message):
+    with pytest.raises(InputError, match=message):
+        session.run({"input": x})
+    with pytest.raises(InputError, match=message):
+        session.run_timesteps({"input": x})
+    with pytest.raises(InputError, match=message):
+        session.spikes({"input": x})
+
+
+@pytest.mark.parametrize("inputs", [{}, {"x": np.zeros(1)}, None, np.zeros((1, 3, 16, 16), np.float32)])
+def test_bad_feeds(session, inputs):
+    with pytest.raises(InputError, match='expected {"input": array}'):
+        session.run(inputs)
+
+
+@pytest.mark.parametrize("timesteps", [0, -1, 4097, 2.0, "5", True])
+def test_bad_timesteps(session, timesteps):
+    with pytest.raises(InputError, match="timesteps must be a whole number from 1 to 4096"):
+        session.run({"input": np.zeros((1, 3, 16, 16), np.float32)}, timesteps)
+
+
+def test_strided_input_is_read_right(session):
+    x = images(np.random.default_rng(2), 4, (3, 16, 16))
+    assert np.array_equal(
+        session.run({"input": x[::2]})["logits"], session.run({"input": x[::2].copy()})["logits"]
+    )
+
+
+def test_closed_session(path):
+    session = Session(path)
+    session.close()
+    session.close()
+    with pytest.raises(InputError, match="closed"):
+        session.run({"input": np.zeros((1, 3, 16, 16), np.float32)})
+
+
+def test_unknown_engine(path):
+    with pytest.raises(
+        InputError, match="unknown engine 'tpu': expected one of auto, native, onnxruntime, reference"
+    ):
+        Session(path, engine="tpu")
+
+
+@pytest.mark.parametrize("threads", [0, -2, 1.5, "2", 5000])
+def test_bad_threads(path, threads):
+    with pytest.raises(InputError, match="threads must be a whole number"):
+        Session(path, threads=threads)
+
+
+def test_missing_model(tmp_path):
+    with pytest.raises(ModelError, match=r"cannot read model .*none\.onnx: No such file"):
+        Session(tmp_path / "none.onnx")

@@ -1,0 +1,186 @@
+"""Ticket files: nothing lost, nothing foreign accepted, no code run."""
+
+import os
+import pickle
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+
+from spiketicket.errors import TicketError
+from spiketicket.train.ticket import load_ticket, save_ticket, to_bytes
+
+
+@pytest.fixture
+def stored(quick_run, tmp_path):
+    """The content of a good ticket file, to be tampered with."""
+    save_ticket(tmp_path / "good.pt", quick_run[1][-1])
+    return torch.load(tmp_path / "good.pt", weights_only=True)
+
+
+def refuse(tmp_path, content, message):
+    path = tmp_path / "bad.pt"
+    path.write_bytes(content if isinstance(content, bytes) else to_bytes(content))
+    with pytest.raises(TicketError, match=message) as caught:
+        load_ticket(path)
+    assert str(path) in str(caught.value)
+
+
+def test_round_trip(quick_run, tmp_path):
+    ticket = quick_run[1][-1]
+    save_ticket(tmp_path / "t.pt", ticket)
+    loaded = load_ticket(tmp_path / "t.pt")
+    assert loaded.model == ticket.model and loaded.search == ticket.search
+    assert loaded.environment == ticket.environment and loaded.fingerprint == ticket.fingerprint
+    assert all(torch.equal(loaded.state[name], tensor) for name, tensor in ticket.state.items())
+    assert all(np.array_equal(loaded.masks[name], mask) for name, mask in ticket.masks.items())
+
+
+def test_fingerprint_sees_every_part(quick_run):
+    ticket = quick_run[1][-1]
+    from dataclasses import replace
+
+    changed = dict(ticket.state)
+    changed["classifier.bias"] = changed["classifier.bias"] + 1e-7
+    assert replace(ticket, state=changed).fingerprint != ticket.fingerprint
+    assert replace(ticket, model=replace(ticket.model, timesteps=4)).fingerprint != ticket.fingerprint
+    masks = {**ticket.masks, "classifier.weight": ~ticket.masks["classifier.weight"]}
+    assert replace(ticket, masks=masks).fingerprint != ticket.fingerprint
+    assert replace(ticket, search={**ticket.search, "seconds": 1.0}).fingerprint == ticket.fingerprint
+
+
+def test_sparsities(quick_run):
+    ticket = quick_run[1][-1]
+    prunable = sum(mask.size for mask in ticket.masks.values())
+    parameters = sum(p.numel() for p in ticket.network().parameters())
+    assert ticket.sparsity_prunable == pytest.approx(0.75, abs=1 / prunable)
+    assert ticket.sparsity == pytest.approx(0.75 * prunable / parameters, abs=1e-4)
+
+
+def test_saving_refuses_a_mask_that_does_not_hold(quick_run, tmp_path):
+    ticket = quick_run[1][-1]
+    state = {**ticket.state, "classifier.weight": torch.ones_like(ticket.state["classifier.weight"])}
+    from dataclasses import replace
+
+    with pytest.raises(TicketError, match="weight classifier.weight is not zero where its mask prunes it"):
+        save_ticket(tmp_path / "t.pt", replace(ticket, state=state))
+    assert not (tmp_path / "t.pt").exists()
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/spiketicket-was-here",)
+
+
+def test_pickled_code_is_refused(tmp_path):
+    hostile = BytesIO()
+    torch.save({"format": "spiketicket.ticket", "x": Hostile()}, hostile)
+    for content in (hostile.getvalue(), pickle.dumps(Hostile())):
+        refuse(tmp_path, content, "not a ticket: cut short, foreign, or holding code")
+    assert not os.path.exists("/tmp/spiketicket-was-here")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04"])
+def test_foreign_files(tmp_path, content):
+    refuse(tmp_path, content, "not a ticket")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_cut_files(tmp_path, stored, share):
+    data = to_bytes(stored)
+    refuse(tmp_path, data[: int(share * len(data))], "not a ticket")
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(TicketError, match="cannot read ticket .*none.pt: No such file"):
+        load_ticket(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("field", ["model", "state", "masks", "search", "environment"])
+def test_missing_fields(tmp_path, stored, field):
+    del stored[field]
+    refuse(tmp_path, stored, f"field '{field}' is missing")
+
+
+def test_format_and_version(tmp_path, stored):
+    refuse(tmp_path, {**stored, "format": "other"}, "expected the format 'spiketicket.ticket'")
+    refuse(tmp_path, {**stored, "version": 2}, "ticket version 2, this release reads 1")
+    refuse(tmp_path, [1, 2], "expected the format")
+
+
+def test_tampered_model(tmp_path, stored):
+    model = stored["model"]
+    refuse(tmp_path, {**stored, "model": {**model, "arch": "lenet"}}, "unknown arch 'lenet'")
+    refuse(tmp_path, {**stored, "model": {**model, "width": 1e9}}, "bad width")
+    refuse(tmp_path, {**stored, "model": {**model, "extra": 1}}, "ModelConfig needs exactly")
+    refuse(tmp_path, {**stored, "model": {**model, "neuron": {"tau": 2}}}, "NeuronConfig needs exactly")
+    refuse(
+        tmp_path,
+        {**stored, "model": {**model, "width": 1.0}},
+        r"state stem.0.weight: expected .*\[16, 1, 3, 3\]",
+    )
+
+
+def test_tampered_state(tmp_path, stored):
+    state, name = stored["state"], "features.1.weight"
+    without = {key: value for key, value in state.items() if key != name}
+    refuse(tmp_path, {**stored, "state": without}, f"state does not fit the network: {name}")
+    refuse(
+        tmp_path,
+        {**stored, "state": {**state, "more": torch.ones(1)}},
+        "state does not fit the network: more",
+    )
+    refuse(
+        tmp_path,
+        {**stored, "state": {**state, name: state[name].double()}},
+        f"state {name}: expected torch.float32",
+    )
+    refuse(tmp_path, {**stored, "state": {**state, name: state[name][1:]}}, f"state {name}: expected")
+    refuse(tmp_path, {**stored, "state": {**state, name: "text"}}, f"state {name}: expected .* got str")
+    for bad in (float("nan"), float("inf")):
+        damaged = torch.full_like(state[name], bad)
+        refuse(tmp_path, {**stored, "state": {**state, name: damaged}}, f"state {name} holds NaN or infinity")
+    variance = "features.2.running_var"
+    negative = -torch.ones_like(state[variance])
+    refuse(
+        tmp_path,
+        {**stored, "state": {**state, variance: negative}},
+        f"state {variance} holds a negative variance",
+    )
+
+
+def test_tampered_masks(tmp_path, stored):
+    masks, name = stored["masks"], "features.1.weight"
+    refuse(
+        tmp_path,
+        {**stored, "masks": {**masks, name: masks[name][:-1]}},
+        f"mask {name}: expected .* packed bytes",
+    )
+    refuse(tmp_path, {**stored, "masks": {**masks, name: masks[name].float()}}, f"mask {name}: expected")
+    refuse(tmp_path, {**stored, "masks": {**masks, name: None}}, f"mask {name} must be a tensor")
+    refuse(
+        tmp_path,
+        {**stored, "masks": {**masks, "odd": masks[name]}},
+        "masks must name exactly the prunable weights",
+    )
+    empty = torch.zeros_like(masks[name])
+    refuse(
+        tmp_path,
+        {**stored, "masks": {**masks, name: empty}},
+        f"weight {name} is not zero where its mask prunes it",
+    )
+
+
+def test_tampered_search(tmp_path, stored):
+    search = stored["search"]
+    refuse(tmp_path, {**stored, "search": {**search, "seed": "3"}}, "search 'seed' is missing or not a int")
+    refuse(tmp_path, {**stored, "search": {**search, "classes": ["a"]}}, "classes must be 10 names")
+    norm = {**search["normalisation"], "std": [0.0]}
+    refuse(tmp_path, {**stored, "search": {**search, "normalisation": norm}}, "scale and std must be above 0")
+    norm = {**search["normalisation"], "mean": [0.1, 0.2]}
+    refuse(
+        tmp_path,
+        {**stored, "search": {**search, "normalisation": norm}},
+        "normalisation mean must be 1 numbers",
+    )
