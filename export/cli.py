@@ -31,9 +31,7 @@ def export(
             "float64 oracle; no file is written unless they agree.",
         ),
     ] = True,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of the data set's files.  [default: data]")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the data set's files.  [default: data]")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Fold batch norm, pack the surviving weights as CSR and write one ONNX file.
@@ -69,18 +67,14 @@ def _print(result: "Export") -> None:
         layers.add_column(column, justify="right")
     for node in result.graph.weighted():
         shape = " x ".join(map(str, node.weight.shape))
-        layers.add_row(
-            node.name, shape, f"{node.weight.density:.2%}", f"{node.weight.nbytes + node.bias.nbytes:,}"
-        )
+        layers.add_row(node.name, shape, f"{node.weight.density:.2%}", f"{node.weight.nbytes + node.bias.nbytes:,}")
     out.print(layers)
     if result.agreements:
         checks = Table(title="Verified")
         for column in ("engine", "against", "images", "spike mismatch", "logits", "same class"):
             checks.add_column(column, justify="left" if column in ("engine", "against") else "right")
         for a in result.agreements:
-            checks.add_row(
-                a.engine, a.against, str(a.images), f"{a.mismatch:.1e}", f"{a.logits:.1e}", f"{a.top1:.1%}"
-            )
+            checks.add_row(a.engine, a.against, str(a.images), f"{a.mismatch:.1e}", f"{a.logits:.1e}", f"{a.top1:.1%}")
         out.print(checks)
     ratio = result.dense_nbytes / result.nbytes
     out.print(

@@ -100,9 +100,7 @@ _REPEAT = """
 _CONV_ATTRIBUTES = "strides, pads, dilations, group"
 
 
-def _parse(
-    name: str, attributes: str, inputs: str, output: str, body: str, overload: str = ""
-) -> onnx.FunctionProto:
+def _parse(name: str, attributes: str, inputs: str, output: str, body: str, overload: str = "") -> onnx.FunctionProto:
     tag = f', overload: "{overload}"' if overload else ""
     declared = f"<{attributes}>" if attributes else ""
     return onnx.parser.parse_function(

@@ -1,6 +1,7 @@
 """Sparse graph -> ONNX model, one file (docs/formats.md)."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -39,9 +40,7 @@ def to_onnx(graph: Graph, *, dense: bool = False) -> onnx.ModelProto:
     writer = _Writer(graph, dense)
     for node in graph.nodes:
         writer.add(node)
-    writer.node(
-        "ReduceMean", [LOGITS_T, writer.tensor("time_axis", np.array([0]))], LOGITS, LOGITS, keepdims=0
-    )
+    writer.node("ReduceMean", [LOGITS_T, writer.tensor("time_axis", np.array([0]))], LOGITS, LOGITS, keepdims=0)
     used = {(node.op_type, node.overload) for node in writer.nodes if node.domain == DOMAIN}
     model = helper.make_model(
         helper.make_graph(
@@ -63,9 +62,7 @@ def to_onnx(graph: Graph, *, dense: bool = False) -> onnx.ModelProto:
         producer_name="spiketicket",
         producer_version=__version__,
     )
-    helper.set_model_props(
-        model, {METADATA_PREFIX + key: text for key, text in sorted(graph.metadata.items())}
-    )
+    helper.set_model_props(model, {METADATA_PREFIX + key: text for key, text in sorted(graph.metadata.items())})
     return onnx.inliner.inline_local_functions(model) if dense else model
 
 
@@ -83,21 +80,17 @@ class _Writer:
         self.tensors.append(numpy_helper.from_array(array, name))
         return name
 
-    def node(
-        self, op: str, inputs: list[str], output: str, name: str, domain: str = "", **attributes: object
-    ) -> None:
-        self.nodes.append(
-            helper.make_node(
-                op, [self.rename(i) for i in inputs], [output], name, domain=domain, **attributes
-            )
-        )
+    def node(self, op: str, inputs: list[str], output: str, name: str, domain: str = "", **attributes: Any) -> None:
+        self.nodes.append(helper.make_node(op, inputs, [output], name, domain=domain, **attributes))
 
     def rename(self, value: str) -> str:
-        """Names inside the graph are free; its input and output have the file's."""
-        return {self.graph.input: INPUT, self.graph.output: LOGITS_T}.get(value, value)
+        """Names inside the graph are free; the file's inputs and outputs have fixed ones."""
+        if value in (self.graph.input, self.graph.output):
+            return INPUT if value == self.graph.input else LOGITS_T
+        return f"{value}_" if value in (INPUT, TIMESTEPS, LOGITS, LOGITS_T) else value
 
     def add(self, node: Node) -> None:
-        x, output = list(node.inputs), self.rename(node.output)
+        x, output = [self.rename(value) for value in node.inputs], self.rename(node.output)
         timed = self.graph.values[node.inputs[0]].timed
         lead = [1] if timed else []  # a pooling window of one timestep
         match node:
@@ -142,11 +135,12 @@ class _Writer:
 
     def weight(self, node: Conv | Linear) -> list[str]:
         weight, name = node.weight, node.name
+        arrays: dict[str, NDArray[Any]]
         if self.dense:
             arrays = {"weight": weight.to_dense()}
         else:
             arrays = {"values": weight.values, "indices": weight.indices, "indptr": weight.indptr}
         return [self.tensor(f"{name}.{key}", array) for key, array in {**arrays, "bias": node.bias}.items()]
 
-    def weight_shape(self, node: Conv | Linear) -> dict[str, object]:
+    def weight_shape(self, node: Conv | Linear) -> dict[str, Any]:
         return {} if self.dense else {"weight_shape": node.weight.shape}

@@ -79,7 +79,7 @@ def export_ticket(
 
 def dense_nbytes(graph: Graph) -> int:
     """Size of the network as plain dense ONNX."""
-    return to_onnx(graph, dense=True).ByteSize()
+    return int(to_onnx(graph, dense=True).ByteSize())
 
 
 def _serialise(graph: Graph) -> bytes:
@@ -117,9 +117,7 @@ def _verify(
                 )
             agreements.append(rounded)
         for engine in ("native", "onnxruntime"):
-            agreements.append(
-                compare(engine, _trace_session(candidate, engine, samples), "reference", oracle)
-            )
+            agreements.append(compare(engine, _trace_session(candidate, engine, samples), "reference", oracle))
     for agreement in agreements:
         if agreement.against == "reference":
             agreement.require_exact()

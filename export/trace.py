@@ -17,9 +17,7 @@ from spiketicket.train import layers
 Array = NDArray[np.float64]
 
 
-def trace(
-    network: nn.Module, input_shape: tuple[int, ...], metadata: dict[str, str], values: str = "float32"
-) -> Graph:
+def trace(network: nn.Module, input_shape: tuple[int, ...], metadata: dict[str, str], values: str = "float32") -> Graph:
     """The graph of a network in evaluation mode, batch norm folded in float64; zero weights are dropped.
 
     `values`: float32 or float16, the type of the weights in the file. Raises ModelError for a module
@@ -34,12 +32,8 @@ def trace(
     for node in fx_graph.nodes:
         builder.add(node, modules)
     if builder.timesteps is None:
-        raise ModelError(
-            "the network never repeats its input over time: no spiketicket.train.layers.Repeat in it"
-        )
-    return Graph(
-        builder.input, input_shape, tuple(builder.nodes), builder.output, builder.timesteps, metadata
-    )
+        raise ModelError("the network never repeats its input over time: no spiketicket.train.layers.Repeat in it")
+    return Graph(builder.input, input_shape, tuple(builder.nodes), builder.output, builder.timesteps, metadata)
 
 
 class _Tracer(fx.Tracer):
@@ -103,9 +97,7 @@ class _Builder:
         place = self.maker.get(self.value(source))
         conv = self.nodes[place] if place is not None else None
         if not isinstance(conv, Conv) or self.readers[source] != 1 or place is None:
-            raise ModelError(
-                f"layer {name}: a batch norm can only follow a convolution that nothing else reads"
-            )
+            raise ModelError(f"layer {name}: a batch norm can only follow a convolution that nothing else reads")
         if norm.running_mean is None or norm.running_var is None:
             raise ModelError(f"layer {name}: a batch norm without running statistics cannot be folded")
         std = np.sqrt(_array(norm.running_var) + norm.eps)
@@ -158,9 +150,7 @@ def _max_pool(module: nn.MaxPool2d, name: str, x: str, out: str, _: str) -> Node
 
 def _avg_pool(module: nn.AvgPool2d, name: str, x: str, out: str, _: str) -> Node:
     if _pair(module.padding) != (0, 0) or module.ceil_mode or module.divisor_override:
-        raise ModelError(
-            f"layer {name}: average pooling with padding, ceil_mode or a divisor cannot be exported"
-        )
+        raise ModelError(f"layer {name}: average pooling with padding, ceil_mode or a divisor cannot be exported")
     return AvgPool(name, (x,), out, _pair(module.kernel_size), _pair(module.stride))
 
 

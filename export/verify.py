@@ -36,9 +36,7 @@ class Agreement:
     @property
     def exact(self) -> bool:
         """Equal up to rounding: few flips, and nothing else differs on the images without one."""
-        return (
-            self.mismatch < MAX_MISMATCH and self.logits <= LOGITS_TOLERANCE and 2 * self.clean >= self.images
-        )
+        return self.mismatch < MAX_MISMATCH and self.logits <= LOGITS_TOLERANCE and 2 * self.clean >= self.images
 
     def require_exact(self) -> None:
         """Raise VerificationError, naming the first layer that differs."""

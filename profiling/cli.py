@@ -28,13 +28,9 @@ def profile_model(
     threads: Annotated[int | None, typer.Option(help="CPU threads.  [default: all]")] = None,
     warmup: Annotated[int, typer.Option(help="Untimed runs of each engine and T first.")] = 3,
     duration: Annotated[float, typer.Option(help="Seconds of measurement per engine and T.")] = 1.0,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of the data set's files.  [default: data]")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the data set's files.  [default: data]")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report as JSON.")] = None,
-    html_file: Annotated[
-        Path | None, typer.Option("--html", help="Write the report as an HTML page.")
-    ] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write the report as an HTML page.")] = None,
 ) -> None:
     """Latency per image by engine and T, with the cost of each further timestep and the speed-up.
 

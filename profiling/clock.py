@@ -10,7 +10,8 @@ import numpy as np
 
 Key = TypeVar("Key", bound=Hashable)
 
-MIN_RUNS = 5
+MIN_TURNS = 5
+TURN = 0.02  # seconds
 
 
 @dataclass(frozen=True)
@@ -38,33 +39,38 @@ class Stats:
 
 
 def measure(
-    runs: Mapping[Key, Callable[[], object]],
-    warmup: int,
-    duration: float,
-    tick: Callable[[], None] = lambda: None,
+    runs: Mapping[Key, Callable[[], object]], warmup: int, duration: float, tick: Callable[[], None] = lambda: None
 ) -> dict[Key, Stats]:
-    """Time every run over and over in turn (A B C A B C ...), so that drift of the machine hits all alike.
+    """Time every run over and over in turns (A B C A B C ...), so that drift of the machine hits all alike.
 
-    `warmup` untimed rounds, then timed ones until each run has had `duration` seconds on average, and
-    at least five rounds. `tick` is called after each timed round.
+    `warmup` untimed runs each, then turns until each has had `duration` seconds on average, and at
+    least five. A turn is one untimed run, because the threads of the rival before may still be spinning,
+    and then timed ones for 20 ms. `tick` is called after each round of turns.
     """
-    for _ in range(warmup):
-        for run in runs.values():
+    for run in runs.values():
+        for _ in range(warmup):
             run()
     samples: dict[Key, list[float]] = {key: [] for key in runs}
     collecting = gc.isenabled()
     gc.disable()
     try:
-        end = time.perf_counter() + duration * len(runs)
-        rounds = 0
-        while rounds < MIN_RUNS or time.perf_counter() < end:
+        rounds, end = 0, time.perf_counter() + duration * len(runs)
+        while rounds < MIN_TURNS or time.perf_counter() < end:
             for key, run in runs.items():
-                start = time.perf_counter()
                 run()
-                samples[key].append(time.perf_counter() - start)
+                samples[key] += _turn(run)
             rounds += 1
             tick()
     finally:
         if collecting:
             gc.enable()
     return {key: Stats.of(seconds) for key, seconds in samples.items()}
+
+
+def _turn(run: Callable[[], object]) -> list[float]:
+    seconds: list[float] = []
+    while sum(seconds) < TURN:
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return seconds

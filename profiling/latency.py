@@ -56,11 +56,7 @@ class LatencyReport:
             for row in self.rows
         ]
         fields = ("model", "metadata", "input", "batch", "threads", "warmup", "duration", "machine")
-        return (
-            {"format": "spiketicket.latency", "version": 1}
-            | {f: getattr(self, f) for f in fields}
-            | {"rows": rows}
-        )
+        return {"format": "spiketicket.latency", "version": 1} | {f: getattr(self, f) for f in fields} | {"rows": rows}
 
 
 def profile(
@@ -88,19 +84,11 @@ def profile(
             f"expected batch from 1, warmup from 0 and duration above 0, got {batch}, {warmup}, {duration}"
         )
     with ExitStack() as stack:
-        sessions = {
-            name: stack.enter_context(Session(path, engine=name, threads=threads)) for name in engines
-        }
+        sessions = {name: stack.enter_context(Session(path, engine=name, threads=threads)) for name in engines}
         first = sessions[engines[0]]
         x, source = _images(first, batch, data)
-        runs = {
-            (name, t): partial(session.run, {INPUT: x}, t)
-            for name, session in sessions.items()
-            for t in timesteps
-        }
-        stats = {
-            key: value.scaled(MS / batch) for key, value in measure(runs, warmup, duration, tick).items()
-        }
+        runs = {(name, t): partial(session.run, {INPUT: x}, t) for name, session in sessions.items() for t in timesteps}
+        stats = {key: value.scaled(MS / batch) for key, value in measure(runs, warmup, duration, tick).items()}
         return LatencyReport(
             str(path), first.metadata, source, batch, first.threads, warmup, duration,
             _rows(stats, engines, timesteps), machine_facts(),

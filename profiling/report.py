@@ -60,10 +60,9 @@ class Chart:
         self.left, self.right, self.top, self.bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
         steps = sorted({row.timesteps for row in report.rows})
         self.first, self.last = steps[0], max(steps[-1], steps[0] + 1)
-        self.tick_size = _round_step(max(row.latency.p90 for row in report.rows))
-        self.highest = self.tick_size * (
-            int(max(row.latency.p90 for row in report.rows) / self.tick_size) + 1
-        )
+        slowest = max(row.latency.p50 for row in report.rows)
+        self.tick_size = _round_step(slowest)
+        self.highest = self.tick_size * (int(slowest / self.tick_size) + 1)
         self.x_ticks = [(self.x(t), t) for t in steps]
         self.y_ticks = [
             (self.y(i * self.tick_size), f"{i * self.tick_size:.3g}")
@@ -72,19 +71,13 @@ class Chart:
         self.lines = [
             (
                 engine,
-                [
-                    (self.x(row.timesteps), self.y(row.latency.p50))
-                    for row in report.rows
-                    if row.engine == engine
-                ],
+                [(self.x(row.timesteps), self.y(row.latency.p50)) for row in report.rows if row.engine == engine],
             )
             for engine in dict.fromkeys(row.engine for row in report.rows)
         ]
 
     def x(self, timesteps: float) -> float:
-        return round(
-            self.left + (self.right - self.left) * (timesteps - self.first) / (self.last - self.first), 1
-        )
+        return round(self.left + (self.right - self.left) * (timesteps - self.first) / (self.last - self.first), 1)
 
     def y(self, ms: float) -> float:
         return round(self.bottom - (self.bottom - self.top) * ms / self.highest, 1)

@@ -24,13 +24,9 @@ app = make_app("Run an exported model.")
 @guarded
 def run(
     model: Annotated[Path, typer.Argument(help="Model file of snn-export.", show_default=False)],
-    dataset: Annotated[
-        str | None, typer.Option(help=f"Classify a data set: {' or '.join(DATASET_NAMES)}.")
-    ] = None,
+    dataset: Annotated[str | None, typer.Option(help=f"Classify a data set: {' or '.join(DATASET_NAMES)}.")] = None,
     split: Annotated[str, typer.Option(help="Which part of it: train or test.")] = "test",
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of the data set's files.  [default: data]")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the data set's files.  [default: data]")] = None,
     array: Annotated[
         Path | None,
         typer.Option("--input", help="Or run float32 images [N, C, H, W], normalised, from a .npy file."),

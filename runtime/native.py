@@ -18,9 +18,7 @@ else:
     try:
         from spiketicket.runtime import _native
     except ImportError as error:
-        raise ImportError(
-            "spiketicket's native engine is not built: reinstall with pip install spiketicket"
-        ) from error
+        raise ImportError("spiketicket's native engine is not built: reinstall with pip install spiketicket") from error
 
 MAX_SIDE = 2**24  # the engine's window arithmetic is 32 bit
 
@@ -99,9 +97,7 @@ class _Lowered:
         x = self.ids[node.inputs[0]]
         image = self.images[node.inputs[0]]
         if max(image) > MAX_SIDE:
-            raise ModelError(
-                f"layer {node.name}: the native engine's sizes end at {MAX_SIDE}, got {list(image)}"
-            )
+            raise ModelError(f"layer {node.name}: the native engine's sizes end at {MAX_SIDE}, got {list(image)}")
         out = self.graph.values[node.output].shape
         self.images[node.output] = _image(out)
         match node:
@@ -131,9 +127,7 @@ class _Lowered:
                 self.define(node, pool, "average", "sums of spikes are real-valued")
             case Add():
                 if image != self.images[node.inputs[1]]:
-                    raise ModelError(
-                        f"layer {node.name}: the native engine cannot add a flattened image to a vector"
-                    )
+                    raise ModelError(f"layer {node.name}: the native engine cannot add a flattened image to a vector")
                 self.define(node, self.network.add(x, self.ids[node.inputs[1]]), "add", "residual")
                 self.images[node.output] = image
             case Flatten():

@@ -83,9 +83,7 @@ class _Reader:
         if mean is None:
             raise ModelError(f"no ReduceMean computes {LOGITS}")
         prefix = METADATA_PREFIX
-        metadata = {
-            p.key[len(prefix) :]: p.value for p in self.model.metadata_props if p.key.startswith(prefix)
-        }
+        metadata = {p.key[len(prefix) :]: p.value for p in self.model.metadata_props if p.key.startswith(prefix)}
         return Graph(INPUT, shape, tuple(nodes), LOGITS_T, int(timesteps), metadata)
 
     def input_shape(self) -> tuple[int, ...]:
@@ -104,12 +102,7 @@ class _Reader:
         keepdims = attributes.integer("keepdims")
         attributes.finish()
         axes = self.tensor(node.input[1], node.name) if len(node.input) == 2 else np.array([])
-        if (
-            node.input[0] != LOGITS_T
-            or list(node.output) != [LOGITS]
-            or axes.tolist() != [0]
-            or keepdims != 0
-        ):
+        if node.input[0] != LOGITS_T or list(node.output) != [LOGITS] or axes.tolist() != [0] or keepdims != 0:
             raise ModelError(f"{LOGITS} must be the mean of {LOGITS_T} over time")
 
     def read(self, proto: onnx.NodeProto) -> Node:
@@ -143,9 +136,7 @@ class _Reader:
             raise ModelError(f"layer {owner}: {name!r} is not stored in the file")
         return self.tensors[name]
 
-    def weight(
-        self, proto: onnx.NodeProto, name: str, attributes: "_Attributes"
-    ) -> tuple[Csr, NDArray[np.float32]]:
+    def weight(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> tuple[Csr, NDArray[np.float32]]:
         values, indices, indptr, bias = (self.tensor(i, name) for i in proto.input[1:])
         csr = Csr(values, indices, indptr, attributes.integers("weight_shape"))  # type: ignore[arg-type]
         csr.check(name)
@@ -153,10 +144,10 @@ class _Reader:
 
     def conv(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
         weight, bias = self.weight(proto, name, attributes)
-        strides, dilations = attributes.integers("strides", 2), attributes.integers("dilations", 2)
-        pads, group = attributes.integers("pads", 4), attributes.integer("group")
+        strides, dilations = attributes.pair("strides"), attributes.pair("dilations")
+        pads, group = _quad(attributes.integers("pads"), name), attributes.integer("group")
         output = self.define(proto, self.rank(proto))
-        return Conv(name, (proto.input[0],), output, weight, bias, strides, pads, dilations, group)  # type: ignore[arg-type]
+        return Conv(name, (proto.input[0],), output, weight, bias, strides, pads, dilations, group)
 
     def linear(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
         weight, bias = self.weight(proto, name, attributes)
@@ -166,9 +157,7 @@ class _Reader:
         tau, threshold = attributes.real("tau"), attributes.real("v_threshold")
         reset = attributes.real("v_reset") if attributes.has("v_reset") else None
         decay = bool(attributes.integer("decay_input"))
-        return Lif(
-            name, (proto.input[0],), self.define(proto, self.rank(proto)), tau, threshold, reset, decay
-        )
+        return Lif(name, (proto.input[0],), self.define(proto, self.rank(proto)), tau, threshold, reset, decay)
 
     def max_pool(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
         kernel, strides = self.windows(proto, name, attributes)
@@ -176,8 +165,8 @@ class _Reader:
         timed = self.rank(proto) == 5
         if timed and (len(pads) != 6 or pads[0] or pads[3]):
             raise ModelError(f"layer {name}: pads over time or channels")
-        pads = pads[1:3] + pads[4:6] if timed else pads
-        return MaxPool(name, (proto.input[0],), self.define(proto, self.rank(proto)), kernel, strides, pads)  # type: ignore[arg-type]
+        pads = _quad(pads[1:3] + pads[4:6] if timed else pads, name)
+        return MaxPool(name, (proto.input[0],), self.define(proto, self.rank(proto)), kernel, strides, pads)
 
     def avg_pool(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
         kernel, strides = self.windows(proto, name, attributes)
@@ -194,7 +183,7 @@ class _Reader:
             kernel, strides = kernel[1:], strides[1:]
         if len(kernel) != 2 or len(strides) != 2:
             raise ModelError(f"layer {name}: expected a two-dimensional pooling window")
-        return kernel, strides  # type: ignore[return-value]
+        return (kernel[0], kernel[1]), (strides[0], strides[1])
 
     def add(self, proto: onnx.NodeProto, name: str, _: "_Attributes") -> Node:
         return Add(name, (proto.input[0], proto.input[1]), self.define(proto, self.rank(proto)))
@@ -229,7 +218,7 @@ class _Attributes:
 
     def __init__(self, node: onnx.NodeProto) -> None:
         self.name = node.name
-        self.left = {attribute.name: attribute for attribute in node.attribute}
+        self.left: dict[str, onnx.AttributeProto] = {attribute.name: attribute for attribute in node.attribute}
 
     def has(self, key: str) -> bool:
         return key in self.left
@@ -248,17 +237,24 @@ class _Attributes:
     def real(self, key: str) -> float:
         return float(self.take(key, onnx.AttributeProto.FLOAT).f)
 
-    def integers(self, key: str, count: int | None = None) -> tuple[int, ...]:
-        values = tuple(int(value) for value in self.take(key, onnx.AttributeProto.INTS).ints)
-        if count is not None and len(values) != count:
-            raise ModelError(
-                f"layer {self.name}: attribute {key} must have {count} entries, got {len(values)}"
-            )
-        return values
+    def integers(self, key: str) -> tuple[int, ...]:
+        return tuple(int(value) for value in self.take(key, onnx.AttributeProto.INTS).ints)
+
+    def pair(self, key: str) -> tuple[int, int]:
+        values = self.integers(key)
+        if len(values) != 2:
+            raise ModelError(f"layer {self.name}: attribute {key} must have 2 entries, got {len(values)}")
+        return values[0], values[1]
 
     def finish(self) -> None:
         if self.left:
             raise ModelError(f"layer {self.name}: attribute {sorted(self.left)[0]} is unknown")
+
+
+def _quad(pads: tuple[int, ...], name: str) -> tuple[int, int, int, int]:
+    if len(pads) != 4:
+        raise ModelError(f"layer {name}: attribute pads must have 4 entries, got {len(pads)}")
+    return pads[0], pads[1], pads[2], pads[3]
 
 
 def _array(tensor: onnx.TensorProto) -> NDArray[np.generic]:

@@ -16,9 +16,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("onnxruntime", "cpu", "engine onnxruntime") from error
 
-QUIET = (
-    3  # errors only: onnxruntime warns that the default of `timesteps` is not constant, which is its purpose
-)
+QUIET = 3  # errors only: onnxruntime warns that the default of `timesteps` is not constant, which is its purpose
 
 
 class OnnxRuntimeEngine(Engine):

@@ -15,7 +15,9 @@ Array = NDArray[np.float64]
 class ReferenceEngine(Engine):
     def __init__(self, model: Model, threads: int) -> None:
         self.graph = model.graph
-        self.weights = {node.name: node.weight.to_dense("float64") for node in self.graph.weighted()}
+        self.weights: dict[str, Array] = {
+            node.name: node.weight.to_dense().astype(np.float64) for node in self.graph.weighted()
+        }
 
     def run(self, x: Floats, timesteps: int) -> Floats:
         return self._values(x, timesteps)[self.graph.output].astype(np.float32)
@@ -47,12 +49,12 @@ class ReferenceEngine(Engine):
                 return fire(node, x)
             case MaxPool():
                 top, left, bottom, right = node.pads
-                padded = np.pad(
-                    x, [(0, 0)] * (x.ndim - 2) + [(top, bottom), (left, right)], constant_values=-np.inf
-                )
-                return _windows(padded, node.kernel, node.strides).max(axis=(-2, -1))
+                padded = np.pad(x, [(0, 0)] * (x.ndim - 2) + [(top, bottom), (left, right)], constant_values=-np.inf)
+                highest: Array = _windows(padded, node.kernel, node.strides).max(axis=(-2, -1))
+                return highest
             case AvgPool():
-                return _windows(x, node.kernel, node.strides).mean(axis=(-2, -1))
+                mean: Array = _windows(x, node.kernel, node.strides).mean(axis=(-2, -1))
+                return mean
             case Add():
                 return x + inputs[1]
             case Flatten():
@@ -89,9 +91,7 @@ def fire(node: Lif, x: Array) -> Array:
     return spikes
 
 
-def _windows(
-    x: Array, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int] = (1, 1)
-) -> Array:
+def _windows(x: Array, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int] = (1, 1)) -> Array:
     """All windows of the last two axes: `[..., H', W', kh, kw]` (a view)."""
     spans = tuple(dilation * (size - 1) + 1 for dilation, size in zip(dilations, kernel, strict=True))
     windows = sliding_window_view(x, spans, axis=(-2, -1))

@@ -50,9 +50,7 @@ class Session:
     an unknown engine or a bad number of threads. Safe to call from several threads at once.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], engine: str = "auto", threads: int | None = None
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], engine: str = "auto", threads: int | None = None) -> None:
         self.engine_name = DEFAULT_ENGINE if engine == "auto" else engine
         engine_class = find_engine(self.engine_name)
         self.threads = _check_threads(threads)
@@ -75,9 +73,7 @@ class Session:
         """What the exporter noted: fingerprint, data set, normalisation, sparsity, ..."""
         return dict(self._graph.metadata)
 
-    def run(
-        self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None
-    ) -> dict[str, Floats]:
+    def run(self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None) -> dict[str, Floats]:
         """Run `{"input": float32 [N, C, H, W]}`, already normalised.
 
         Returns `logits` `[N, classes]`, the mean over time, and `logits_t` `[T, N, classes]`.
@@ -98,9 +94,7 @@ class Session:
         x, timesteps = self._check(inputs, timesteps)
         return _running_mean(self._open().steps(x, timesteps))
 
-    def spikes(
-        self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None
-    ) -> dict[str, Spikes]:
+    def spikes(self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None) -> dict[str, Spikes]:
         """The spikes of every LIF layer by its name: zeros and ones, uint8 `[T, N, ...]`."""
         x, timesteps = self._check(inputs, timesteps)
         return self._open().spikes(x, timesteps)
@@ -159,11 +153,7 @@ class Session:
         if not np.isfinite(x).all():
             raise InputError(f"{INPUT} holds NaN or infinity")
         steps = self.timesteps if timesteps is None else timesteps
-        if (
-            isinstance(steps, bool)
-            or not isinstance(steps, int | np.integer)
-            or not 1 <= steps <= MAX_TIMESTEPS
-        ):
+        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not 1 <= steps <= MAX_TIMESTEPS:
             raise InputError(f"timesteps must be a whole number from 1 to {MAX_TIMESTEPS}, got {steps!r}")
         return np.ascontiguousarray(x), int(steps)
 

@@ -51,9 +51,7 @@ def cifar_folder(tmp_path_factory):
         pixels = np.kron(coarse, np.ones((1, 1, 4, 4), np.uint8)).reshape(20, 3072)
         batch = {"data": pixels, "labels": rng.integers(0, 10, 20).tolist()}
         (base / name).write_bytes(pickle.dumps(batch, protocol=2))
-    (base / "batches.meta").write_bytes(
-        pickle.dumps({"label_names": [f"class{i}" for i in range(10)]}, protocol=2)
-    )
+    (base / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class{i}" for i in range(10)]}, protocol=2))
     return root
 
 
@@ -61,7 +59,5 @@ def cifar_folder(tmp_path_factory):
 def quick_arguments():
     """The settings of `quick_settings` as options of snn-search."""
     return [
-        text
-        for name, value in QUICK.items()
-        for text in (f"--{name.replace('_', '-')}", json.dumps(value).strip('"'))
+        text for name, value in QUICK.items() for text in (f"--{name.replace('_', '-')}", json.dumps(value).strip('"'))
     ]

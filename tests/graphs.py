@@ -35,9 +35,7 @@ def everything(rng, channels=(3, 5, 17), size=(16, 16), density=0.3, timesteps=5
     h2, w2 = window(h, 3, 2, 1, 1), window(w, 3, 2, 1, 1)
     h4, w4 = window(h2, 2, 2, 0, 0), window(w2, 2, 2, 0, 0)
     nodes = (
-        Conv(
-            "stem", ("x",), "x1", random_csr(rng, (a, c, 3, 3), 1.0), random_bias(rng, a), pads=(1, 1, 1, 1)
-        ),
+        Conv("stem", ("x",), "x1", random_csr(rng, (a, c, 3, 3), 1.0), random_bias(rng, a), pads=(1, 1, 1, 1)),
         Repeat("repeat", ("x1",), "x2"),
         Lif("lif0", ("x2",), "s0", TAU),
         Conv(

@@ -1,4 +1,3 @@
-import os
 import resource
 import subprocess
 import sys
@@ -14,7 +13,7 @@ def test_replaces_the_old_content(tmp_path):
     write_atomic(path, b"old")
     write_atomic(path, b"new")
     assert path.read_bytes() == b"new"
-    assert os.listdir(path.parent) == ["file"]
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
 
 
 def test_full_disk_keeps_the_old_file(tmp_path):
@@ -29,7 +28,7 @@ def test_full_disk_keeps_the_old_file(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert f"SpikeTicketError: cannot write {path}: File too large" in done.stderr
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 10_000
 
 

@@ -27,13 +27,9 @@ def _command(method: str) -> Callable[..., None]:
         arch: Annotated[str, typer.Option(help="Network: vgg_digits, vgg16 or resnet19.")],
         dataset: Annotated[str, typer.Option(help=f"Data set: {' or '.join(DATASET_NAMES)}.")],
         out_folder: Annotated[Path, typer.Option("--out", help="Run folder; run again to resume.")],
-        data: Annotated[
-            Path | None, typer.Option(help="Folder of the data set's files.  [default: data]")
-        ] = None,
+        data: Annotated[Path | None, typer.Option(help="Folder of the data set's files.  [default: data]")] = None,
         timesteps: Annotated[int, typer.Option(help="Timesteps T.")] = Settings.timesteps,
-        rounds: Annotated[
-            int | None, typer.Option(help="Trainings, the dense one included (the paper: 15).")
-        ] = None,
+        rounds: Annotated[int | None, typer.Option(help="Trainings, the dense one included (the paper: 15).")] = None,
         sparsity: Annotated[
             float | None,
             typer.Option(help="Instead of --rounds: zeros among all parameters, in percent (the paper's p)."),

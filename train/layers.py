@@ -29,7 +29,8 @@ class TimestepBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
-            return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            folded: Tensor = super().forward(x.flatten(0, 1))
+            return folded.reshape(x.shape)
         return torch.stack([super(TimestepBatchNorm2d, self).forward(step) for step in x])
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -50,12 +51,11 @@ def lif(config: NeuronConfig) -> neuron.LIFNode:
     )
 
 
-def conv(
-    channels: int, out: int, kernel: int, stride: int = 1, *, bias: bool, timed: bool = True
-) -> nn.Module:
+def conv(channels: int, out: int, kernel: int, stride: int = 1, *, bias: bool, timed: bool = True) -> nn.Module:
     """A same-size (at stride 1) convolution, on `[T, N, ...]` or, static, on `[N, ...]`."""
     mode = "m" if timed else "s"
-    return layer.Conv2d(channels, out, kernel, stride, padding=kernel // 2, bias=bias, step_mode=mode)
+    module: nn.Module = layer.Conv2d(channels, out, kernel, stride, padding=kernel // 2, bias=bias, step_mode=mode)
+    return module
 
 
 def batch_norm(channels: int, kind: str, *, timed: bool = True) -> nn.Module:
@@ -64,4 +64,5 @@ def batch_norm(channels: int, kind: str, *, timed: bool = True) -> nn.Module:
         return nn.BatchNorm2d(channels)
     if kind == "per-timestep":
         return TimestepBatchNorm2d(channels)
-    return layer.BatchNorm2d(channels, step_mode="m")
+    folded: nn.Module = layer.BatchNorm2d(channels, step_mode="m")
+    return folded

@@ -29,9 +29,7 @@ class Optimisation:
     batch_size: int = 128
 
     def optimiser(self, model: nn.Module) -> torch.optim.SGD:
-        return torch.optim.SGD(
-            model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
-        )
+        return torch.optim.SGD(model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
     def rate(self, epoch: int, epochs: int) -> float:
         """Learning rate of `epoch` in 0..epochs - 1."""

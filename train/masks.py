@@ -73,13 +73,12 @@ def unpack_mask(packed: NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
     """The inverse of `pack_mask`. Raises InputError unless `packed` is exactly as long as `shape` needs."""
     size = prod(shape)
     if packed.dtype != np.uint8 or packed.shape != ((size + 7) // 8,):
-        raise InputError(
-            f"expected {(size + 7) // 8} packed bytes for {list(shape)}, got {list(packed.shape)}"
-        )
+        raise InputError(f"expected {(size + 7) // 8} packed bytes for {list(shape)}, got {list(packed.shape)}")
     bits = np.unpackbits(packed, bitorder="little")
     if bits[size:].any():
         raise InputError("bits are set past the last weight")
-    return bits[:size].reshape(shape).astype(bool)
+    mask: Mask = bits[:size].reshape(shape).astype(bool)
+    return mask
 
 
 def _largest(values: NDArray[np.floating], count: int) -> Mask:
@@ -87,7 +86,7 @@ def _largest(values: NDArray[np.floating], count: int) -> Mask:
     if count == 0:
         return np.zeros(len(values), dtype=bool)
     threshold = np.partition(values, len(values) - count)[len(values) - count]
-    chosen = values > threshold
+    chosen: Mask = values > threshold
     ties = np.flatnonzero(values == threshold)
     chosen[ties[len(ties) - (count - int(chosen.sum())) :]] = True
     return chosen

@@ -46,19 +46,17 @@ class Vgg(nn.Module):
             ]
             channels = out
         if size < 1:
-            raise InputError(
-                f"{config.arch} needs larger images than {config.image_size}x{config.image_size}"
-            )
+            raise InputError(f"{config.arch} needs larger images than {config.image_size}x{config.image_size}")
         self.features = nn.Sequential(*blocks)
         self.flatten = layer.Flatten(step_mode="m")
         self.classifier = layer.Linear(channels * size * size, config.num_classes, step_mode="m")
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+                _zero(module.bias)
             elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, 0, 0.01)
-                nn.init.zeros_(module.bias)
+                _zero(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.flatten(self.features(self.repeat(self.stem(x)))))
@@ -80,9 +78,7 @@ class BasicBlock(nn.Module):
         )
         same = stride == 1 and channels == out
         self.shortcut = (
-            nn.Identity()
-            if same
-            else nn.Sequential(conv(channels, out, 1, stride, bias=False), batch_norm(out, kind))
+            nn.Identity() if same else nn.Sequential(conv(channels, out, 1, stride, bias=False), batch_norm(out, kind))
         )
         self.fire = lif(config.neuron)
 
@@ -154,9 +150,7 @@ def lif_spikes(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
         return lambda module, inputs, out: recorded.__setitem__(name, out > 0)
 
-    hooks = [
-        m.register_forward_hook(keep(n)) for n, m in model.named_modules() if isinstance(m, neuron.LIFNode)
-    ]
+    hooks = [m.register_forward_hook(keep(n)) for n, m in model.named_modules() if isinstance(m, neuron.LIFNode)]
     try:
         with torch.no_grad():
             logits(model, x)
@@ -173,3 +167,8 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def _width(channels: int | str, config: ModelConfig) -> int:
     return max(1, round(int(channels) * config.width))
+
+
+def _zero(bias: Tensor | None) -> None:
+    if bias is not None:
+        nn.init.zeros_(bias)

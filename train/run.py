@@ -68,9 +68,7 @@ class Run:
             with (self.folder / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
-            raise SpikeTicketError(
-                f"cannot write {self.folder / 'metrics.jsonl'}: {error.strerror}"
-            ) from error
+            raise SpikeTicketError(f"cannot write {self.folder / 'metrics.jsonl'}: {error.strerror}") from error
 
     def rewind_log(self, index: int, epoch: int) -> None:
         """Drop the lines of epochs that will be trained again: those from (`index`, `epoch`) on."""
@@ -124,9 +122,7 @@ def _claim(folder: Path, settings: Settings) -> None:
     if not path.exists():
         others = sorted(entry.name for entry in folder.iterdir() if entry.name != ".lock")
         if others:
-            raise SpikeTicketError(
-                f"{folder} holds other files ({others[0]}, ...): choose a new or empty folder"
-            )
+            raise SpikeTicketError(f"{folder} holds other files ({others[0]}, ...): choose a new or empty folder")
         write_atomic(path, (json.dumps(settings.to_dict(), indent=2) + "\n").encode())
         return
     try:
@@ -135,9 +131,7 @@ def _claim(folder: Path, settings: Settings) -> None:
         raise SpikeTicketError(f"{path} is damaged: {error}") from error
     wanted = settings.to_dict()
     if stored != wanted:
-        changed = [
-            name for name in wanted if not isinstance(stored, dict) or stored.get(name) != wanted[name]
-        ]
+        changed = [name for name in wanted if not isinstance(stored, dict) or stored.get(name) != wanted[name]]
         name = changed[0] if changed else "settings"
         was = stored.get(name) if isinstance(stored, dict) else stored
         raise SpikeTicketError(

@@ -85,9 +85,9 @@ class _Search:
         self.model.load_state_dict(rewound)
         held = pruning.apply_masks(self.model, masks)
         optimiser = self.optimisation.optimiser(self.model)
-        epoch, seconds = self.resume(index, plan, optimiser)
-        self.run.rewind_log(index, epoch)
-        for epoch in range(epoch, plan.epochs):
+        next_epoch, seconds = self.resume(index, plan, optimiser)
+        self.run.rewind_log(index, next_epoch)
+        for epoch in range(next_epoch, plan.epochs):
             self.keep_rewind_point(index, epoch)
             start = time.monotonic()
             span = plan.epochs - plan.first_epoch

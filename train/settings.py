@@ -57,9 +57,7 @@ class Settings:
             self.sparsity,
         )
         _require(self.epochs >= 0, "epochs", "0 or more", self.epochs)
-        _require(
-            self.epochs > 0 or self.method == "oneshot", "epochs", f"1 or more for {self.method}", self.epochs
-        )
+        _require(self.epochs > 0 or self.method == "oneshot", "epochs", f"1 or more for {self.method}", self.epochs)
         _require(
             0 <= self.rewind_epoch <= self.epochs,
             "rewind_epoch",
@@ -77,9 +75,7 @@ class Settings:
             self.weight_decay,
         )
         _require(0 < self.width <= 16, "width", "above 0, at most 16", self.width)
-        _require(
-            self.batch_norm in BATCH_NORMS, "batch_norm", f"one of {', '.join(BATCH_NORMS)}", self.batch_norm
-        )
+        _require(self.batch_norm in BATCH_NORMS, "batch_norm", f"one of {', '.join(BATCH_NORMS)}", self.batch_norm)
         _require(0 <= self.seed < 2**63, "seed", "0 or more", self.seed)
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,7 +127,7 @@ def _keeps(settings: Settings, prunable: int, total: int) -> list[int]:
             f"sparsity {settings.sparsity}% cannot be reached: without any prunable weight it is "
             f"{100 * prunable / total:.2f}% of all parameters"
         )
-    keeps = []
+    keeps: list[int] = []
     kept = prunable
     while kept > last:
         kept = max(last, round(prunable * share ** (len(keeps) + 1)))

@@ -134,9 +134,7 @@ def load_ticket(path: Path) -> Ticket:
         state = _check_state(content["state"], meta)
         masks = _check_masks(content["masks"], meta)
         _check_zeros(state, masks)
-        return Ticket(
-            config, state, masks, _check_search(content["search"], config), _check_environment(content)
-        )
+        return Ticket(config, state, masks, _check_search(content["search"], config), _check_environment(content))
     except TicketError as error:
         raise TicketError(f"{path}: {error}") from error
     except InputError as error:
@@ -150,17 +148,13 @@ def to_bytes(content: Mapping[str, object]) -> bytes:
     return buffer.getvalue()
 
 
-def read_plain(
-    path: Path, what: str, format_name: str, version: int, fields: tuple[str, ...]
-) -> dict[str, Any]:
+def read_plain(path: Path, what: str, format_name: str, version: int, fields: tuple[str, ...]) -> dict[str, Any]:
     """The dictionary in a file of ours: plain containers and tensors only. Raises TicketError."""
     data = read_bytes(path, what, TicketError)
     try:
         content = torch.load(BytesIO(data), weights_only=True, map_location="cpu")
     except Exception as error:  # a damaged or hostile file can raise almost anything
-        raise TicketError(
-            f"not a {what}: cut short, foreign, or holding code: {_first_line(error)}"
-        ) from error
+        raise TicketError(f"not a {what}: cut short, foreign, or holding code: {_first_line(error)}") from error
     if not isinstance(content, dict) or content.get("format") != format_name:
         raise TicketError(f"not a {what}: expected the format {format_name!r}")
     if content.get("version") != version:
@@ -184,12 +178,8 @@ def _check_state(state: object, meta: nn.Module) -> dict[str, Tensor]:
     for name, like in expected.items():
         tensor = state[name]
         if not isinstance(tensor, Tensor) or tensor.shape != like.shape or tensor.dtype != like.dtype:
-            got = (
-                f"{tensor.dtype} {list(tensor.shape)}"
-                if isinstance(tensor, Tensor)
-                else type(tensor).__name__
-            )
-            raise TicketError(f"state {name}: expected {like.dtype} {list(like.shape)}, got {got}")
+            came = f"{tensor.dtype} {list(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TicketError(f"state {name}: expected {like.dtype} {list(like.shape)}, got {came}")
         if tensor.layout != torch.strided or not torch.isfinite(tensor).all():
             raise TicketError(f"state {name} holds NaN or infinity")
         if name.endswith("running_var") and bool((tensor < 0).any()):
@@ -228,11 +218,7 @@ def _check_search(search: object, config: ModelConfig) -> dict[str, Any]:
     channels = config.in_channels
     for key, length in (("mean", channels), ("std", channels)):
         values = norm.get(key)
-        if (
-            not isinstance(values, list | tuple)
-            or len(values) != length
-            or not all(_is_real(v) for v in values)
-        ):
+        if not isinstance(values, list | tuple) or len(values) != length or not all(_is_real(v) for v in values):
             raise TicketError(f"normalisation {key} must be {length} numbers")
     if not _is_real(norm.get("scale")) or norm["scale"] <= 0 or min(norm["std"]) <= 0:
         raise TicketError("normalisation scale and std must be above 0")

@@ -73,12 +73,16 @@ class Arrange : public Operation {
   }
 
  private:
+  // Row by row; within a row, the pixels of one phase lie side by side.
   template <class Element>
   static void copy(const Element* in, const Layout& from, Element* out, const Layout& to, int height, int width) {
-    for (int y = 0; y < height; ++y) {
-      const Element* row = in + from.at(y, 0);
-      for (int x = 0; x < width; ++x) out[to.at(y, x)] = row[x];
-    }
+    const int stride = to.phases_x;
+    for (int y = 0; y < height; ++y)
+      for (int first = 0; first < std::min(stride, width); ++first) {
+        const Element* __restrict row = in + from.at(y, 0);
+        Element* __restrict side_by_side = out + to.at(y, first);
+        for (int x = first; x < width; x += stride) *side_by_side++ = row[x];
+      }
   }
 
   int input_, planes_;
@@ -236,38 +240,37 @@ class Pool2d : public Operation {
       if (in.spikes && max_) {
         const uint8_t* plane = context.spikes(in) + t * in.step() + size_t(task) * in.layout.plane;
         uint8_t* to = context.spikes(out) + t * out.step() + size_t(task) * out.layout.plane;
-        reduce(in, [&](int y, int x) { return plane[in.layout.at(y, x)]; },
-               [&](int y, int x, uint8_t any) { to[out.layout.at(y, x)] = any; }, uint8_t(0),
+        reduce(in, plane + in.layout.at(0, 0), in.layout.pitch, to + out.layout.at(0, 0), out.layout.pitch, uint8_t(0),
                [](uint8_t a, uint8_t b) { return uint8_t(a | b); });
       } else {
         float* plane = context.scratch.plane.data();
         read_plane(context, in, t, task, plane);
         float* to = context.reals(out) + t * out.step() + size_t(task) * out.layout.plane;
-        const auto read = [&](int y, int x) { return plane[size_t(y) * in.width + x]; };
         if (max_) {
-          reduce(in, read, [&](int y, int x, float m) { to[out.layout.at(y, x)] = m; },
-                 -std::numeric_limits<float>::infinity(), [](float a, float b) { return a < b ? b : a; });
+          reduce(in, plane, in.width, to, out.layout.pitch, -std::numeric_limits<float>::infinity(),
+                 [](float a, float b) { return a < b ? b : a; });
         } else {
+          reduce(in, plane, in.width, to, out.layout.pitch, 0.0f, [](float a, float b) { return a + b; });
           const float count = float(g_.kernel_y) * float(g_.kernel_x);
-          reduce(in, read, [&](int y, int x, float sum) { to[out.layout.at(y, x)] = sum / count; }, 0.0f,
-                 [](float a, float b) { return a + b; });
+          for (int p = 0; p < height_ * width_; ++p) to[p] /= count;
         }
       }
     }
   }
 
  private:
-  // For every window: write(y, x, fold of the pixels inside the plane).
-  template <class Read, class Write, class Element, class Fold>
-  void reduce(const Value& in, Read read, Write write, Element first, Fold fold) const {
+  // For every window: the fold of its pixels inside the plane. Rows are `pitch` elements apart.
+  template <class Element, class Fold>
+  void reduce(const Value& in, const Element* from, size_t from_pitch, Element* to, size_t to_pitch, Element first,
+              Fold fold) const {
     for (int y = 0; y < height_; ++y)
       for (int x = 0; x < width_; ++x) {
         const int y0 = y * g_.stride_y - g_.top, x0 = x * g_.stride_x - g_.left;
         Element result = first;
         for (int iy = std::max(y0, 0); iy < std::min(y0 + g_.kernel_y, in.height); ++iy)
           for (int ix = std::max(x0, 0); ix < std::min(x0 + g_.kernel_x, in.width); ++ix)
-            result = fold(result, read(iy, ix));
-        write(y, x, result);
+            result = fold(result, from[iy * from_pitch + ix]);
+        to[y * to_pitch + x] = result;
       }
   }
 

@@ -79,9 +79,7 @@ class Csr:
             "CSR arrays must be one-dimensional",
         )
         require(self.values.dtype in (np.float32, np.float16), f"values are {self.values.dtype}, not a float")
-        require(
-            self.indices.dtype in (np.uint16, np.uint32), f"indices are {self.indices.dtype}, not unsigned"
-        )
+        require(self.indices.dtype in (np.uint16, np.uint32), f"indices are {self.indices.dtype}, not unsigned")
         require(self.indptr.dtype == np.int32, f"indptr is {self.indptr.dtype}, expected int32")
         require(
             len(self.indptr) == self.rows + 1,
@@ -103,8 +101,6 @@ class Csr:
         )
         rising = np.diff(columns) > 0
         inner = starts[1:-1]
-        rising[inner[(inner > 0) & (inner < self.nnz)] - 1] = (
-            True  # where a row ends, the next may start lower
-        )
+        rising[inner[(inner > 0) & (inner < self.nnz)] - 1] = True  # where a row ends, the next may start lower
         require(bool(rising.all()), "indices must rise within each row")
         require(bool(np.isfinite(self.values).all()), "weights hold NaN or infinity")

@@ -160,9 +160,7 @@ def _infer(graph: Graph) -> dict[str, Value]:
         raise ModelError(f"output {graph.output!r} is not computed by any layer")
     result = values[graph.output]
     if not result.timed or len(result.shape) != 1:
-        raise ModelError(
-            f"output {graph.output!r} must be timed logits [T, N, classes]: no spiking layer leads to it"
-        )
+        raise ModelError(f"output {graph.output!r} must be timed logits [T, N, classes]: no spiking layer leads to it")
     return values
 
 
@@ -219,9 +217,7 @@ def _conv(node: Conv, x: Value) -> Value:
 def _check_window(
     node: Node, strides: tuple[int, int], pads: tuple[int, int, int, int], dilations: tuple[int, int] = (1, 1)
 ) -> None:
-    _require(
-        node, len(strides) == 2 and min(strides) >= 1, f"strides must be 2 positive sizes, got {strides}"
-    )
+    _require(node, len(strides) == 2 and min(strides) >= 1, f"strides must be 2 positive sizes, got {strides}")
     _require(node, len(pads) == 4 and min(pads) >= 0, f"pads must be 4 sizes from 0, got {pads}")
     _require(
         node,
@@ -267,9 +263,7 @@ def _pool(node: MaxPool | AvgPool, x: Value) -> Value:
 
 
 def _add(node: Add, a: Value, b: Value) -> Value:
-    _require(
-        node, a.shape == b.shape and a.timed == b.timed, f"cannot add {list(a.shape)} and {list(b.shape)}"
-    )
+    _require(node, a.shape == b.shape and a.timed == b.timed, f"cannot add {list(a.shape)} and {list(b.shape)}")
     return Value(a.shape, a.timed, spikes=False)
 
 

@@ -43,9 +43,7 @@ def oneshot(arch, sparsity, width, size, channels):
 
 def prefix(trace, timesteps, batch):
     """The trace of the first timesteps and images: a network is causal, and images do not meet."""
-    return Trace(
-        {k: v[:timesteps, :batch] for k, v in trace.spikes.items()}, trace.logits_t[:timesteps, :batch]
-    )
+    return Trace({k: v[:timesteps, :batch] for k, v in trace.spikes.items()}, trace.logits_t[:timesteps, :batch])
 
 
 def run_torch(model, x, timesteps):
@@ -62,9 +60,7 @@ def check(arch, sparsity, tmp_path, width=1.0, size=32, channels=3):
     path.write_bytes(to_onnx(trace(model, (channels, size, size), {})).SerializeToString())
     x = images(np.random.default_rng(2), max(BATCHES), (channels, size, size))
     with Session(path, engine="reference") as session:
-        oracle = Trace(
-            session.spikes({"input": x}, max(STEPS)), session.run({"input": x}, max(STEPS))["logits_t"]
-        )
+        oracle = Trace(session.spikes({"input": x}, max(STEPS)), session.run({"input": x}, max(STEPS))["logits_t"])
     assert 0.02 < oracle.spikes["features.0"].mean() < 0.4, "the network is alive"
     assert all(spikes.any() for spikes in oracle.spikes.values()), "every layer is"
     sessions = {engine: Session(path, engine=engine) for engine in ("native", "onnxruntime")}
@@ -73,9 +69,7 @@ def check(arch, sparsity, tmp_path, width=1.0, size=32, channels=3):
             feeds = {"input": x[:batch]}
             traces = {"torch": run_torch(model, x[:batch], timesteps)}
             for engine, session in sessions.items():
-                traces[engine] = Trace(
-                    session.spikes(feeds, timesteps), session.run(feeds, timesteps)["logits_t"]
-                )
+                traces[engine] = Trace(session.spikes(feeds, timesteps), session.run(feeds, timesteps)["logits_t"])
             for engine, got in traces.items():
                 agreement = compare(engine, got, "reference", prefix(oracle, timesteps, batch))
                 assert agreement.mismatch < 1e-5, (engine, timesteps, batch, agreement)

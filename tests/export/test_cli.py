@@ -53,7 +53,5 @@ def test_mistakes(tmp_path, options, message):
 def test_output_that_cannot_be_written(quick_run, tmp_path):
     (tmp_path / "file").write_text("")
     output = tmp_path / "file" / "m.onnx"
-    result = runner.invoke(
-        app, ["--ticket", str(quick_run[0] / "ticket.pt"), "-o", str(output), "--no-check"]
-    )
+    result = runner.invoke(app, ["--ticket", str(quick_run[0] / "ticket.pt"), "-o", str(output), "--no-check"])
     assert result.exit_code == 1 and "file is not a folder" in result.stderr.replace("\n", " ")

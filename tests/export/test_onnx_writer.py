@@ -1,5 +1,7 @@
 """The model file is standard ONNX: checked in full, one file, readable without this project."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -57,10 +59,20 @@ def test_metadata():
     assert model.producer_name == "spiketicket"
 
 
-def test_same_graph_same_bytes():
-    assert to_onnx(GRAPH).SerializeToString(deterministic=True) == to_onnx(GRAPH).SerializeToString(
-        deterministic=True
+def test_values_may_have_the_names_of_the_files_own():
+    renamed = {"s0": "logits", "x3": "input", "x4": "timesteps", "y": "logits_t", "x7": "output"}
+    nodes = tuple(
+        replace(n, inputs=tuple(renamed.get(i, i) for i in n.inputs), output=renamed.get(n.output, n.output))
+        for n in GRAPH.nodes
     )
+    graph = Graph("x", GRAPH.input_shape, nodes, "logits_t", 5)
+    x = images(np.random.default_rng(1), 1, (3, 16, 16))
+    checker.check_model(to_onnx(graph), full_check=True)
+    assert np.array_equal(run(to_onnx(graph), {"input": x})[1], run(to_onnx(GRAPH), {"input": x})[1])
+
+
+def test_same_graph_same_bytes():
+    assert to_onnx(GRAPH).SerializeToString(deterministic=True) == to_onnx(GRAPH).SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize(
@@ -80,13 +92,9 @@ def test_neuron_bodies_follow_the_equations(node):
     from spiketicket.graph import Flatten, Linear, Repeat
 
     rng = np.random.default_rng(0)
-    identity = Linear(
-        "readout", ("v",), "y", Csr.from_dense(np.eye(8, dtype=np.float32)), np.zeros(8, np.float32)
-    )
+    identity = Linear("readout", ("v",), "y", Csr.from_dense(np.eye(8, dtype=np.float32)), np.zeros(8, np.float32))
     lif = Lif("lif", ("r",), "s", node.tau, node.v_threshold, node.v_reset, node.decay_input)
-    graph = Graph(
-        "x", (2, 2, 2), (Repeat("repeat", ("x",), "r"), lif, Flatten("f", ("s",), "v"), identity), "y", 12
-    )
+    graph = Graph("x", (2, 2, 2), (Repeat("repeat", ("x",), "r"), lif, Flatten("f", ("s",), "v"), identity), "y", 12)
     x = (2 * rng.standard_normal((50, 2, 2, 2))).astype(np.float32)
     (spikes,) = run(to_onnx(graph), {"input": x}, ["logits_t"])
     expected = fire(node, np.repeat(x.reshape(1, 50, 8), 12, axis=0).astype(np.float64))

@@ -36,9 +36,7 @@ def test_exports_and_verifies(ticket, samples, tmp_path):
         assert np.allclose(session.run({"input": samples})["logits"], expected, atol=1e-4)
         assert session.metadata["fingerprint"] == ticket.fingerprint
         assert float(session.metadata["sparsity"]) == pytest.approx(ticket.sparsity, abs=1e-6)
-        assert session.metadata["dataset"] == "digits" and session.metadata["classes"].split("\n") == list(
-            "0123456789"
-        )
+        assert session.metadata["dataset"] == "digits" and session.metadata["classes"].split("\n") == list("0123456789")
 
 
 def test_float16_halves_the_values_and_says_what_it_changes(ticket, samples, tmp_path):
@@ -78,9 +76,7 @@ def test_a_mismatch_leaves_no_file_and_no_loss(ticket, samples, tmp_path, monkey
     path = tmp_path / "t.onnx"
     if exists:
         path.write_bytes(b"good old model")
-    with pytest.raises(
-        VerificationError, match=r"torch does not match reference: .* first in layer features\.7"
-    ):
+    with pytest.raises(VerificationError, match=r"torch does not match reference: .* first in layer features\.7"):
         export_ticket(ticket, path, samples=samples)
     assert [p.read_bytes() for p in tmp_path.iterdir()] == ([b"good old model"] if exists else [])
 

@@ -40,9 +40,7 @@ def test_batch_norm_folds_into_weight_and_bias():
     x = torch.randn(5, 2, 4, 4)
     with torch.no_grad():
         expected = module[2](module[1](x[None]))[0]
-        got = torch.conv2d(
-            x, torch.from_numpy(folded.weight.to_dense()), torch.from_numpy(folded.bias), padding=1
-        )
+        got = torch.conv2d(x, torch.from_numpy(folded.weight.to_dense()), torch.from_numpy(folded.bias), padding=1)
     assert torch.allclose(got, expected, atol=1e-5)
 
 
@@ -55,9 +53,7 @@ def test_pruned_weights_are_not_stored():
 
 
 def test_residual_network():
-    graph = trace(
-        build(ModelConfig("resnet19", 3, 32, 10, width=0.1, timesteps=4)).eval(), (3, 32, 32), {"k": "v"}
-    )
+    graph = trace(build(ModelConfig("resnet19", 3, 32, 10, width=0.1, timesteps=4)).eval(), (3, 32, 32), {"k": "v"})
     kinds = [type(node) for node in graph.nodes]
     assert kinds.count(Add) == 8 and kinds.count(Conv) == 20 and kinds.count(Lif) == 18
     assert graph.timesteps == 4 and graph.classes == 10 and graph.metadata == {"k": "v"}

@@ -55,10 +55,7 @@ def test_measures_every_engine_and_t(model):
     assert [(row.engine, row.timesteps) for row in report.rows] == [
         ("native", 1), ("native", 3), ("onnxruntime", 1), ("onnxruntime", 3),
     ]  # fmt: skip
-    assert all(
-        row.latency.n >= 5 and 0 < row.latency.min <= row.latency.p50 <= row.latency.p99
-        for row in report.rows
-    )
+    assert all(row.latency.n >= 5 and 0 < row.latency.min <= row.latency.p50 <= row.latency.p99 for row in report.rows)
     assert "noise" in report.input and report.machine["instruction set"]
     assert latency_table(report).row_count == 4
 
@@ -78,9 +75,7 @@ def test_command_writes_json_and_html(model, tmp_path):
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["format"] == "spiketicket.latency" and len(report["rows"]) == 4
-    assert (
-        report["rows"][0]["ms_per_image"]["p50"] > 0 and report["rows"][0]["speedup_over_first_engine"] == 1.0
-    )
+    assert report["rows"][0]["ms_per_image"]["p50"] > 0 and report["rows"][0]["speedup_over_first_engine"] == 1.0
 
 
 class Page(HTMLParser):

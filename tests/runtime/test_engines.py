@@ -23,9 +23,7 @@ RIVALS = [("native", isa) for isa in ISAS] + [("onnxruntime", "")]
 
 def trace(path, engine, x, timesteps, threads=None):
     with Session(path, engine=engine, threads=threads) as session:
-        return Trace(
-            session.spikes({"input": x}, timesteps), session.run({"input": x}, timesteps)["logits_t"]
-        )
+        return Trace(session.spikes({"input": x}, timesteps), session.run({"input": x}, timesteps)["logits_t"])
 
 
 def assert_agrees(path, engine, x, timesteps, threads=None):
@@ -92,9 +90,7 @@ GEOMETRIES = [
 
 def fits(size, kernel, pads=(0, 0, 0, 0), strides=(1, 1), dilations=(1, 1), group=1):
     """Whether the window fits into the padded image at least once; tests/test_graph.py covers the refusal."""
-    return all(
-        window(size[i], kernel[i], strides[i], pads[i], pads[i + 2], dilations[i]) >= 1 for i in (0, 1)
-    )
+    return all(window(size[i], kernel[i], strides[i], pads[i], pads[i + 2], dilations[i]) >= 1 for i in (0, 1))
 
 
 CONVOLUTIONS = [
@@ -121,9 +117,7 @@ def test_densities_and_firing_rates(engine, tmp_path, density, rate):
     assert_agrees(path, engine, (rng.random((2, 17, 7, 7)) < rate).astype(np.float32), 5)
 
 
-@pytest.mark.parametrize(
-    ("channels", "out", "group"), [(1, 1, 1), (3, 6, 3), (10, 4, 2), (17, 17, 17), (8, 8, 2)]
-)
+@pytest.mark.parametrize(("channels", "out", "group"), [(1, 1, 1), (3, 6, 3), (10, 4, 2), (17, 17, 17), (8, 8, 2)])
 def test_channels_and_groups(engine, tmp_path, channels, out, group):
     rng = np.random.default_rng(2)
     path = write(one_conv(rng, channels, out, (7, 5), (3, 3), 0.5, 4, group=group), tmp_path)
@@ -147,9 +141,7 @@ def test_any_convolution(engine, tmp_path, data):
     assume(fits(size, kernel, **geometry))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     timesteps = draw(st.integers(1, 7))
-    path = write(
-        one_conv(rng, channels, out, size, kernel, draw(st.floats(0, 1)), timesteps, **geometry), tmp_path
-    )
+    path = write(one_conv(rng, channels, out, size, kernel, draw(st.floats(0, 1)), timesteps, **geometry), tmp_path)
     assert_agrees(path, engine, (rng.random((2, channels, *size)) < 0.3).astype(np.float32), timesteps)
 
 

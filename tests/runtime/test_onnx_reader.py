@@ -169,9 +169,7 @@ def test_other_domain_version(model):
 
 def test_plain_onnx_is_foreign():
     with pytest.raises(ModelError, match="not a spiketicket model"):
-        parse_model(
-            to_onnx(GRAPH, dense=True).SerializeToString().replace(b"ai.spiketicket", b"ai.elsewhere00")
-        )
+        parse_model(to_onnx(GRAPH, dense=True).SerializeToString().replace(b"ai.spiketicket", b"ai.elsewhere00"))
 
 
 def test_external_data_is_refused(model):

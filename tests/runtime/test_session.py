@@ -78,9 +78,7 @@ def test_bad_timesteps(session, timesteps):
 
 def test_strided_input_is_read_right(session):
     x = images(np.random.default_rng(2), 4, (3, 16, 16))
-    assert np.array_equal(
-        session.run({"input": x[::2]})["logits"], session.run({"input": x[::2].copy()})["logits"]
-    )
+    assert np.array_equal(session.run({"input": x[::2]})["logits"], session.run({"input": x[::2].copy()})["logits"])
 
 
 def test_closed_session(path):
@@ -92,9 +90,7 @@ def test_closed_session(path):
 
 
 def test_unknown_engine(path):
-    with pytest.raises(
-        InputError, match="unknown engine 'tpu': expected one of auto, native, onnxruntime, reference"
-    ):
+    with pytest.raises(InputError, match="unknown engine 'tpu': expected one of auto, native, onnxruntime, reference"):
         Session(path, engine="tpu")
 
 

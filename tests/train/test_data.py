@@ -1,6 +1,7 @@
 import os
 import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_bad_batches(broken, content, message):
     path.write_bytes(content)
     with pytest.raises(DataError, match=f"data_batch_3: {message}"):
         load_dataset("cifar10", broken)
-    assert not os.path.exists("/tmp/spiketicket-was-here")
+    assert not Path("/tmp/spiketicket-was-here").exists()
 
 
 def test_missing_files(broken):

@@ -3,6 +3,7 @@
 import os
 import pickle
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_pickled_code_is_refused(tmp_path):
     torch.save({"format": "spiketicket.ticket", "x": Hostile()}, hostile)
     for content in (hostile.getvalue(), pickle.dumps(Hostile())):
         refuse(tmp_path, content, "not a ticket: cut short, foreign, or holding code")
-    assert not os.path.exists("/tmp/spiketicket-was-here")
+    assert not Path("/tmp/spiketicket-was-here").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04"])
