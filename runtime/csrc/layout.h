@@ -31,6 +31,10 @@ struct Layout {
     return (row % phases_y * phases_x + column % phases_x) * phase + row / phases_y * pitch + column / phases_x;
   }
 
+  // Of a layout with one phase: row y begins at origin() + y * pitch. Only a copy made for a strided
+  // convolution has more phases.
+  int64_t origin() const { return at(0, 0); }
+
   bool operator==(const Layout&) const = default;
 
   static Layout plain(int height, int width) { return {0, 0, 1, 1, width, int64_t(height) * width, int64_t(height) * width}; }

@@ -81,7 +81,7 @@ class Operation {
  public:
   virtual ~Operation() = default;
   virtual int tasks() const = 0;
-  virtual double work() const = 0;  // rough additions per timestep, to decide whether threads pay
+  virtual double work() const = 0;  // rough nanoseconds per timestep, to decide whether threads pay
   virtual size_t positions() const = 0;  // of the largest plane in scratch
   virtual void run(const Context& context, int task) const = 0;
   int output = 0;  // value

@@ -15,30 +15,33 @@ int groups_of(int channels) { return (channels + kGroup - 1) / kGroup; }
 size_t rounded(size_t positions) { return (positions + kTile - 1) / kTile * kTile; }
 
 // Copies channel c of v at timestep t, as floats in plain order.
-void read_plane(const Context& context, const Value& v, int t, int c, float* out) {
-  for (int y = 0; y < v.height; ++y, out += v.width) {
-    const size_t row = size_t(v.layout.at(y, 0));
-    if (v.spikes) {
-      const uint8_t* in = context.spikes(v) + t * v.step() + size_t(c / kGroup) * v.layout.plane + row;
-      for (int x = 0; x < v.width; ++x) out[x] = float(in[x] >> (c % kGroup) & 1);
-    } else {
-      std::memcpy(out, context.reals(v) + t * v.step() + size_t(c) * v.layout.plane + row, v.width * sizeof(float));
-    }
+void read_plane(const Context& context, const Value& v, int t, int c, float* __restrict out) {
+  const int height = v.height, width = v.width;
+  const size_t from = t * v.step() + v.layout.origin(), pitch = v.layout.pitch;
+  if (v.spikes) {
+    const uint8_t* __restrict in = context.spikes(v) + from + size_t(c / kGroup) * v.layout.plane;
+    const int mask = 1 << (c % kGroup);
+    for (int y = 0; y < height; ++y, in += pitch, out += width)
+      for (int x = 0; x < width; ++x) out[x] = (in[x] & mask) != 0 ? 1.0f : 0.0f;
+  } else {
+    const float* in = context.reals(v) + from + size_t(c) * v.layout.plane;
+    for (int y = 0; y < height; ++y, in += pitch, out += width) std::memcpy(out, in, width * sizeof(float));
   }
 }
 
-// Adds the spikes of channel c, one byte per position in rows of `pitch`, to the packed value v.
-void pack_spikes(const Context& context, const Value& v, int c, const uint8_t* fired, size_t pitch, size_t step) {
-  const int bit = c % kGroup;
+// Adds the spikes of channel c, one byte per position in rows of `fired_pitch`, to the packed value v.
+void pack_spikes(const Context& context, const Value& v, int c, const uint8_t* fired, size_t fired_pitch, size_t step) {
+  const int height = v.height, width = v.width;
+  const uint8_t bit = uint8_t(1 << (c % kGroup));
   for (int t = 0; t < context.timesteps; ++t) {
-    uint8_t* plane = context.spikes(v) + t * v.step() + size_t(c / kGroup) * v.layout.plane;
-    for (int y = 0; y < v.height; ++y) {
-      uint8_t* __restrict out = plane + v.layout.at(y, 0);
-      const uint8_t* __restrict in = fired + t * step + y * pitch;
-      if (bit == 0)  // the first channel of a group clears what an earlier run left
-        for (int x = 0; x < v.width; ++x) out[x] = in[x];
-      else
-        for (int x = 0; x < v.width; ++x) out[x] = uint8_t(out[x] | in[x] << bit);
+    uint8_t* __restrict out =
+        context.spikes(v) + t * v.step() + size_t(c / kGroup) * v.layout.plane + v.layout.origin();
+    const uint8_t* __restrict in = fired + t * step;
+    for (int y = 0; y < height; ++y, out += v.layout.pitch, in += fired_pitch) {
+      if (bit == 1)  // the first channel of a group clears what an earlier run left
+        for (int x = 0; x < width; ++x) out[x] = in[x];
+      else  // fired is 0 or 1
+        for (int x = 0; x < width; ++x) out[x] = uint8_t(out[x] | (uint8_t(-in[x]) & bit));
     }
   }
 }
@@ -56,7 +59,7 @@ class Arrange : public Operation {
  public:
   explicit Arrange(int input, const Value& v) : input_(input), planes_(v.planes()), area_(size_t(v.height) * v.width) {}
   int tasks() const override { return planes_; }
-  double work() const override { return double(planes_) * area_ / 4; }
+  double work() const override { return double(planes_) * area_; }
   size_t positions() const override { return 0; }
 
   void run(const Context& context, int task) const override {
@@ -79,7 +82,7 @@ class Arrange : public Operation {
     const int stride = to.phases_x;
     for (int y = 0; y < height; ++y)
       for (int first = 0; first < std::min(stride, width); ++first) {
-        const Element* __restrict row = in + from.at(y, 0);
+        const Element* __restrict row = in + from.origin() + y * from.pitch;
         Element* __restrict side_by_side = out + to.at(y, first);
         for (int x = first; x < width; x += stride) *side_by_side++ = row[x];
       }
@@ -111,7 +114,7 @@ class Convolution : public Operation {
   }
 
   int tasks() const override { return groups_of(rows_); }
-  double work() const override { return double(starts_.back()) * positions_; }
+  double work() const override { return positions_ * (double(starts_.back()) / 8 + rows_); }
   size_t positions() const override { return rounded(positions_); }
 
   void run(const Context& context, int task) const override {
@@ -137,10 +140,11 @@ class Convolution : public Operation {
               potentials(context, index, row, positions_), fired, step);
         pack_spikes(context, out, row, fired, pitch_, step);
       } else {
-        for (int t = 0; t < timesteps; ++t)
+        for (int t = 0; t < timesteps; ++t) {
+          float* to = context.reals(out) + t * out.step() + size_t(row) * out.layout.plane;
           for (int y = 0; y < height_; ++y)
-            std::memcpy(context.reals(out) + t * out.step() + size_t(row) * out.layout.plane + out.layout.at(y, 0),
-                        current + t * step + y * pitch_, width_ * sizeof(float));
+            std::memcpy(to + y * out.layout.pitch, current + t * step + y * pitch_, width_ * sizeof(float));
+        }
       }
     }
   }
@@ -240,7 +244,7 @@ class Pool2d : public Operation {
       if (in.spikes && max_) {
         const uint8_t* plane = context.spikes(in) + t * in.step() + size_t(task) * in.layout.plane;
         uint8_t* to = context.spikes(out) + t * out.step() + size_t(task) * out.layout.plane;
-        reduce(in, plane + in.layout.at(0, 0), in.layout.pitch, to + out.layout.at(0, 0), out.layout.pitch, uint8_t(0),
+        reduce(in, plane + in.layout.origin(), in.layout.pitch, to + out.layout.origin(), out.layout.pitch, uint8_t(0),
                [](uint8_t a, uint8_t b) { return uint8_t(a | b); });
       } else {
         float* plane = context.scratch.plane.data();
