@@ -1,0 +1,37 @@
+"""The commands of the README run as printed, in order, in an empty folder."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+RUN = [(kind, text) for kind, text in BLOCKS if "make demo" not in text]
+
+
+def test_commands_run_as_printed(tmp_path):
+    assert len(RUN) >= 5
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for kind, text in RUN:
+        command = ["sh", "-ec", text] if kind == "sh" else [sys.executable, "-c", text]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+        assert done.stdout.strip()
+    assert {"digits.onnx", "latency.json", "latency.html", "runs"} <= {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md"))])
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
+        assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    for target in re.findall(r"\bmake ([a-z-]+)\b(?=[`\n])", text):
+        assert f"\n{target}:" in makefile, target
