@@ -61,9 +61,9 @@ def everything(rng, channels=(3, 5, 17), size=(16, 16), density=0.3, timesteps=5
         Lif("lif2", ("x5",), "s3", TAU),
         AvgPool("mean", ("s3",), "x6", (h4, w4), (h4, w4)),
         Flatten("flat", ("x6",), "x7"),
-        Linear("hidden", ("x7",), "x8", random_csr(rng, (9, b), 0.5), random_bias(rng, 9)),
+        Linear("hidden", ("x7",), "x8", random_csr(rng, (20, b), 0.5, gain=8.0), random_bias(rng, 20)),
         Lif("lif3", ("x8",), "s4", 2.0, 1.0, None, False),
-        Linear("readout", ("s4",), "y", random_csr(rng, (4, 9), 0.5), random_bias(rng, 4)),
+        Linear("readout", ("s4",), "y", random_csr(rng, (4, 20), 0.9), random_bias(rng, 4)),
     )
     return Graph("x", (c, h, w), nodes, "y", timesteps, {"dataset": "none"})
 
@@ -104,3 +104,35 @@ def images(rng, count, shape):
     for axis in (2, 3):
         noise = (noise + np.roll(noise, 1, axis) + np.roll(noise, -1, axis)) / np.float32(np.sqrt(3))
     return np.ascontiguousarray(noise, dtype=np.float32)
+
+
+def poolings_and_views(rng, timesteps=4):
+    """What `everything` leaves out: padded pooling, pooling and adding of static and of real values, and a
+    convolution and a pooling of the same current at every timestep."""
+    nodes = (
+        MaxPool("static max", ("x",), "p0", (3, 2), (1, 2), (1, 0, 2, 1)),
+        AvgPool("static mean", ("p0",), "p1", (2, 1), (2, 1)),
+        Add("static add", ("p1", "p1"), "p2"),
+        Repeat("repeat", ("p2",), "r0"),
+        Conv(
+            "same at every step",
+            ("r0",),
+            "r1",
+            random_csr(rng, (6, 3, 3, 3), 0.8),
+            random_bias(rng, 6),
+            (2, 1),
+            (1,) * 4,
+        ),
+        MaxPool("real max", ("r1",), "r2", (2, 2), (1, 1)),
+        Add("real add", ("r2", "r2"), "r3"),
+        Lif("lif0", ("r3",), "s0", TAU),
+        MaxPool("spike max", ("s0",), "s1", (3, 3), (2, 1), (1, 2, 0, 1)),
+        AvgPool("spike mean", ("s1",), "m0", (2, 2), (1, 2)),
+        Conv("real conv", ("m0",), "m1", random_csr(rng, (7, 6, 2, 2), 0.6), random_bias(rng, 7), (1, 2), (1, 0, 0, 1)),
+        MaxPool("timed max", ("m1",), "m2", (2, 2), (1, 1), (1, 1, 1, 1)),
+        Lif("lif1", ("m2",), "s2", 2.0, 0.8, None),
+        Add("spike add", ("s2", "s2"), "m3"),
+        Flatten("flat", ("m3",), "f"),
+        Linear("readout", ("f",), "y", random_csr(rng, (5, 42), 0.7), random_bias(rng, 5)),
+    )
+    return Graph("x", (3, 19, 14), nodes, "y", timesteps)
