@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from spiketicket.cli import guarded, human_bytes, make_app, out, print_json
-from spiketicket.errors import DataError, MissingExtraError
+from spiketicket.cli import guarded, human_bytes, make_app, out, print_json, run_app, say
+from spiketicket.errors import DataError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from spiketicket.export.pack import Export
@@ -43,6 +43,9 @@ def export(
         from spiketicket.train.ticket import load_ticket
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train", "snn-export") from error
+    path = output or ticket.with_suffix(".onnx")
+    if path.resolve() == ticket.resolve():
+        raise InputError(f"the model would overwrite the ticket {ticket}: choose another --output")
     loaded = load_ticket(ticket)
     samples = None
     if check:
@@ -53,7 +56,7 @@ def export(
         except DataError as error:
             raise DataError(f"cannot verify: {error}; or export with --no-check") from error
         samples = loaded.normalisation(images)
-    result = export_ticket(loaded, output or ticket.with_suffix(".onnx"), values, samples)
+    result = export_ticket(loaded, path, values, samples)
     if json:
         print_json(result.to_dict())
     else:
@@ -77,15 +80,14 @@ def _print(result: "Export") -> None:
             checks.add_row(a.engine, a.against, str(a.images), f"{a.mismatch:.1e}", f"{a.logits:.1e}", f"{a.top1:.1%}")
         out.print(checks)
     ratio = result.dense_nbytes / result.nbytes
-    out.print(
+    say(
         f"{result.path}: {human_bytes(result.nbytes)}, {ratio:.1f}x smaller than dense ONNX "
         f"({human_bytes(result.dense_nbytes)})",
-        soft_wrap=True, highlight=False,
     )  # fmt: skip
 
 
 def main() -> None:
-    app()
+    run_app(app)
 
 
 if __name__ == "__main__":

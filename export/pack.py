@@ -100,14 +100,14 @@ def _verify(
     """Run the file everywhere. The order tells where an error lies: tracing, then each engine."""
     with tempfile.TemporaryDirectory() as folder:
         candidate = Path(folder) / "candidate.onnx"
-        candidate.write_bytes(data)
+        write_atomic(candidate, data)
         oracle = _trace_session(candidate, "reference", samples)
         agreements = []
         if values == "float32":
             agreements.append(compare("torch", _trace_torch(network, samples), "reference", oracle))
         else:
             exact = Path(folder) / "float32.onnx"
-            exact.write_bytes(_serialise(trace(network, graph.input_shape, {})))
+            write_atomic(exact, _serialise(trace(network, graph.input_shape, {})))
             unrounded = _trace_session(exact, "reference", samples)
             agreements.append(compare("torch", _trace_torch(network, samples), "reference", unrounded))
             rounded = compare(f"reference ({values})", oracle, "reference (float32)", unrounded)

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,12 +29,19 @@ def trace(network: nn.Module, input_shape: tuple[int, ...], metadata: dict[str, 
     tracer = _Tracer()
     fx_graph = tracer.trace(network)
     modules = dict(network.named_modules())
-    builder = _Builder(values)
+    builder = _Builder()
     for node in fx_graph.nodes:
         builder.add(node, modules)
     if builder.timesteps is None:
         raise ModelError("the network never repeats its input over time: no spiketicket.train.layers.Repeat in it")
-    return Graph(builder.input, input_shape, tuple(builder.nodes), builder.output, builder.timesteps, metadata)
+    return Graph(
+        builder.input,
+        input_shape,
+        tuple(_cast(node, values) for node in builder.nodes),
+        builder.output,
+        builder.timesteps,
+        metadata,
+    )
 
 
 class _Tracer(fx.Tracer):
@@ -44,8 +52,7 @@ class _Tracer(fx.Tracer):
 
 
 class _Builder:
-    def __init__(self, values: str) -> None:
-        self.values = values
+    def __init__(self) -> None:
         self.nodes: list[Node] = []
         self.value_of: dict[fx.Node, str] = {}
         self.maker: dict[str, int] = {}  # value -> place of the node that computes it
@@ -76,7 +83,7 @@ class _Builder:
             convert = next((rule for kind, rule in _RULES if isinstance(module, kind)), None)
             if convert is None:
                 raise ModelError(f"layer {name}: a {type(module).__name__} has no place in a spiking graph")
-            self.emit(node, convert(module, name, x, node.name, self.values))
+            self.emit(node, convert(module, name, x, node.name))
             if isinstance(module, layers.Repeat):
                 self.timesteps = module.timesteps
 
@@ -107,34 +114,34 @@ class _Builder:
         weight = conv.weight.to_dense("float64") * scale[:, None, None, None]
         bias = (conv.bias.astype(np.float64) - _array(norm.running_mean)) * scale + beta
         self.nodes[place] = Conv(
-            conv.name, conv.inputs, conv.output, Csr.from_dense(weight, self.values), bias.astype(np.float32),
+            conv.name, conv.inputs, conv.output, Csr.from_dense(weight), bias.astype(np.float32),
             conv.strides, conv.pads, conv.dilations, conv.group,
         )  # fmt: skip
         self.value_of[node] = conv.output
 
 
-def _conv(module: nn.Conv2d, name: str, x: str, out: str, values: str) -> Node:
+def _conv(module: nn.Conv2d, name: str, x: str, out: str) -> Node:
     if module.padding_mode != "zeros" or isinstance(module.padding, str):
         raise ModelError(f"layer {name}: only numeric zero padding can be exported")
     vertical, horizontal = _pair(module.padding)
     bias = np.zeros(module.out_channels) if module.bias is None else _array(module.bias)
     return Conv(
-        name, (x,), out, Csr.from_dense(_array(module.weight), values), bias.astype(np.float32),
+        name, (x,), out, Csr.from_dense(_array(module.weight)), bias.astype(np.float32),
         _pair(module.stride), (vertical, horizontal, vertical, horizontal), _pair(module.dilation), module.groups,
     )  # fmt: skip
 
 
-def _linear(module: nn.Linear, name: str, x: str, out: str, values: str) -> Node:
+def _linear(module: nn.Linear, name: str, x: str, out: str) -> Node:
     bias = np.zeros(module.out_features) if module.bias is None else _array(module.bias)
-    return Linear(name, (x,), out, Csr.from_dense(_array(module.weight), values), bias.astype(np.float32))
+    return Linear(name, (x,), out, Csr.from_dense(_array(module.weight)), bias.astype(np.float32))
 
 
-def _lif(module: neuron.LIFNode, name: str, x: str, out: str, _: str) -> Node:
+def _lif(module: neuron.LIFNode, name: str, x: str, out: str) -> Node:
     reset = None if module.v_reset is None else float(module.v_reset)
     return Lif(name, (x,), out, float(module.tau), float(module.v_threshold), reset, bool(module.decay_input))
 
 
-def _max_pool(module: nn.MaxPool2d, name: str, x: str, out: str, _: str) -> Node:
+def _max_pool(module: nn.MaxPool2d, name: str, x: str, out: str) -> Node:
     if _pair(module.dilation) != (1, 1) or module.ceil_mode:
         raise ModelError(f"layer {name}: max-pooling with dilation or ceil_mode cannot be exported")
     vertical, horizontal = _pair(module.padding)
@@ -148,13 +155,13 @@ def _max_pool(module: nn.MaxPool2d, name: str, x: str, out: str, _: str) -> Node
     )
 
 
-def _avg_pool(module: nn.AvgPool2d, name: str, x: str, out: str, _: str) -> Node:
+def _avg_pool(module: nn.AvgPool2d, name: str, x: str, out: str) -> Node:
     if _pair(module.padding) != (0, 0) or module.ceil_mode or module.divisor_override:
         raise ModelError(f"layer {name}: average pooling with padding, ceil_mode or a divisor cannot be exported")
     return AvgPool(name, (x,), out, _pair(module.kernel_size), _pair(module.stride))
 
 
-def _flatten(module: nn.Flatten, name: str, x: str, out: str, _: str) -> Node:
+def _flatten(module: nn.Flatten, name: str, x: str, out: str) -> Node:
     if (module.start_dim, module.end_dim) != (1, -1):
         raise ModelError(f"layer {name}: Flatten must start at dimension 1 and end at the last")
     return Flatten(name, (x,), out)
@@ -167,8 +174,13 @@ _RULES: tuple[tuple[type[nn.Module], Callable[..., Node]], ...] = (
     (nn.MaxPool2d, _max_pool),
     (nn.AvgPool2d, _avg_pool),
     (nn.Flatten, _flatten),
-    (layers.Repeat, lambda module, name, x, out, values: Repeat(name, (x,), out)),
+    (layers.Repeat, lambda module, name, x, out: Repeat(name, (x,), out)),
 )
+
+
+def _cast(node: Node, values: str) -> Node:
+    """The node with its weights in the type that the file stores: the last step, so that they round once."""
+    return replace(node, weight=node.weight.astype(values)) if isinstance(node, Conv | Linear) else node
 
 
 def _array(tensor: torch.Tensor) -> Array:

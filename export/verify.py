@@ -17,6 +17,7 @@ from spiketicket.errors import VerificationError
 
 MAX_MISMATCH = 1e-5  # share of spikes that may flip by rounding
 LOGITS_TOLERANCE = 1e-4  # of an image's largest logit
+MIN_TOP1 = 0.75  # share of images with the same class, those with a flip included
 MIN_TOP1_FLOAT16 = 0.95  # share of images whose class float16 weights may not change
 
 
@@ -36,14 +37,20 @@ class Agreement:
     @property
     def exact(self) -> bool:
         """Equal up to rounding: few flips, and nothing else differs on the images without one."""
-        return self.mismatch < MAX_MISMATCH and self.logits <= LOGITS_TOLERANCE and 2 * self.clean >= self.images
+        return (
+            self.mismatch < MAX_MISMATCH
+            and self.logits <= LOGITS_TOLERANCE
+            and 2 * self.clean >= self.images
+            and self.top1 >= MIN_TOP1
+        )
 
     def require_exact(self) -> None:
         """Raise VerificationError, naming the first layer that differs."""
         if not self.exact:
             raise VerificationError(
                 f"{self.engine} does not match {self.against}: spike mismatch {self.mismatch:.1e} (at most "
-                f"{MAX_MISMATCH:.0e}), logits {self.logits:.1e} (at most {LOGITS_TOLERANCE:.0e}), "
+                f"{MAX_MISMATCH:.0e}), logits {self.logits:.1e} (at most {LOGITS_TOLERANCE:.0e}), same class "
+                f"{self.top1:.0%} (at least {MIN_TOP1:.0%}), "
                 f"{self.images - self.clean} of {self.images} images differ, "
                 f"first in layer {self.first_layer or 'of the logits'}"
             )
@@ -61,7 +68,11 @@ class Trace:
 
 
 def compare(engine: str, got: Trace, against: str, wanted: Trace) -> Agreement:
-    """Compare two traces of the same images; see the module's text."""
+    """Compare two traces of the same images; see the module's text.
+
+    Raises VerificationError where they do not even have the same layers, shapes and finite logits.
+    """
+    _require_comparable(engine, got, against, wanted)
     images = wanted.logits_t.shape[1]
     clean = np.ones(images, dtype=bool)
     flips = compared = 0
@@ -88,6 +99,15 @@ def compare(engine: str, got: Trace, against: str, wanted: Trace) -> Agreement:
         float(relative[clean].max(initial=0.0)),
         float(same.mean()),
     )
+
+
+def _require_comparable(engine: str, got: Trace, against: str, wanted: Trace) -> None:
+    shapes = [{name: s.shape for name, s in t.spikes.items()} | {"": t.logits_t.shape} for t in (got, wanted)]
+    if shapes[0] != shapes[1]:
+        raise VerificationError(f"{engine} has other layers or shapes than {against}: {shapes[0]}, {shapes[1]}")
+    for name, trace in ((engine, got), (against, wanted)):
+        if not np.isfinite(trace.logits_t).all():
+            raise VerificationError(f"logits of {name} hold NaN or infinity")
 
 
 def join(traces: list[Trace]) -> Trace:

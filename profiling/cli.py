@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from spiketicket.cli import err, guarded, make_app, out
+from spiketicket.cli import err, guarded, make_app, out, run_app, say
 from spiketicket.errors import InputError
 from spiketicket.files import write_atomic
 from spiketicket.profiling.latency import profile
@@ -40,13 +40,13 @@ def profile_model(
     with err.status("measuring ..."):
         report = profile(model, names, _numbers(timesteps), batch, threads, warmup, duration, data)
     out.print(latency_table(report))
-    out.print(f"input: {report.input}", highlight=False)
+    say(f"input: {report.input}")
     if json_file:
         write_atomic(json_file, (json.dumps(report.to_dict(), indent=2) + "\n").encode())
     if html_file:
         write_html(report, html_file)
     for path in filter(None, (json_file, html_file)):
-        out.print(f"wrote {path}", soft_wrap=True, highlight=False)
+        say(f"wrote {path}")
 
 
 def _numbers(text: str) -> list[int]:
@@ -57,7 +57,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def main() -> None:
-    app()
+    run_app(app)
 
 
 if __name__ == "__main__":

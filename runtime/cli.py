@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.table import Table
 
-from spiketicket.cli import guarded, make_app, out, print_json
+from spiketicket.cli import guarded, make_app, out, print_json, run_app, say
 from spiketicket.domain import INPUT, LOGITS
 from spiketicket.errors import InputError
 from spiketicket.runtime.engine import ENGINE_NAMES
@@ -71,15 +72,14 @@ def _print_evaluation(facts: dict[str, Any], evaluation: Evaluation, classes: tu
     table.add_column("")
     names = [*classes, *map(str, range(len(classes), len(evaluation.confusion)))]
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(escape(name), justify="right")
     for name, row in zip(names, evaluation.confusion, strict=True):
-        table.add_row(name, *(str(count) if count else "[dim].[/]" for count in row))
+        table.add_row(escape(name), *(str(count) if count else "[dim].[/]" for count in row))
     out.print(table)
-    out.print(
+    say(
         f"{facts['dataset']} {facts['split']}: accuracy {evaluation.accuracy:.2%} of {facts['images']} images, "
         f"{evaluation.images_per_second:,.0f} images/s ({facts['engine']}, T = {facts['timesteps']}, "
         f"batch {facts['batch']}, {facts['threads']} threads)",
-        soft_wrap=True, highlight=False,
     )  # fmt: skip
 
 
@@ -95,12 +95,12 @@ def _print_logits(session: Session, logits: NDArray[np.float32], json: bool) -> 
     for column in ("image", "class", "mean logit"):
         table.add_column(column, justify="right")
     for image, index in enumerate(best):
-        table.add_row(str(image), names[index], f"{logits[image, index]:.4f}")
+        table.add_row(str(image), escape(names[index]), f"{logits[image, index]:.4f}")
     out.print(table)
 
 
 def main() -> None:
-    app()
+    run_app(app)
 
 
 if __name__ == "__main__":

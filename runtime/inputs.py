@@ -40,7 +40,7 @@ def load_array(path: Path) -> NDArray[np.float32]:
     """The array in a .npy file. Raises InputError."""
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged file can raise almost anything
         raise InputError(f"cannot read {path} as a .npy array: {error}") from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} holds several arrays, expected one in .npy format")

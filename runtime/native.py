@@ -35,6 +35,8 @@ class NativeEngine(Engine):
             self.lowered = _Lowered(model.graph, threads)
         except ValueError as error:
             raise InputError(str(error)) from error
+        except RuntimeError as error:
+            raise InputError(f"cannot start {threads} threads: {error}") from error
 
     def run(self, x: Floats, timesteps: int) -> Floats:
         return self._run(x, timesteps, [])
@@ -50,11 +52,15 @@ class NativeEngine(Engine):
         return arrays
 
     def steps(self, x: Floats, timesteps: int) -> Iterator[Floats]:
-        stepper = self.lowered.network.begin(x, len(x))
-        for _ in range(timesteps):
-            logits = np.empty((len(x), self.graph.classes), dtype=np.float32)
+        stepper = self.lowered.network.begin(x, len(x))  # now: the caller may change x before asking for a step
+        shape = (len(x), self.graph.classes)
+
+        def step() -> Floats:
+            logits = np.empty(shape, dtype=np.float32)
             stepper.step(logits)
-            yield logits
+            return logits
+
+        return (step() for _ in range(timesteps))
 
     def plan(self) -> dict[str, Plan]:
         return self.lowered.plan
@@ -79,7 +85,7 @@ class _Lowered:
         self.plan: dict[str, Plan] = {}
         self.images: dict[str, tuple[int, int, int]] = {graph.input: _image(graph.input_shape)}
         self.ids: dict[str, int] = {graph.input: self.network.input(*self.images[graph.input])}
-        self.readers = Counter(name for node in graph.nodes for name in node.inputs)
+        self.readers = Counter([graph.output, *(name for node in graph.nodes for name in node.inputs)])
         self.fused = {id(lif): conv for conv, lif in self._fusible()}
         self.lifs = {id(conv): lif for conv, lif in self._fusible()}
         for node in graph.nodes:

@@ -82,9 +82,14 @@ class _Reader:
                 nodes.append(self.read(node))
         if mean is None:
             raise ModelError(f"no ReduceMean computes {LOGITS}")
-        prefix = METADATA_PREFIX
-        metadata = {p.key[len(prefix) :]: p.value for p in self.model.metadata_props if p.key.startswith(prefix)}
+        metadata = self.metadata()
         return Graph(INPUT, shape, tuple(nodes), LOGITS_T, int(timesteps), metadata)
+
+    def metadata(self) -> dict[str, str]:
+        pairs = [(p.key, p.value) for p in self.model.metadata_props]
+        if not all(isinstance(text, str) for pair in pairs for text in pair):  # bytes where it is no UTF-8
+            raise ModelError("metadata must be UTF-8 text")
+        return {key.removeprefix(METADATA_PREFIX): value for key, value in pairs if key.startswith(METADATA_PREFIX)}
 
     def input_shape(self) -> tuple[int, ...]:
         inputs = {value.name: value.type.tensor_type for value in self.model.graph.input}
@@ -92,7 +97,10 @@ class _Reader:
             raise ModelError(f"inputs must be {INPUT} and {TIMESTEPS}, got {sorted(inputs)}")
         if inputs[INPUT].elem_type != TensorProto.FLOAT:
             raise ModelError(f"{INPUT} must be float32")
-        shape = tuple(dim.dim_value for dim in inputs[INPUT].shape.dim)[1:]
+        sizes = tuple(dim.dim_value for dim in inputs[INPUT].shape.dim)
+        shape = sizes[1:]
+        if sizes[:1] != (0,):
+            raise ModelError(f"the batch of {INPUT} must be free, got {list(sizes)}")
         if not shape or min(shape) < 1:
             raise ModelError(f"{INPUT} must have fixed sizes after the batch, got {list(shape)}")
         return shape
@@ -102,7 +110,7 @@ class _Reader:
         keepdims = attributes.integer("keepdims")
         attributes.finish()
         axes = self.tensor(node.input[1], node.name) if len(node.input) == 2 else np.array([])
-        if node.input[0] != LOGITS_T or list(node.output) != [LOGITS] or axes.tolist() != [0] or keepdims != 0:
+        if list(node.input[:1]) != [LOGITS_T] or list(node.output) != [LOGITS] or axes.tolist() != [0] or keepdims != 0:
             raise ModelError(f"{LOGITS} must be the mean of {LOGITS_T} over time")
 
     def read(self, proto: onnx.NodeProto) -> Node:
@@ -139,7 +147,6 @@ class _Reader:
     def weight(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> tuple[Csr, NDArray[np.float32]]:
         values, indices, indptr, bias = (self.tensor(i, name) for i in proto.input[1:])
         csr = Csr(values, indices, indptr, attributes.integers("weight_shape"))  # type: ignore[arg-type]
-        csr.check(name)
         return csr, bias  # type: ignore[return-value]  # the graph checks the types
 
     def conv(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:

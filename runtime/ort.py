@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from spiketicket.domain import INPUT, LOGITS_T, TIMESTEPS
@@ -26,12 +27,12 @@ class OnnxRuntimeEngine(Engine):
         self.session = self._load(model.data)
 
     def run(self, x: Floats, timesteps: int) -> Floats:
-        (logits,) = self.session.run([LOGITS_T], _feeds(x, timesteps))
+        (logits,) = self._run(self.session, [LOGITS_T], x, timesteps)
         return np.asarray(logits)
 
     def spikes(self, x: Floats, timesteps: int) -> dict[str, Spikes]:
         names = lif_names(self.model.graph)
-        arrays = self._spying.run(list(names), _feeds(x, timesteps))
+        arrays = self._run(self._spying, list(names), x, timesteps)
         return {name: array.astype(np.uint8) for name, array in zip(names.values(), arrays, strict=True)}
 
     def steps(self, x: Floats, timesteps: int) -> Iterator[Floats]:
@@ -40,6 +41,19 @@ class OnnxRuntimeEngine(Engine):
     def plan(self) -> dict[str, Plan]:
         plan = Plan("dense", "onnxruntime decodes the weights when it loads the file")
         return {node.name: plan for node in self.model.graph.nodes}
+
+    def _run(
+        self, session: "onnxruntime.InferenceSession", outputs: list[str], x: Floats, timesteps: int
+    ) -> list[NDArray[np.float32]]:
+        try:
+            results: list[NDArray[np.float32]] = session.run(
+                outputs, {INPUT: x, TIMESTEPS: np.array(timesteps, dtype=np.int64)}
+            )
+        except Exception as error:  # onnxruntime's own exceptions share no other base
+            if "alloc" in str(error):
+                raise MemoryError(str(error)) from error
+            raise ModelError(f"{self.model.path}: onnxruntime cannot run it: {error}") from error
+        return results
 
     @cached_property
     def _spying(self) -> "onnxruntime.InferenceSession":
@@ -58,7 +72,3 @@ class OnnxRuntimeEngine(Engine):
             return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exceptions share no other base
             raise ModelError(f"{self.model.path}: onnxruntime cannot load it: {error}") from error
-
-
-def _feeds(x: Floats, timesteps: int) -> dict[str, object]:
-    return {INPUT: x, TIMESTEPS: np.array(timesteps, dtype=np.int64)}

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +68,38 @@ def test_mistakes_of_a_search(tmp_path, arguments, message):
     assert done.returncode == 1
     assert message in done.stderr.replace("\n", " ") and "Traceback" not in done.stderr
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "message"),
+    [
+        ("spiketicket.runtime.cli", ["m.onnx", "--batch", "0"], "Invalid value for '--batch'"),
+        ("spiketicket.runtime.cli", ["m.onnx", "--timesteps", "abc"], "Invalid value for '--timesteps'"),
+        ("spiketicket.runtime.cli", ["--json"], "Missing argument"),
+        ("spiketicket.runtime.cli", ["m.onnx", "--colour"], "No such option"),
+        ("spiketicket.export.cli", ["--json"], "Missing option '--ticket'"),
+        ("spiketicket.train.cli", ["genetic"], "No such command 'genetic'"),
+        ("spiketicket.profiling.cli", ["m.onnx", "--duration", "long"], "Invalid value for '--duration'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_1(module, arguments, message):
+    done = run(module, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("module", COMMANDS.values(), ids=list(COMMANDS))
+def test_a_command_without_arguments_shows_its_help(module):
+    assert "Usage:" in run(module).stdout
+
+
+def test_output_that_cannot_be_printed():
+    asset = Path(__file__).parent / "assets" / "digits.onnx"
+    code = (
+        "import sys; sys.argv = ['x', sys.argv[1], '--dataset', 'digits', '--json']\n"
+        "import spiketicket.runtime.cli as m; m.main()"
+    )
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code, str(asset)], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode != 0 and "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr.split("Exception ignored")[0]

@@ -80,3 +80,15 @@ def test_output_must_be_timed_logits():
 def test_timesteps():
     with pytest.raises(ModelError, match="timesteps must be at least 1, got 0"):
         build(REPEAT, LIF, FLAT, READOUT, timesteps=0)
+
+
+@pytest.mark.parametrize(
+    ("pads", "dilations", "message"),
+    [
+        ((4, 0, 0, 0), (1, 1), "layer c: pads .* exceed the kernel"),
+        ((10_000,) * 4, (5_000, 5_000), "make the input 64 times larger"),
+    ],
+)
+def test_absurd_pads(pads, dilations, message):
+    with pytest.raises(ModelError, match=message):
+        build(Conv("c", ("x",), "b", weight(3, 2, 3, 3), bias(3), pads=pads, dilations=dilations))

@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from spiketicket.cli import err, guarded, make_app, out, print_json
+from spiketicket.cli import err, guarded, make_app, out, print_json, run_app, say
 from spiketicket.errors import MissingExtraError
 from spiketicket.train.data import DATASET_NAMES, load_dataset
 from spiketicket.train.settings import METHODS, Settings
@@ -116,12 +116,12 @@ def _print(tickets: "list[Ticket]", folder: Path) -> None:
     out.print(table)
     for name, mask in tickets[-1].masks.items():
         if not mask.any():
-            err.print(f"[yellow]warning:[/] no weight of {name} survives in the last ticket", highlight=False)
-    out.print(f"last ticket: {folder / 'ticket.pt'}", soft_wrap=True, highlight=False)
+            err.print(f"[yellow]warning:[/] no weight of {name} survives in the last ticket")
+    say(f"last ticket: {folder / 'ticket.pt'}")
 
 
 def main() -> None:
-    app()
+    run_app(app)
 
 
 if __name__ == "__main__":

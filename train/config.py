@@ -1,11 +1,11 @@
 """What a network is: plain settings that a ticket stores and that rebuild the same network. No torch."""
 
 from dataclasses import asdict, dataclass, field, fields
-from math import isfinite
 from typing import Any
 
 from spiketicket.errors import InputError
 
+LARGEST = 1e6  # of any constant of a neuron
 BATCH_NORMS = ("per-timestep", "folded")
 
 
@@ -22,12 +22,15 @@ class NeuronConfig:
 
     def __post_init__(self) -> None:
         for name in ("tau", "v_threshold", "surrogate_alpha"):
-            _check(self, name, (int, float), lambda value: isfinite(value))
-        _check(self, "v_reset", (int, float, type(None)), lambda value: value is None or isfinite(value))
+            _check(self, name, (int, float), lambda value: abs(value) < LARGEST)
+        _check(self, "v_reset", (int, float, type(None)), lambda value: value is None or abs(value) < LARGEST)
         _check(self, "decay_input", (bool,))
         _check(self, "detach_reset", (bool,))
-        if self.tau < 1:
-            raise InputError(f"tau must be at least 1, got {self.tau}")
+        if self.tau <= 1:
+            raise InputError(f"tau must be above 1, got {self.tau}")
+        rest = self.v_reset or 0.0
+        if rest >= self.v_threshold:
+            raise InputError(f"v_reset must lie below v_threshold, got {rest} and {self.v_threshold}")
 
 
 @dataclass(frozen=True)

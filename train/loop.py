@@ -51,6 +51,8 @@ class Batches:
         """Shuffled batches of normalised (and, if the data set is, augmented) images and labels."""
         generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
         for rows in torch.randperm(len(self.train_labels), generator=generator).split(batch_size):
+            if len(rows) == 1:
+                continue  # batch norm has no statistics of a single image
             images = self.train_images[rows]
             if self.dataset.augmented:
                 images = augment(images, generator)
@@ -82,7 +84,7 @@ def train_epoch(
         total_loss += float(loss.detach()) * len(labels)
         correct += int((out.detach().mean(0).argmax(1) == labels).sum())
         seen += len(labels)
-    if not isfinite(total_loss):
+    if not isfinite(total_loss) or not all(torch.isfinite(p).all() for p in model.parameters()):
         raise SpikeTicketError("the loss is no longer a number: lower --lr; the last good epoch is kept")
     return total_loss / seen, correct / seen
 

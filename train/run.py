@@ -30,8 +30,9 @@ _CHECKPOINT = ("spiketicket.checkpoint", 1)
 class Run:
     """The folder of one search; use `open_run`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, threads: int) -> None:
         self.folder = folder
+        self.threads = threads
 
     @property
     def final_ticket(self) -> Path:
@@ -87,20 +88,24 @@ class Run:
         write_atomic(self.folder / name, to_bytes({"format": kind[0], "version": kind[1], **content}))
 
     def _load(self, name: str, what: str, kind: tuple[str, int], fields: tuple[str, ...]) -> dict[str, Any]:
-        path = self.folder / name
         try:
-            return read_plain(path, what, *kind, fields)
+            return read_plain(self.folder / name, what, *kind, fields)
         except SpikeTicketError as error:
-            raise SpikeTicketError(f"{path}: {error}; delete the folder to start over") from error
+            raise self.damaged(name, str(error)) from error
+
+    def damaged(self, name: str, why: str) -> SpikeTicketError:
+        """The error that says that a file of this run cannot be used."""
+        return SpikeTicketError(f"{self.folder / name}: {why}; delete the folder to start over")
 
 
 @contextlib.contextmanager
-def open_run(folder: Path, settings: Settings) -> Iterator[Run]:
-    """The run in `folder`, new or to be resumed; no other process can open it meanwhile.
+def open_run(folder: Path, settings: Settings, threads: int) -> Iterator[Run]:
+    """The run in `folder`, new (with `threads` threads) or to be resumed; no other process can open it meanwhile.
 
     Raises SpikeTicketError where the folder cannot be written, holds another search or other files.
     """
     try:
+        _refuse_foreign(folder)
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
     except OSError as error:
@@ -110,37 +115,51 @@ def open_run(folder: Path, settings: Settings) -> Iterator[Run]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise SpikeTicketError(f"{folder} is in use by another search") from error
+        run = Run(folder, _claim(folder, settings, threads))
         _remove_leftovers(folder)
-        _claim(folder, settings)
-        yield Run(folder)
+        yield run
     finally:
         os.close(lock)
 
 
-def _claim(folder: Path, settings: Settings) -> None:
-    path = folder / "settings.json"
-    if not path.exists():
-        others = sorted(entry.name for entry in folder.iterdir() if entry.name != ".lock")
-        if others:
-            raise SpikeTicketError(f"{folder} holds other files ({others[0]}, ...): choose a new or empty folder")
-        write_atomic(path, (json.dumps(settings.to_dict(), indent=2) + "\n").encode())
+def _refuse_foreign(folder: Path) -> None:
+    """A folder without our settings must hold nothing but what a kill at the very start leaves."""
+    if not folder.exists() or (folder / "settings.json").exists():
         return
+    ours = f".settings.json.*{PARTIAL_SUFFIX}"
+    others = sorted(p.name for p in folder.iterdir() if p.name != ".lock" and not p.match(ours))
+    if others:
+        raise SpikeTicketError(f"{folder} holds other files ({others[0]}, ...): choose a new or empty folder")
+
+
+def _claim(folder: Path, settings: Settings, threads: int) -> int:
+    """Write what the run is, or compare with what was written; returns its number of threads."""
+    path = folder / "settings.json"
+    wanted = settings.to_dict()
+    if not path.exists():
+        write_atomic(path, (json.dumps({**wanted, "threads": threads}, indent=2) + "\n").encode())
+        return threads
     try:
         stored = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise SpikeTicketError(f"{path} is damaged: {error}") from error
-    wanted = settings.to_dict()
-    if stored != wanted:
-        changed = [name for name in wanted if not isinstance(stored, dict) or stored.get(name) != wanted[name]]
-        name = changed[0] if changed else "settings"
-        was = stored.get(name) if isinstance(stored, dict) else stored
+    if not isinstance(stored, dict) or not isinstance(stored.get("threads"), int) or stored["threads"] < 1:
+        raise SpikeTicketError(f"{path} is damaged: expected the settings of a search")
+    changed = [name for name in wanted if stored.get(name) != wanted[name]]
+    if changed:
+        name = changed[0]
         raise SpikeTicketError(
-            f"{folder} holds another search: its {name} is {was}, this one's {wanted.get(name)}; choose another folder"
+            f"{folder} holds another search: its {name} is {stored.get(name)}, this one's {wanted[name]}; "
+            "choose another folder"
         )
+    return int(stored["threads"])
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Delete what a kill left half-written."""
-    for path in (*folder.glob(f".*{PARTIAL_SUFFIX}"), *folder.glob(f"rounds/.*{PARTIAL_SUFFIX}")):
-        with contextlib.suppress(OSError):
-            path.unlink()
+    """Delete what a kill left half-written: the temporary files of this run, and nothing else."""
+    names = ("settings.json", "metrics.jsonl", "rewind.pt", "checkpoint.pt", "ticket.pt", "rounds/[0-9]*.pt")
+    for name in names:
+        pattern = Path(name)
+        for path in folder.glob(str(pattern.parent / f".{pattern.name}.*{PARTIAL_SUFFIX}")):
+            with contextlib.suppress(OSError):
+                path.unlink()

@@ -42,7 +42,7 @@ def search(
     settings that do not fit the network.
     """
     prepared = _Search(settings, dataset, report)  # refuses bad settings before a folder is touched
-    with open_run(folder, settings) as run:
+    with open_run(folder, settings, torch.get_num_threads()) as run:
         return prepared.tickets(run)
 
 
@@ -62,10 +62,11 @@ class _Search:
         sizes = [weight.numel() for weight in prunable(self.model).values()]
         total = sum(parameter.numel() for parameter in self.model.parameters())
         self.rounds = plan_rounds(settings, sum(sizes), total)
-        self.epochs_before = np.cumsum([0, *(r.epochs - r.first_epoch for r in self.rounds)]).tolist()
+        self.epochs_before = np.cumsum([0, *(r.end - r.first_epoch for r in self.rounds)]).tolist()
 
     def tickets(self, run: Run) -> list[Ticket]:
         self.run = run
+        torch.set_num_threads(run.threads)  # sums depend on it, and a resumed run must end in the same bits
         tickets: list[Ticket] = []
         for index, plan in enumerate(self.rounds):
             if not self.run.ticket_path(index).exists():
@@ -87,12 +88,11 @@ class _Search:
         optimiser = self.optimisation.optimiser(self.model)
         next_epoch, seconds = self.resume(index, plan, optimiser)
         self.run.rewind_log(index, next_epoch)
-        for epoch in range(next_epoch, plan.epochs):
+        for epoch in range(next_epoch, plan.end):
             self.keep_rewind_point(index, epoch)
             start = time.monotonic()
-            span = plan.epochs - plan.first_epoch
             for group in optimiser.param_groups:
-                group["lr"] = self.optimisation.rate(epoch - plan.first_epoch, span)
+                group["lr"] = self.optimisation.rate(epoch - plan.first_epoch, plan.schedule)
             loss, train_accuracy = train_epoch(
                 self.model, optimiser, held, self.batches, self.settings.batch_size, self.seed(index, epoch)
             )
@@ -107,8 +107,8 @@ class _Search:
             )
             done = self.epochs_before[index] + epoch + 1 - plan.first_epoch
             self.report(Progress(index, len(self.rounds), done, self.epochs_before[-1], loss))
-        self.keep_rewind_point(index, plan.epochs)
-        if plan.epochs == 0:
+        self.keep_rewind_point(index, plan.end)
+        if plan.end == 0:
             calibrate(self.model, self.batches, self.settings.batch_size, self.seed(index, 0))
         return self.ticket(index, plan, masks, seconds)
 
@@ -126,8 +126,11 @@ class _Search:
         checkpoint = self.run.load_checkpoint()
         if checkpoint is None or checkpoint["round"] != index:
             return plan.first_epoch, 0.0
-        self.model.load_state_dict(checkpoint["state"])
-        optimiser.load_state_dict(checkpoint["optimiser"])
+        try:
+            self.model.load_state_dict(checkpoint["state"])
+            optimiser.load_state_dict(checkpoint["optimiser"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self.run.damaged("checkpoint.pt", "it does not fit the network") from error
         return int(checkpoint["epoch"]), float(checkpoint["seconds"])
 
     def keep_rewind_point(self, index: int, epoch: int) -> None:
@@ -149,7 +152,7 @@ class _Search:
                 "recipe": "paper",
                 "round": index,
                 "rounds": len(self.rounds),
-                "epochs": plan.epochs,
+                "epochs": plan.end,
                 "rewind_epoch": plan.first_epoch,
                 "seed": self.settings.seed,
                 "seconds": seconds,

@@ -1,11 +1,13 @@
 """The settings of a search, and the rounds they ask for. No torch."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from spiketicket.errors import InputError
 from spiketicket.train.config import BATCH_NORMS
+
+MAX_ROUNDS = 100
 
 METHODS = {
     "imp": "Iterative magnitude pruning with late rewinding: train, prune, rewind, again.",
@@ -56,7 +58,7 @@ class Settings:
             "a percentage from 0 below 100",
             self.sparsity,
         )
-        _require(self.epochs >= 0, "epochs", "0 or more", self.epochs)
+        _require(0 <= self.epochs <= 10**6, "epochs", "0 to 1,000,000", self.epochs)
         _require(self.epochs > 0 or self.method == "oneshot", "epochs", f"1 or more for {self.method}", self.epochs)
         _require(
             0 <= self.rewind_epoch <= self.epochs,
@@ -66,7 +68,7 @@ class Settings:
         )
         _require(0 < self.prune_rate < 1, "prune_rate", "between 0 and 1", self.prune_rate)
         _require(1 <= self.timesteps <= 4096, "timesteps", "1 to 4096", self.timesteps)
-        _require(self.batch_size >= 1, "batch_size", "1 or more", self.batch_size)
+        _require(2 <= self.batch_size <= 2**20, "batch_size", "2 to 1,048,576 (batch norm needs two)", self.batch_size)
         _require(math.isfinite(self.lr) and self.lr > 0, "lr", "above 0", self.lr)
         _require(
             math.isfinite(self.weight_decay) and self.weight_decay >= 0,
@@ -76,7 +78,7 @@ class Settings:
         )
         _require(0 < self.width <= 16, "width", "above 0, at most 16", self.width)
         _require(self.batch_norm in BATCH_NORMS, "batch_norm", f"one of {', '.join(BATCH_NORMS)}", self.batch_norm)
-        _require(0 <= self.seed < 2**63, "seed", "0 or more", self.seed)
+        _require(0 <= self.seed < 2**32, "seed", "0 to 4,294,967,295", self.seed)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -89,12 +91,13 @@ def _require(good: bool, name: str, expected: str, value: object) -> None:
 
 @dataclass(frozen=True)
 class Round:
-    """One training: prune the weights of the round before down to `keep`, rewind, train `epochs` epochs."""
+    """One training: prune the weights of the round before down to `keep`, rewind, train."""
 
     pick: str | None  # magnitude, random, or nothing to prune
     keep: int  # surviving weights
     first_epoch: int  # where it starts: 0 is init, otherwise the rewind point
-    epochs: int  # it trains first_epoch..epochs - 1
+    end: int  # it trains epochs first_epoch..end - 1
+    schedule: int  # epochs over which the learning rate falls to 0; `end` may come before
 
 
 def plan_rounds(settings: Settings, prunable: int, total: int) -> list[Round]:
@@ -104,32 +107,44 @@ def plan_rounds(settings: Settings, prunable: int, total: int) -> list[Round]:
     Raises InputError where the asked sparsity exceeds what pruning every weight would give.
     """
     s = settings
-    keeps = _keeps(s, prunable, total)
-    dense = Round(None, prunable, 0, s.epochs)
+    dense = Round(None, prunable, 0, s.epochs, s.epochs)
+
+    def rewound(pick: str, keep: int) -> Round:
+        return Round(pick, keep, s.rewind_epoch, s.epochs, s.epochs - s.rewind_epoch)
+
     if s.method == "imp":
-        return [dense, *(Round("magnitude", keep, s.rewind_epoch, s.epochs) for keep in keeps)]
-    last = keeps[-1]
+        return [dense, *(rewound("magnitude", keep) for keep in _prunings(s, prunable, total))]
+    last = _last_keep(s, prunable, total)
     if s.method == "random":
-        until_rewind = [Round(None, prunable, 0, s.rewind_epoch)] if s.rewind_epoch else []
-        return [*until_rewind, Round("random", last, s.rewind_epoch, s.epochs)]
-    return [*([dense] if s.epochs else []), Round("magnitude", last, s.rewind_epoch, s.epochs)]
+        until_rewind = [replace(dense, end=s.rewind_epoch)] if s.rewind_epoch else []
+        return [*until_rewind, rewound("random", last)]
+    return [*([dense] if s.epochs else []), rewound("magnitude", last)]
 
 
-def _keeps(settings: Settings, prunable: int, total: int) -> list[int]:
-    """Surviving weights after each pruning."""
-    share = 1 - settings.prune_rate
+def _last_keep(settings: Settings, prunable: int, total: int) -> int:
+    """Surviving weights of the sparsest ticket."""
     if settings.rounds is not None:
-        return [round(prunable * share**n) for n in range(1, settings.rounds)]
-    assert settings.sparsity is not None
-    last = prunable - round(settings.sparsity / 100 * total)
-    if last < 0:
+        keep = round(prunable * (1 - settings.prune_rate) ** (settings.rounds - 1))
+        asked = f"{settings.rounds} rounds at prune_rate {settings.prune_rate}"
+    else:
+        assert settings.sparsity is not None
+        keep = prunable - round(settings.sparsity / 100 * total)
+        asked = f"sparsity {settings.sparsity}%"
+    if keep < 1:
+        most = 100 * prunable / total
+        raise InputError(f"{asked} cannot be reached: without any prunable weight it is {most:.2f}% of all parameters")
+    return keep
+
+
+def _prunings(settings: Settings, prunable: int, total: int) -> list[int]:
+    """Surviving weights after each pruning; the last one may prune less than `prune_rate`."""
+    last = _last_keep(settings, prunable, total)
+    share = 1 - settings.prune_rate
+    if prunable * share**MAX_ROUNDS > last:
         raise InputError(
-            f"sparsity {settings.sparsity}% cannot be reached: without any prunable weight it is "
-            f"{100 * prunable / total:.2f}% of all parameters"
+            f"prune_rate {settings.prune_rate} needs more than {MAX_ROUNDS} rounds to leave {last} weights"
         )
     keeps: list[int] = []
-    kept = prunable
-    while kept > last:
-        kept = max(last, round(prunable * share ** (len(keeps) + 1)))
-        keeps.append(kept)
-    return keeps or [prunable]
+    while (keeps or [prunable])[-1] > last:
+        keeps.append(max(last, round(prunable * share ** (len(keeps) + 1))))
+    return keeps

@@ -135,10 +135,10 @@ def load_ticket(path: Path) -> Ticket:
         masks = _check_masks(content["masks"], meta)
         _check_zeros(state, masks)
         return Ticket(config, state, masks, _check_search(content["search"], config), _check_environment(content))
-    except TicketError as error:
+    except (TicketError, InputError) as error:
         raise TicketError(f"{path}: {error}") from error
-    except InputError as error:
-        raise TicketError(f"{path}: {error}") from error
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+        raise TicketError(f"{path}: a field is damaged: {_first_line(error)}") from error
 
 
 def to_bytes(content: Mapping[str, object]) -> bytes:
@@ -157,7 +157,7 @@ def read_plain(path: Path, what: str, format_name: str, version: int, fields: tu
         raise TicketError(f"not a {what}: cut short, foreign, or holding code: {_first_line(error)}") from error
     if not isinstance(content, dict) or content.get("format") != format_name:
         raise TicketError(f"not a {what}: expected the format {format_name!r}")
-    if content.get("version") != version:
+    if type(content.get("version")) is not int or content["version"] != version:
         raise TicketError(f"{what} version {content.get('version')!r}, this release reads {version}")
     missing = [name for name in fields if name not in content]
     if missing:
@@ -180,11 +180,13 @@ def _check_state(state: object, meta: nn.Module) -> dict[str, Tensor]:
         if not isinstance(tensor, Tensor) or tensor.shape != like.shape or tensor.dtype != like.dtype:
             came = f"{tensor.dtype} {list(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
             raise TicketError(f"state {name}: expected {like.dtype} {list(like.shape)}, got {came}")
-        if tensor.layout != torch.strided or not torch.isfinite(tensor).all():
+        if not _is_plain(tensor):
+            raise TicketError(f"state {name} must be a plain dense tensor")
+        if not torch.isfinite(tensor).all():
             raise TicketError(f"state {name} holds NaN or infinity")
         if name.endswith("running_var") and bool((tensor < 0).any()):
             raise TicketError(f"state {name} holds a negative variance")
-    return state
+    return {name: tensor.detach() for name, tensor in state.items()}
 
 
 def _check_masks(packed: object, meta: nn.Module) -> Masks:
@@ -193,10 +195,12 @@ def _check_masks(packed: object, meta: nn.Module) -> Masks:
         raise TicketError(f"masks must name exactly the prunable weights: {', '.join(shapes)}")
     masks = {}
     for name, shape in shapes.items():
-        if not isinstance(packed[name], Tensor):
-            raise TicketError(f"mask {name} must be a tensor, got {type(packed[name]).__name__}")
+        bits = packed[name]
+        if not isinstance(bits, Tensor) or bits.dtype != torch.uint8 or not _is_plain(bits):
+            got = bits.dtype if isinstance(bits, Tensor) else type(bits).__name__
+            raise TicketError(f"mask {name} must be a plain tensor of uint8, got {got}")
         try:
-            masks[name] = unpack_mask(packed[name].numpy(), shape)
+            masks[name] = unpack_mask(bits.numpy(), shape)
         except InputError as error:
             raise TicketError(f"mask {name}: {error}") from error
     return masks
@@ -214,6 +218,10 @@ def _check_search(search: object, config: ModelConfig) -> dict[str, Any]:
     for name, kind in _SEARCH_FIELDS.items():
         if not isinstance(search.get(name), kind):
             raise TicketError(f"search {name!r} is missing or not a {getattr(kind, '__name__', kind)}")
+    if not 0 <= search["test_accuracy"] <= 1 or not 0 <= search["seconds"] < float("inf"):
+        raise TicketError("search test_accuracy must lie in 0..1 and seconds be finite")
+    if min(search[name] for name in ("round", "rounds", "epochs", "rewind_epoch", "seed")) < 0:
+        raise TicketError("search rounds, epochs and seed must not be negative")
     norm = search["normalisation"]
     channels = config.in_channels
     for key, length in (("mean", channels), ("std", channels)):
@@ -222,13 +230,20 @@ def _check_search(search: object, config: ModelConfig) -> dict[str, Any]:
             raise TicketError(f"normalisation {key} must be {length} numbers")
     if not _is_real(norm.get("scale")) or norm["scale"] <= 0 or min(norm["std"]) <= 0:
         raise TicketError("normalisation scale and std must be above 0")
-    if len(search["classes"]) != config.num_classes or not all(isinstance(c, str) for c in search["classes"]):
+    if len(search["classes"]) != config.num_classes or not all(
+        isinstance(c, str) and c.isprintable() for c in search["classes"]
+    ):
         raise TicketError(f"classes must be {config.num_classes} names")
     return search
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+
+
 def _is_real(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+    """A number that float32 can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 3e38
 
 
 def _check_environment(content: dict[str, Any]) -> dict[str, str]:

@@ -44,14 +44,15 @@ struct Layout {
     Layout l;
     l.top = g.top;
     l.left = g.left;
-    l.phases_y = g.stride_y;
-    l.phases_x = g.stride_x;
+    // A stride beyond the padded plane leaves one output; more phases than rows would only take memory.
+    l.phases_y = std::min(g.stride_y, height + g.top + g.bottom);
+    l.phases_x = std::min(g.stride_x, width + g.left + g.right);
     const auto over = [](int64_t n, int64_t d) { return (n + d - 1) / d; };
-    l.pitch = over(int64_t(width) + std::max(g.left, g.right), g.stride_x);
+    l.pitch = over(int64_t(width) + std::max(g.left, g.right), l.phases_x);
     // One row more: the last row's right border is the left border of the row after it.
-    const int64_t rows = over(int64_t(height) + g.top + g.bottom, g.stride_y) + 1;
+    const int64_t rows = over(int64_t(height) + g.top + g.bottom, l.phases_y) + 1;
     l.phase = rows * l.pitch + g.left;
-    l.plane = l.phase * g.stride_y * g.stride_x;
+    l.plane = l.phase * l.phases_y * l.phases_x;
     return l;
   }
 };

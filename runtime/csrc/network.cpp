@@ -60,7 +60,7 @@ int Network::repeat(int input) {
 int Network::arranged(int input, const Geometry& g) {
   const Layout wanted = Layout::for_window(g, values_[input].height, values_[input].width);
   Value& in = values_[input];
-  if (in.layout_open && g.stride_y == 1 && g.stride_x == 1) {
+  if (in.layout_open && wanted.phases_y == 1 && wanted.phases_x == 1) {
     in.layout = wanted;
     in.layout_open = false;
   }
@@ -154,9 +154,19 @@ void Network::execute(Workspace& workspace, int timesteps, bool stateful, Phase 
 }
 
 void Network::collect(Workspace& workspace, int timesteps, float* logits, size_t stride) const {
-  const Value& out = values_[output_];
-  for (int t = 0; t < timesteps; ++t)
-    std::memcpy(logits + t * stride, workspace.reals[out.storage].data() + t * out.step(), out.channels * sizeof(float));
+  const Value& v = values_[output_];
+  for (int t = 0; t < timesteps; ++t) {
+    float* to = logits + t * stride;
+    for (int c = 0; c < v.channels; ++c)
+      for (int y = 0; y < v.height; ++y)
+        for (int x = 0; x < v.width; ++x) {
+          const size_t at = t * v.step() + v.layout.at(y, x);
+          if (v.spikes)
+            *to++ = float(workspace.spikes[v.storage].data()[at + size_t(c / 4) * v.layout.plane] >> (c % 4) & 1);
+          else
+            *to++ = workspace.reals[v.storage].data()[at + size_t(c) * v.layout.plane];
+        }
+  }
 }
 
 void Network::record(Workspace& workspace, int timesteps, int value, uint8_t* out, size_t stride) const {
@@ -187,13 +197,13 @@ void Network::give_back(std::unique_ptr<Workspace> workspace) {
 void Network::run(const float* x, int images, int timesteps, float* logits,
                   std::span<const std::pair<int, uint8_t*>> spikes) {
   const size_t input_size = values_.front().per_timestep();
-  const size_t classes = values_[output_].channels;
+  const size_t classes = values_[output_].size();
   const auto run_image = [&](Workspace& workspace, int image, bool threads) {
     load(workspace, x + image * input_size);
     execute(workspace, timesteps, false, Phase::all, threads);
     collect(workspace, timesteps, logits + image * classes, images * classes);
     for (const auto& [value, out] : spikes) {
-      const size_t size = size_t(values_[value].channels) * values_[value].height * values_[value].width;
+      const size_t size = values_[value].size();
       record(workspace, timesteps, value, out + image * size, images * size);
     }
   };
@@ -225,7 +235,7 @@ Network::State Network::begin(const float* x, int images) {
 }
 
 void Network::step(State& state, float* logits) {
-  const size_t classes = values_[output_].channels;
+  const size_t classes = values_[output_].size();
   const auto step_image = [&](int image, bool threads) {
     execute(*state[image], 1, true, Phase::timed, threads);
     collect(*state[image], 1, logits + image * classes, 0);

@@ -42,6 +42,7 @@ struct Value {
   int storage = 0;           // index of its buffer; a repeated value shares its source's
   Layout layout = {};
 
+  int size() const { return channels * height * width; }  // of one timestep, unpadded
   int planes() const { return spikes ? (channels + 3) / 4 : channels; }
   size_t per_timestep() const { return size_t(planes()) * layout.plane; }
   size_t step() const { return timed && !repeated ? per_timestep() : 0; }  // elements between timesteps

@@ -3,10 +3,22 @@
 namespace spiketicket {
 
 Pool::Pool(int threads) {
-  for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { serve(worker); });
+  try {
+    for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { serve(worker); });
+  } catch (...) {
+    stop();
+    throw;
+  }
 }
 
 Pool::~Pool() {
+  if (getpid() == owner_)
+    stop();
+  else
+    for (std::thread& thread : workers_) thread.detach();
+}
+
+void Pool::stop() {
   stop_ = true;
   ++job_;
   job_.notify_all();
@@ -14,6 +26,10 @@ Pool::~Pool() {
 }
 
 void Pool::run(int tasks, const std::function<void(int, int)>& body) {
+  if (getpid() != owner_) {
+    for (int task = 0; task < tasks; ++task) body(task, 0);
+    return;
+  }
   const std::lock_guard lock(one_job_);
   if (workers_.empty() || tasks == 1) {
     for (int task = 0; task < tasks; ++task) body(task, 0);

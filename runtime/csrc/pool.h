@@ -6,6 +6,8 @@
 #include <thread>
 #include <vector>
 
+#include <unistd.h>
+
 namespace spiketicket {
 
 class Pool {
@@ -18,11 +20,13 @@ class Pool {
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Calls body(task, worker) for every task in [0, tasks), worker in [0, size()); returns when all are
-  // done. One job at a time: a second caller waits. `body` must not throw.
+  // done. One job at a time: a second caller waits. `body` must not throw. After a fork the child has no
+  // workers: it runs its tasks alone.
   void run(int tasks, const std::function<void(int task, int worker)>& body);
 
  private:
   void serve(int worker);
+  void stop();
   void work(int worker);
 
   std::mutex one_job_;
@@ -32,6 +36,7 @@ class Pool {
   std::atomic<int> busy_{0};
   std::atomic<unsigned> job_{0};  // counts jobs; workers wait for it to change
   std::atomic<bool> stop_{false};
+  const pid_t owner_ = getpid();
   std::vector<std::thread> workers_;
 };
 

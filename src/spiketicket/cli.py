@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -19,6 +20,7 @@ err = Console(stderr=True)
 
 EXIT_MISTAKE = 1
 EXIT_INTERRUPTED = 130
+OUT_OF_MEMORY = "not enough memory: try a smaller batch, a narrower network or fewer timesteps"
 
 
 def make_app(text: str) -> typer.Typer:
@@ -27,7 +29,6 @@ def make_app(text: str) -> typer.Typer:
         help=text,
         add_completion=False,
         pretty_exceptions_enable=False,
-        no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
@@ -43,13 +44,41 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             fail(str(error))
             raise typer.Exit(EXIT_MISTAKE) from error
         except MemoryError as error:
-            fail("not enough memory: try a smaller batch or fewer timesteps")
+            fail(OUT_OF_MEMORY)
+            raise typer.Exit(EXIT_MISTAKE) from error
+        except BrokenPipeError as error:  # the reader of our output has seen enough
+            raise typer.Exit(EXIT_MISTAKE) from error
+        except OSError as error:
+            where = f": {error.filename}" if error.filename else ""
+            fail(f"{error.strerror or error}{where}")
+            raise typer.Exit(EXIT_MISTAKE) from error
+        except RuntimeError as error:
+            if "alloc" not in str(error):  # how torch says that memory is short
+                raise
+            fail(OUT_OF_MEMORY)
             raise typer.Exit(EXIT_MISTAKE) from error
         except KeyboardInterrupt as error:
             fail("interrupted")
             raise typer.Exit(EXIT_INTERRUPTED) from error
 
     return run
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command line; an unknown option or a missing argument, too, ends with one line and exit code 1."""
+    try:
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        fail(f"{error.format_message()} (-h shows the usage)")
+        code = EXIT_MISTAKE
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def say(message: str) -> None:
+    """Print one line of plain text to stdout, paths and names as they are."""
+    out.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def fail(message: str) -> None:

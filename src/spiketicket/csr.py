@@ -5,7 +5,7 @@ Row = output channel; column = (input channel, ky, kx) in C order, or the input 
 `[nnz]`, `indptr` int32 `[rows + 1]`, as in scipy.sparse.csr_array.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -48,14 +48,24 @@ class Csr:
         return self.values.nbytes + self.indices.nbytes + self.indptr.nbytes
 
     @classmethod
-    def from_dense(cls, weight: NDArray[np.floating], values: str = "float32") -> "Csr":
-        """Pack the nonzeros of `weight`; `values` names their type in the file."""
+    def from_dense(cls, weight: NDArray[np.floating]) -> "Csr":
+        """Pack the nonzeros of `weight` as float32."""
         rows = csr_array(weight.reshape(len(weight), -1))
         index_type = np.uint16 if rows.shape[1] <= 65_536 else np.uint32
-        packed = rows.data.astype(values)
-        if not np.isfinite(packed).all():
+        return cls(
+            rows.data.astype(np.float32),
+            rows.indices.astype(index_type),
+            rows.indptr.astype(np.int32),
+            tuple(weight.shape),
+        )
+
+    def astype(self, values: str) -> "Csr":
+        """The same with `values` in another type. Raises ModelError where a weight does not fit in it."""
+        with np.errstate(over="ignore"):
+            converted = self.values.astype(values)
+        if not np.isfinite(converted).all():
             raise ModelError(f"a weight does not fit in {values}: NaN or infinite after conversion")
-        return cls(packed, rows.indices.astype(index_type), rows.indptr.astype(np.int32), tuple(weight.shape))
+        return replace(self, values=converted)
 
     def to_dense(self, dtype: str = "float32") -> NDArray[np.floating]:
         """The weight as an array of `shape`."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from spiketicket.cli import err, guarded, human_bytes, make_app, out
+from spiketicket.cli import err, guarded, human_bytes, make_app, out, say
 from spiketicket.errors import MissingExtraError
 from spiketicket.files import write_atomic
 from spiketicket.train.data import Dataset, load_dataset
@@ -99,8 +99,8 @@ def _print(result: dict[str, Any], dataset: Dataset) -> None:
     table.add_row("latency, onnxruntime (runs dense)", f"{ms['onnxruntime']:.3f} ms", "", "")
     table.add_row("latency, native", "", f"{ms['native']:.3f} ms", "")
     out.print(table)
-    out.print("latency: median per image, batch 1, both engines on the same model file, in turn", highlight=False)
-    out.print(f"report: {result['report']}   ({result['seconds']:.0f} s in all)", soft_wrap=True, highlight=False)
+    say("latency: median per image, batch 1, both engines on the same model file, in turn")
+    say(f"report: {result['report']}   ({result['seconds']:.0f} s in all)")
 
 
 if __name__ == "__main__":

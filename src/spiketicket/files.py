@@ -13,31 +13,36 @@ PARTIAL_SUFFIX = ".partial"
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that `path` holds either its old content or all of the new one.
 
-    Raises SpikeTicketError where the folder cannot be written or the disk is full; the temporary
-    file is removed then.
+    A link stays a link: what it points to is replaced. Raises SpikeTicketError where the folder cannot
+    be written, the disk is full, or `path` is no plain file; the temporary file is removed then.
     """
-    temporary: str | None = None
-    if path.parent.exists() and not path.parent.is_dir():
-        raise SpikeTicketError(f"cannot write {path}: {path.parent} is not a folder")
+    temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(PARTIAL_SUFFIX, f".{path.name}.", path.parent)
+        target = path.resolve()
+        folder = target.parent
+        if target.exists() and not target.is_file():
+            raise SpikeTicketError(f"cannot write {path}: it is not a plain file")
+        if folder.exists() and not folder.is_dir():
+            raise SpikeTicketError(f"cannot write {path}: {folder} is not a folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(PARTIAL_SUFFIX, f".{target.name}.", folder)
+        temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)  # mkstemp's 0600 would hide the file from the user's group
-        Path(temporary).replace(path)
+        temporary.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide the file from the user's group
+        temporary.replace(target)
         temporary = None
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise SpikeTicketError(f"cannot write {path}: {error.strerror or error}") from error
+        _sync_folder(folder)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+        raise SpikeTicketError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
-                Path(temporary).unlink()
+                temporary.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -210,6 +210,10 @@ def _conv(node: Conv, x: Value) -> Value:
         f"weight {list(node.weight.shape)} in {node.group} groups does not fit {channels} input channels",
     )
     (sy, sx), (top, left, bottom, right), (dy, dx) = node.strides, node.pads, node.dilations
+    fits = max(top, bottom) <= dy * (kh - 1) + 1 and max(left, right) <= dx * (kw - 1) + 1
+    _require(node, fits, f"pads {node.pads} exceed the kernel")
+    padded = (height + top + bottom) * (width + left + right)
+    _require(node, padded <= 64 * height * width + 2**16, f"pads {node.pads} make the input 64 times larger")
     out = (rows, window(height, kh, sy, top, bottom, dy), window(width, kw, sx, left, right, dx))
     return Value(out, x.timed, spikes=False)
 

@@ -55,3 +55,23 @@ def test_output_that_cannot_be_written(quick_run, tmp_path):
     output = tmp_path / "file" / "m.onnx"
     result = runner.invoke(app, ["--ticket", str(quick_run[0] / "ticket.pt"), "-o", str(output), "--no-check"])
     assert result.exit_code == 1 and "file is not a folder" in result.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", ["ticket.pt", "./ticket.pt"])
+def test_the_ticket_is_never_overwritten(quick_run, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    ticket = tmp_path / "ticket.pt"
+    ticket.write_bytes((quick_run[0] / "ticket.pt").read_bytes())
+    result = runner.invoke(app, ["--ticket", str(ticket), "-o", name, "--no-check"])
+    assert result.exit_code == 1 and "would overwrite the ticket" in result.stderr.replace("\n", " ")
+    assert ticket.read_bytes() == (quick_run[0] / "ticket.pt").read_bytes()
+
+
+def test_brackets_in_paths_are_no_markup(quick_run, tmp_path):
+    output = tmp_path / "a[/b].onnx"
+    result = runner.invoke(
+        app, ["--ticket", str(quick_run[0] / "ticket.pt"), "-o", str(tmp_path / "a[b].onnx"), "--no-check"]
+    )
+    assert result.exit_code == 0 and "a[b].onnx" in result.stdout.replace("\n", "")
+    result = runner.invoke(app, ["--ticket", str(output)])
+    assert result.exit_code == 1 and "a[/b].onnx" in result.stderr.replace("\n", "")

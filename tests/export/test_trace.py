@@ -114,3 +114,17 @@ def test_weights_in_float16_are_rounded_before_packing():
     model = build(ModelConfig("vgg_digits", 1, 8, 10)).eval()
     for node in trace(model, (1, 8, 8), {}, "float16").weighted():
         assert node.weight.values.dtype == np.float16
+
+
+def test_float16_weights_round_once_and_after_folding():
+    """Weights of 1e-8 before a batch norm that scales them up would vanish if they were rounded first."""
+    torch.manual_seed(0)
+    norm = layer.BatchNorm2d(4, step_mode="m")
+    norm.running_var.fill_(1e-12)
+    first = conv(2, 4, 3, bias=False)
+    with torch.no_grad():
+        first.weight.mul_(1e-6)
+    module = network(first, norm, lif(NeuronConfig()), layer.Flatten(step_mode="m"), layer.Linear(64, 3, step_mode="m"))
+    full, half = (trace(module, (2, 4, 4), {}, values).nodes[1].weight.to_dense() for values in ("float32", "float16"))
+    assert np.abs(full).max() > 1e-5
+    assert np.array_equal(half, full.astype(np.float16).astype(np.float32))

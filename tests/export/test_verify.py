@@ -74,3 +74,27 @@ def test_joining_batches():
         for half in (slice(0, 1), slice(1, 4))
     ]
     assert compare("x", join(parts), "y", whole).clean == 4
+
+
+def test_no_number_is_never_right():
+    silent = Trace({}, np.zeros((2, 1, 3), np.float32))
+    with pytest.raises(VerificationError, match="logits of x hold NaN or infinity"):
+        compare("x", Trace({}, np.full((2, 1, 3), np.nan, np.float32)), "y", silent)
+
+
+def test_other_shapes_are_never_right():
+    trace = a_trace()
+    with pytest.raises(VerificationError, match="x has other layers or shapes than y"):
+        compare("x", Trace({k: v[:1] for k, v in trace.spikes.items()}, trace.logits_t[:1]), "y", trace)
+    with pytest.raises(VerificationError, match="x has other layers or shapes than y"):
+        compare("x", Trace({"a": trace.spikes["a"]}, trace.logits_t), "y", trace)
+
+
+def test_classes_must_agree_even_where_spikes_have_flipped():
+    trace = a_trace(images=32, neurons=20_000)
+    first = trace.spikes["a"].copy()
+    first[0, ::2, 0] ^= 1
+    got = changed(trace, a=first)
+    got.logits_t[:, ::2] = -got.logits_t[:, ::2]
+    with pytest.raises(VerificationError, match="same class 50% "):
+        compare("x", got, "y", trace).require_exact()

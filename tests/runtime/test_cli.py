@@ -62,3 +62,17 @@ def test_pickled_objects_are_refused(model, tmp_path):
     np.save(tmp_path / "x.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     result = runner.invoke(app, [str(model), "--input", str(tmp_path / "x.npy")])
     assert result.exit_code == 1 and "as a .npy array" in result.stderr
+
+
+def test_class_names_are_no_markup(tmp_path):
+    graph = everything(np.random.default_rng(0))
+    graph.metadata["classes"] = "[/red]\n[b]\nc\nd"
+    np.save(tmp_path / "x.npy", np.zeros((1, 3, 16, 16), np.float32))
+    result = runner.invoke(app, [str(write(graph, tmp_path)), "--input", str(tmp_path / "x.npy")])
+    assert result.exit_code == 0 and any(name in result.stdout for name in ("[/red]", "[b]", " c ", " d "))
+
+
+def test_zip_that_is_none(model, tmp_path):
+    (tmp_path / "x.npy").write_bytes(b"PK\x03\x04 and no more")
+    result = runner.invoke(app, [str(model), "--input", str(tmp_path / "x.npy")])
+    assert result.exit_code == 1 and "as a .npy array" in result.stderr

@@ -6,13 +6,13 @@ import threading
 
 import numpy as np
 import pytest
-from graphs import everything, images, one_conv, poolings_and_views, write
+from graphs import everything, images, one_conv, poolings_and_views, random_bias, random_csr, write
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from spiketicket.errors import InputError
 from spiketicket.export.verify import Trace, compare
-from spiketicket.graph import window
+from spiketicket.graph import Conv, Flatten, Graph, Lif, Linear, Repeat, window
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
 from spiketicket.runtime.native import build_info
@@ -107,8 +107,13 @@ GEOMETRIES = [
 
 
 def fits(size, kernel, pads=(0, 0, 0, 0), strides=(1, 1), dilations=(1, 1), group=1):
-    """Whether the window fits into the padded image at least once; tests/test_graph.py covers the refusal."""
-    return all(window(size[i], kernel[i], strides[i], pads[i], pads[i + 2], dilations[i]) >= 1 for i in (0, 1))
+    """Whether window and pads fit, at least once; tests/test_graph.py covers the refusal."""
+    span = [dilations[i] * (kernel[i] - 1) + 1 for i in (0, 1)]
+    return all(
+        window(size[i], kernel[i], strides[i], pads[i], pads[i + 2], dilations[i]) >= 1
+        and max(pads[i], pads[i + 2]) <= span[i]
+        for i in (0, 1)
+    )
 
 
 CONVOLUTIONS = [
@@ -159,7 +164,8 @@ def test_any_convolution(engine, tmp_path, data):
     assume(fits(size, kernel, **geometry))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     timesteps = draw(st.integers(1, 7))
-    path = write(one_conv(rng, channels, out, size, kernel, draw(st.floats(0, 1)), timesteps, **geometry), tmp_path)
+    density = draw(st.floats(0, 1))
+    path = write(one_conv(rng, channels, out, size, kernel, density, timesteps, **geometry), tmp_path)
     assert_agrees(path, engine, (rng.random((2, channels, *size)) < 0.3).astype(np.float32), timesteps)
 
 
@@ -237,3 +243,75 @@ def test_native_engine_needs_neither_torch_nor_onnxruntime(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "(2, 4)\n"
+
+
+def spiking_output(rng, output):
+    """Graphs whose logits are not simply what a Linear computes."""
+    conv = Conv("conv", ("r",), "c", random_csr(rng, (6, 3, 3, 3), 0.7), random_bias(rng, 6))
+    nodes = [Repeat("repeat", ("x",), "r"), conv, Lif("lif", ("c",), "s", 1.5), Flatten("spikes", ("s",), "f")]
+    if output == "flat current":
+        nodes.append(Flatten("currents", ("c",), "y"))
+    elif output == "read twice":
+        nodes += [
+            Linear("fc", ("f",), "y", random_csr(rng, (5, 6 * 4 * 3), 0.5), random_bias(rng, 5)),
+            Lif("after", ("y",), "z", 1.5),
+        ]
+    elif output == "neurons":
+        nodes += [
+            Linear("fc", ("f",), "l", random_csr(rng, (5, 6 * 4 * 3), 0.5), random_bias(rng, 5)),
+            Lif("after", ("l",), "y", 1.5),
+        ]
+    return Graph("x", (3, 6, 5), tuple(nodes), "f" if output == "flat spikes" else "y", 4)
+
+
+@pytest.mark.parametrize("output", ["flat spikes", "flat current", "read twice", "neurons"])
+def test_any_timed_vector_can_be_the_output(engine, tmp_path, output):
+    rng = np.random.default_rng(11)
+    path = write(spiking_output(rng, output), tmp_path)
+    x = images(rng, 3, (3, 6, 5))
+    assert_agrees(path, engine, x, 4)
+    with Session(path, engine=engine) as session:
+        mean = list(session.run_timesteps({"input": x}))[-1]
+        assert np.allclose(mean, session.run({"input": x})["logits"], atol=1e-6) and mean.std() > 0
+
+
+def test_strides_beyond_the_image(engine, tmp_path):
+    rng = np.random.default_rng(12)
+    path = write(one_conv(rng, 5, 7, (3, 4), (2, 2), 0.6, 3, strides=(8_000, 9_000), pads=(1, 1, 0, 1)), tmp_path)
+    assert_agrees(path, engine, (rng.random((2, 5, 3, 4)) < 0.4).astype(np.float32), 3)
+
+
+def limited(code, tmp_path):
+    path = write(everything(np.random.default_rng(0)), tmp_path)
+    header = (
+        "import os, resource, numpy as np\nfrom spiketicket.runtime import Session\n"
+        f"path = {str(path)!r}\nx = {{'input': np.ones((1, 3, 16, 16), np.float32)}}\n"
+    )
+    return subprocess.run([sys.executable, "-c", header + code], capture_output=True, text=True, timeout=60)
+
+
+def test_threads_that_cannot_be_started(tmp_path):
+    done = limited("resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30,) * 2)\nSession(path, threads=1000)", tmp_path)
+    assert done.returncode == 1
+    assert "InputError: cannot start 1000 threads" in done.stderr or "MemoryError" in done.stderr
+
+
+def test_a_forked_child_can_run_its_parents_session(tmp_path):
+    code = (
+        "session = Session(path, threads=2)\nwanted = session.run(x)['logits']\npid = os.fork()\n"
+        "same = np.array_equal(session.run(x)['logits'], wanted)\nsession.close()\n"
+        "if not pid: os._exit(0 if same else 3)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), same)"
+    )
+    assert limited(code, tmp_path).stdout == "0 True\n"
+
+
+def test_timesteps_are_of_the_images_at_the_call(tmp_path):
+    rng = np.random.default_rng(13)
+    path = write(everything(rng), tmp_path)
+    x = images(rng, 1, (3, 16, 16))
+    with Session(path) as session:
+        expected = list(session.run_timesteps({"input": x}))
+        steps = session.run_timesteps({"input": x})
+        x[:] = 0
+        assert all(np.array_equal(got, want) for got, want in zip(steps, expected, strict=True))

@@ -228,3 +228,22 @@ def test_file_runs_in_every_engine(tmp_path):
     for name in ENGINE_NAMES:
         with Session(path, engine=name) as session:
             assert session.run({"input": np.zeros((1, 3, 8, 8), np.float32)})["logits"].shape == (1, 4)
+
+
+def test_mean_without_inputs(model):
+    mean = next(n for n in model.graph.node if n.op_type == "ReduceMean")
+    del mean.input[:]
+    refuse(model, "logits must be the mean of logits_t over time")
+
+
+def test_metadata_must_be_text():
+    broken = DATA.replace(b"spiketicket.dataset", b"spiketicket.\xff\xfe\xfd\xfcset")
+    with pytest.raises(ModelError, match="metadata must be UTF-8 text|not an ONNX file"):
+        parse_model(broken)
+
+
+def test_fixed_batch_is_refused(model):
+    dimension = model.graph.input[0].type.tensor_type.shape.dim[0]
+    dimension.Clear()
+    dimension.dim_value = 1
+    refuse(model, "the batch of input must be free")

@@ -51,6 +51,7 @@ BAD_BATCHES = [
     (pickle.dumps([1, 2]), "expected 'data' as uint8"),
     (pickle.dumps({"data": np.zeros((2, 3072)), "labels": [0, 1]}), "expected 'data' as uint8"),
     (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}), "expected 'labels'"),
+    (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [[1]]}), "expected 'labels', one of 0..9"),
     (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [10]}), "expected 'labels', one of 0..9"),
 ]
 
@@ -104,3 +105,8 @@ def test_cutout_zeroes_a_square():
     assert torch.equal(cut[:, 0], cut[:, 2])
     sizes = cut[:, 0].sum((1, 2))
     assert int(sizes.max()) == 256 and int(sizes.min()) >= 64, "whole inside, a quarter in a corner"
+
+
+def test_folder_name_that_cannot_be():
+    with pytest.raises(DataError, match="data set cifar10 not found"):
+        load_dataset("cifar10", Path("z" * 300))

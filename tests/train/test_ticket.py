@@ -158,8 +158,16 @@ def test_tampered_masks(tmp_path, stored):
         {**stored, "masks": {**masks, name: masks[name][:-1]}},
         f"mask {name}: expected .* packed bytes",
     )
-    refuse(tmp_path, {**stored, "masks": {**masks, name: masks[name].float()}}, f"mask {name}: expected")
-    refuse(tmp_path, {**stored, "masks": {**masks, name: None}}, f"mask {name} must be a tensor")
+    refuse(
+        tmp_path,
+        {**stored, "masks": {**masks, name: masks[name].float()}},
+        f"mask {name} must be a plain tensor of uint8",
+    )
+    refuse(
+        tmp_path,
+        {**stored, "masks": {**masks, name: None}},
+        f"mask {name} must be a plain tensor of uint8, got NoneType",
+    )
     refuse(
         tmp_path,
         {**stored, "masks": {**masks, "odd": masks[name]}},
@@ -185,3 +193,44 @@ def test_tampered_search(tmp_path, stored):
         {**stored, "search": {**search, "normalisation": norm}},
         "normalisation mean must be 1 numbers",
     )
+
+
+HOSTILE_FIELDS = [
+    ({"version": torch.ones(2)}, "version"),
+    ({"version": True}, "version True, this release reads 1"),
+    ({"model.neuron.tau": 10**400}, "bad tau"),
+    ({"model.neuron.tau": 1.0}, "tau must be above 1"),
+    ({"model.neuron.v_reset": 1.5}, "v_reset must lie below v_threshold"),
+    ({"masks.classifier.weight": torch.zeros(3, dtype=torch.bfloat16)}, "plain tensor of uint8, got torch.bfloat16"),
+    ({"masks.classifier.weight": torch.zeros(3, dtype=torch.uint8).to_sparse()}, "plain tensor of uint8"),
+    ({"state.classifier.bias": torch.zeros(10).to_sparse()}, "must be a plain dense tensor"),
+    ({"search.test_accuracy": float("nan")}, "test_accuracy must lie in 0..1"),
+    ({"search.seconds": float("inf")}, "seconds be finite"),
+    ({"search.round": -1}, "must not be negative"),
+    ({"search.classes": ["\ud800"] * 10}, "classes must be 10 names"),
+    ({"search.normalisation.std": [10**400]}, "std must be 1 numbers"),
+    ({"search.normalisation.scale": 10**400}, "scale and std must be above 0"),
+]
+
+
+def replaced(content, path, value):
+    """A copy of nested dictionaries with the field at `path` (names may hold dots) replaced."""
+    for name in content:
+        if path == name:
+            return {**content, name: value}
+        if path.startswith(f"{name}."):
+            return {**content, name: replaced(content[name], path[len(name) + 1 :], value)}
+    raise KeyError(path)
+
+
+@pytest.mark.parametrize(("change", "message"), HOSTILE_FIELDS, ids=lambda x: str(x)[:40])
+def test_hostile_fields(tmp_path, stored, change, message):
+    ((path, value),) = change.items()
+    refuse(tmp_path, replaced(stored, path, value), message)
+
+
+def test_parameters_are_read_as_tensors(tmp_path, stored):
+    parameter = torch.nn.Parameter(stored["state"]["classifier.bias"])
+    path = tmp_path / "t.pt"
+    path.write_bytes(to_bytes(replaced(stored, "state.classifier.bias", parameter)))
+    assert len(load_ticket(path).fingerprint) == 64
