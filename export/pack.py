@@ -161,6 +161,6 @@ def _metadata(ticket: Ticket, values: str) -> dict[str, str]:
         "method": str(search["method"]),
         "sparsity": f"{ticket.sparsity:.6f}",
         "sparsity_prunable": f"{ticket.sparsity_prunable:.6f}",
-        "test_accuracy": f"{search['test_accuracy']:.6f}",
+        **({} if search["test_accuracy"] is None else {"test_accuracy": f"{search['test_accuracy']:.6f}"}),
         "values": values,
     }

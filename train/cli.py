@@ -109,9 +109,10 @@ def _print(tickets: "list[Ticket]", folder: Path) -> None:
         table.add_column(column, justify="right")
     for ticket in tickets:
         s = ticket.search
+        accuracy = "untrained" if s["test_accuracy"] is None else f"{s['test_accuracy']:.2%}"
         table.add_row(
             str(s["round"]), f"{ticket.sparsity:.2%}", f"{ticket.sparsity_prunable:.2%}",
-            f"{s['test_accuracy']:.2%}", f"{s['seconds']:.1f}", ticket.fingerprint[:12],
+            accuracy, f"{s['seconds']:.1f}", ticket.fingerprint[:12],
         )  # fmt: skip
     out.print(table)
     for name, mask in tickets[-1].masks.items():

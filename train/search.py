@@ -156,7 +156,9 @@ class _Search:
                 "rewind_epoch": plan.first_epoch,
                 "seed": self.settings.seed,
                 "seconds": seconds,
-                "test_accuracy": accuracy(self.model, dataset, dataset.test),
+                "test_accuracy": accuracy(self.model, dataset, dataset.test)
+                if plan.end
+                else None,  # untrained: no news
                 "dataset": dataset.name,
                 "classes": list(dataset.classes),
                 "normalisation": {"scale": norm.scale, "mean": list(norm.mean), "std": list(norm.std)},

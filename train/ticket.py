@@ -37,7 +37,7 @@ _SEARCH_FIELDS: dict[str, type | tuple[type, ...]] = {
     "rewind_epoch": int,
     "seed": int,
     "seconds": float,
-    "test_accuracy": float,
+    "test_accuracy": (float, type(None)),
     "dataset": str,
     "classes": list,
     "normalisation": dict,
@@ -217,8 +217,8 @@ def _check_search(search: object, config: ModelConfig) -> dict[str, Any]:
         raise TicketError("search must be a dictionary")
     for name, kind in _SEARCH_FIELDS.items():
         if not isinstance(search.get(name), kind):
-            raise TicketError(f"search {name!r} is missing or not a {getattr(kind, '__name__', kind)}")
-    if not 0 <= search["test_accuracy"] <= 1 or not 0 <= search["seconds"] < float("inf"):
+            raise TicketError(f"search {name!r} is missing or no {getattr(kind, '__name__', 'number')}")
+    if not 0 <= (search["test_accuracy"] or 0.0) <= 1 or not 0 <= search["seconds"] < float("inf"):
         raise TicketError("search test_accuracy must lie in 0..1 and seconds be finite")
     if min(search[name] for name in ("round", "rounds", "epochs", "rewind_epoch", "seed")) < 0:
         raise TicketError("search rounds, epochs and seed must not be negative")

@@ -53,7 +53,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             fail(f"{error.strerror or error}{where}")
             raise typer.Exit(EXIT_MISTAKE) from error
         except RuntimeError as error:
-            if "alloc" not in str(error):  # how torch says that memory is short
+            if "allocate" not in str(error):  # how torch says that memory is short
                 raise
             fail(OUT_OF_MEMORY)
             raise typer.Exit(EXIT_MISTAKE) from error

@@ -72,6 +72,7 @@ def test_oneshot_of_initial_weights(quick_settings, digits, tmp_path):
     settings = quick_settings("oneshot", rounds=None, sparsity=60.0, epochs=0, rewind_epoch=0)
     (ticket,) = search(settings, digits, tmp_path / "run")
     assert ticket.sparsity == pytest.approx(0.6, abs=1e-3)
+    assert ticket.search["test_accuracy"] is None, "an untrained network is not tested"
     from spiketicket.train.models import lif_spikes
 
     rates = {

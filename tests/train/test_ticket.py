@@ -183,7 +183,7 @@ def test_tampered_masks(tmp_path, stored):
 
 def test_tampered_search(tmp_path, stored):
     search = stored["search"]
-    refuse(tmp_path, {**stored, "search": {**search, "seed": "3"}}, "search 'seed' is missing or not a int")
+    refuse(tmp_path, {**stored, "search": {**search, "seed": "3"}}, "search 'seed' is missing or no int")
     refuse(tmp_path, {**stored, "search": {**search, "classes": ["a"]}}, "classes must be 10 names")
     norm = {**search["normalisation"], "std": [0.0]}
     refuse(tmp_path, {**stored, "search": {**search, "normalisation": norm}}, "scale and std must be above 0")
