@@ -21,6 +21,20 @@ def equal_tickets(a, b):
     return a.fingerprint == b.fingerprint and all(torch.equal(a.state[k], b.state[k]) for k in a.state)
 
 
+def stopped_after(epochs, settings, dataset, folder):
+    """A search that something stops after that many epochs."""
+
+    class Enough(Exception):
+        pass
+
+    def stop(progress):
+        if progress.done == epochs:
+            raise Enough
+
+    with pytest.raises(Enough):
+        search(settings, dataset, folder, stop)
+
+
 def test_masks_shrink_by_the_prune_rate(quick_run):
     tickets = quick_run[1]
     total = sum(mask.size for mask in tickets[0].masks.values())
@@ -157,15 +171,7 @@ def assert_same_run(folder, expected, tickets):
 
 
 def test_interrupt_says_so_and_leaves_a_usable_state(quick_settings, quick_run, digits, tmp_path):
-    class Enough(Exception):
-        pass
-
-    def stop(progress):
-        if progress.done == 4:
-            raise Enough
-
-    with pytest.raises(Enough):
-        search(quick_settings(), digits, tmp_path / "run", stop)
+    stopped_after(4, quick_settings(), digits, tmp_path / "run")
     assert equal_tickets(search(quick_settings(), digits, tmp_path / "run")[-1], quick_run[1][-1])
 
 
@@ -240,14 +246,7 @@ def test_two_searches_cannot_share_a_folder(quick_settings, digits, tmp_path):
 
 
 def test_damaged_checkpoint_is_named(quick_settings, digits, tmp_path):
-    class Enough(Exception):
-        pass
-
-    def stop(progress):
-        raise Enough
-
-    with pytest.raises(Enough):
-        search(quick_settings(), digits, tmp_path / "run", stop)
+    stopped_after(1, quick_settings(), digits, tmp_path / "run")
     path = tmp_path / "run" / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(SpikeTicketError, match="checkpoint.pt: not a checkpoint: cut short"):
@@ -255,14 +254,7 @@ def test_damaged_checkpoint_is_named(quick_settings, digits, tmp_path):
 
 
 def test_checkpoint_of_another_network_is_named(quick_settings, digits, tmp_path):
-    class Enough(Exception):
-        pass
-
-    def stop(progress):
-        raise Enough
-
-    with pytest.raises(Enough):
-        search(quick_settings(), digits, tmp_path / "run", stop)
+    stopped_after(1, quick_settings(), digits, tmp_path / "run")
     path = tmp_path / "run" / "checkpoint.pt"
     content = torch.load(path, weights_only=True)
     content["state"].popitem()
