@@ -290,6 +290,9 @@ def limited(code, tmp_path):
     return subprocess.run([sys.executable, "-c", header + code], capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.skipif(
+    build_info()["sanitizers"] != "", reason="the address sanitizer reserves more address space than this test leaves"
+)
 def test_threads_that_cannot_be_started(tmp_path):
     done = limited("resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30,) * 2)\nSession(path, threads=1000)", tmp_path)
     assert done.returncode == 1
