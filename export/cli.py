@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from spiketicket.cli import guarded, human_bytes, make_app, out, print_json, run_app, say
+from spiketicket.cli import err, guarded, human_bytes, make_app, out, print_json, run_app, say
 from spiketicket.errors import DataError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ app = make_app("Export a lottery ticket to one sparse ONNX file, verified.")
 def export(
     ticket: Annotated[Path, typer.Option(help="Ticket to export: a ticket.pt of snn-search.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Model file to write.  [default: TICKET with .onnx]")
+        Path | None, typer.Option("--output", "-o", help="Model file to write.", show_default="TICKET with .onnx")
     ] = None,
     values: Annotated[str, typer.Option(help="Type of the stored weights: float32 or float16.")] = "float32",
     check: Annotated[
@@ -31,7 +32,9 @@ def export(
             "float64 oracle; no file is written unless they agree.",
         ),
     ] = True,
-    data: Annotated[Path | None, typer.Option(help="Folder of the data set's files.  [default: data]")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that holds cifar-10-batches-py.", show_default="data")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Fold batch norm, pack the surviving weights as CSR and write one ONNX file.
@@ -72,6 +75,9 @@ def _print(result: "Export") -> None:
         shape = " x ".join(map(str, node.weight.shape))
         layers.add_row(node.name, shape, f"{node.weight.density:.2%}", f"{node.weight.nbytes + node.bias.nbytes:,}")
     out.print(layers)
+    for node in result.graph.weighted():
+        if node.weight.nnz == 0:
+            err.print(f"[yellow]warning:[/] no weight of {escape(node.name)} survives: nothing before it matters")
     if result.agreements:
         checks = Table(title="Verified")
         for column in ("engine", "against", "images", "spike mismatch", "logits", "same class"):

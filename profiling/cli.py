@@ -25,10 +25,12 @@ def profile_model(
     ] = "native,onnxruntime",
     timesteps: Annotated[str, typer.Option(help="Numbers of timesteps, separated by commas.")] = "1,2,3,4,5",
     batch: Annotated[int, typer.Option(help="Images per run.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.  [default: all]")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="all")] = None,
     warmup: Annotated[int, typer.Option(help="Untimed runs of each engine and T first.")] = 3,
     duration: Annotated[float, typer.Option(help="Seconds of measurement per engine and T.")] = 1.0,
-    data: Annotated[Path | None, typer.Option(help="Folder of the data set's files.  [default: data]")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that holds cifar-10-batches-py.", show_default="data")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report as JSON.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write the report as an HTML page.")] = None,
 ) -> None:

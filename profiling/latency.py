@@ -51,7 +51,7 @@ class LatencyReport:
                 "timesteps": row.timesteps,
                 "ms_per_image": row.latency.to_dict(),
                 "marginal_ms_per_timestep": row.marginal,
-                "speedup_over_first_engine": row.ratio,
+                "speed_relative_to_first_engine": row.ratio,
             }
             for row in self.rows
         ]

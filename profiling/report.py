@@ -22,8 +22,8 @@ def latency_table(report: LatencyReport) -> Table:
         "p90",
         "p99",
         "n",
-        "per extra timestep",
-        f"speed-up over {report.rows[0].engine}",
+        "per +1 T",
+        f"speed vs {report.rows[0].engine}",
     ):
         table.add_column(column, justify="right")
     for row in report.rows:

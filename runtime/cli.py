@@ -27,15 +27,17 @@ def run(
     model: Annotated[Path, typer.Argument(help="Model file of snn-export.", show_default=False)],
     dataset: Annotated[str | None, typer.Option(help=f"Classify a data set: {' or '.join(DATASET_NAMES)}.")] = None,
     split: Annotated[str, typer.Option(help="Which part of it: train or test.")] = "test",
-    data: Annotated[Path | None, typer.Option(help="Folder of the data set's files.  [default: data]")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that holds cifar-10-batches-py.", show_default="data")
+    ] = None,
     array: Annotated[
         Path | None,
         typer.Option("--input", help="Or run float32 images [N, C, H, W], normalised, from a .npy file."),
     ] = None,
     engine: Annotated[str, typer.Option(help=f"auto, {', '.join(ENGINE_NAMES)}.")] = "auto",
-    timesteps: Annotated[int | None, typer.Option(help="Timesteps T.  [default: the model's]")] = None,
+    timesteps: Annotated[int | None, typer.Option(help="Timesteps T.", show_default="the model's")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per run.")] = 32,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.  [default: all]")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="all")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Classify a data set (accuracy, confusion counts, images per second) or an array of images."""

@@ -27,9 +27,13 @@ def _command(method: str) -> Callable[..., None]:
         arch: Annotated[str, typer.Option(help="Network: vgg_digits, vgg16 or resnet19.")],
         dataset: Annotated[str, typer.Option(help=f"Data set: {' or '.join(DATASET_NAMES)}.")],
         out_folder: Annotated[Path, typer.Option("--out", help="Run folder; run again to resume.")],
-        data: Annotated[Path | None, typer.Option(help="Folder of the data set's files.  [default: data]")] = None,
+        data: Annotated[
+            Path | None, typer.Option(help="Folder that holds cifar-10-batches-py.", show_default="data")
+        ] = None,
         timesteps: Annotated[int, typer.Option(help="Timesteps T.")] = Settings.timesteps,
-        rounds: Annotated[int | None, typer.Option(help="Trainings, the dense one included (the paper: 15).")] = None,
+        rounds: Annotated[
+            int | None, typer.Option(help="Trainings, the dense one included (the paper: 15). This or --sparsity.")
+        ] = None,
         sparsity: Annotated[
             float | None,
             typer.Option(help="Instead of --rounds: zeros among all parameters, in percent (the paper's p)."),
@@ -81,14 +85,18 @@ for _method in METHODS:
 def progress_bar(title: str) -> Iterator[Callable[["SearchProgress"], None]]:
     """A bar over all epochs of a search, on stderr; gives the callback that moves it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err) as progress:
-        task = progress.add_task(title, total=None)
+    progress = Progress(*columns, console=err)
+    task = progress.add_task(title, total=None)
 
-        def report(state: "SearchProgress") -> None:
-            text = f"{title}, round {state.round + 1}/{state.rounds}, loss {state.loss:.3f}"
-            progress.update(task, total=state.total, completed=state.done, description=text)
+    def report(state: "SearchProgress") -> None:
+        progress.start()  # at the first epoch: nothing to show for a mistake or a finished run
+        text = f"{title}, round {state.round + 1}/{state.rounds}, loss {state.loss:.3f}"
+        progress.update(task, total=state.total, completed=state.done, description=text)
 
+    try:
         yield report
+    finally:
+        progress.stop()
 
 
 def _summary(ticket: "Ticket") -> dict[str, object]:

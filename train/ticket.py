@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import spiketicket
 from spiketicket.errors import InputError, TicketError
-from spiketicket.files import read_bytes, write_atomic
+from spiketicket.files import write_atomic
 from spiketicket.train.config import ModelConfig
 from spiketicket.train.data import Normalisation
 from spiketicket.train.masks import Masks, pack_mask, survivors, unpack_mask
@@ -150,11 +150,14 @@ def to_bytes(content: Mapping[str, object]) -> bytes:
 
 def read_plain(path: Path, what: str, format_name: str, version: int, fields: tuple[str, ...]) -> dict[str, Any]:
     """The dictionary in a file of ours: plain containers and tensors only. Raises TicketError."""
-    data = read_bytes(path, what, TicketError)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise TicketError(f"cannot read {what}: {error.strerror or error}") from error
     try:
         content = torch.load(BytesIO(data), weights_only=True, map_location="cpu")
     except Exception as error:  # a damaged or hostile file can raise almost anything
-        raise TicketError(f"not a {what}: cut short, foreign, or holding code: {_first_line(error)}") from error
+        raise TicketError(f"not a {what}: cut short, foreign, or holding code") from error
     if not isinstance(content, dict) or content.get("format") != format_name:
         raise TicketError(f"not a {what}: expected the format {format_name!r}")
     if type(content.get("version")) is not int or content["version"] != version:

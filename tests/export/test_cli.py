@@ -39,7 +39,7 @@ def test_table(quick_run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--ticket", "none.pt"], "cannot read ticket none.pt"),
+        (["--ticket", "none.pt"], "none.pt: cannot read ticket: No such file"),
         (["--ticket", __file__], "not a ticket"),
     ],
 )

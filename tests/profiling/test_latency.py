@@ -75,7 +75,7 @@ def test_command_writes_json_and_html(model, tmp_path):
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["format"] == "spiketicket.latency" and len(report["rows"]) == 4
-    assert report["rows"][0]["ms_per_image"]["p50"] > 0 and report["rows"][0]["speedup_over_first_engine"] == 1.0
+    assert report["rows"][0]["ms_per_image"]["p50"] > 0 and report["rows"][0]["speed_relative_to_first_engine"] == 1.0
 
 
 class Page(HTMLParser):

@@ -94,7 +94,7 @@ def test_cut_files(tmp_path, stored, share):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(TicketError, match="cannot read ticket .*none.pt: No such file"):
+    with pytest.raises(TicketError, match="none.pt: cannot read ticket: No such file"):
         load_ticket(tmp_path / "none.pt")
 
 
