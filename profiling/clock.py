@@ -38,14 +38,12 @@ class Stats:
         return asdict(self)
 
 
-def measure(
-    runs: Mapping[Key, Callable[[], object]], warmup: int, duration: float, tick: Callable[[], None] = lambda: None
-) -> dict[Key, Stats]:
+def measure(runs: Mapping[Key, Callable[[], object]], warmup: int, duration: float) -> dict[Key, Stats]:
     """Time every run over and over in turns (A B C A B C ...), so that drift of the machine hits all alike.
 
     `warmup` untimed runs each, then turns until each has had `duration` seconds on average, and at
     least five. A turn is one untimed run, because the threads of the rival before may still be spinning,
-    and then timed ones for 20 ms. `tick` is called after each round of turns.
+    and then timed ones for 20 ms.
     """
     for run in runs.values():
         for _ in range(warmup):
@@ -60,7 +58,6 @@ def measure(
                 run()
                 samples[key] += _turn(run)
             rounds += 1
-            tick()
     finally:
         if collecting:
             gc.enable()

@@ -1,6 +1,5 @@
 """Latency of a model by engine and number of timesteps."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -68,7 +67,6 @@ def profile(
     warmup: int = 3,
     duration: float = 1.0,
     data: Path | None = None,
-    tick: Callable[[], None] = lambda: None,
 ) -> LatencyReport:
     """Measure `path` on every engine at every T, all of them interleaved in one run.
 
@@ -88,7 +86,7 @@ def profile(
         first = sessions[engines[0]]
         x, source = _images(first, batch, data)
         runs = {(name, t): partial(session.run, {INPUT: x}, t) for name, session in sessions.items() for t in timesteps}
-        stats = {key: value.scaled(MS / batch) for key, value in measure(runs, warmup, duration, tick).items()}
+        stats = {key: value.scaled(MS / batch) for key, value in measure(runs, warmup, duration).items()}
         return LatencyReport(
             str(path), first.metadata, source, batch, first.threads, warmup, duration,
             _rows(stats, engines, timesteps), machine_facts(),

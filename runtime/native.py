@@ -86,8 +86,9 @@ class _Lowered:
         self.images: dict[str, tuple[int, int, int]] = {graph.input: _image(graph.input_shape)}
         self.ids: dict[str, int] = {graph.input: self.network.input(*self.images[graph.input])}
         self.readers = Counter([graph.output, *(name for node in graph.nodes for name in node.inputs)])
-        self.fused = {id(lif): conv for conv, lif in self._fusible()}
-        self.lifs = {id(conv): lif for conv, lif in self._fusible()}
+        pairs = list(self._fusible())
+        self.fused = {id(lif): conv for conv, lif in pairs}
+        self.lifs = {id(conv): lif for conv, lif in pairs}
         for node in graph.nodes:
             self.lower(node)
         self.network.finish(self.ids[graph.output])

@@ -1,6 +1,7 @@
 import os
 import pickle
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +40,12 @@ def broken(cifar_folder, tmp_path):
     return tmp_path
 
 
+MARKER = Path(tempfile.gettempdir()) / "spiketicket-was-here"  # what the hostile pickle would create
+
+
 class Hostile:
     def __reduce__(self):
-        return os.system, ("touch /tmp/spiketicket-was-here",)
+        return os.system, (f"touch {MARKER}",)
 
 
 BAD_BATCHES = [
@@ -62,7 +66,7 @@ def test_bad_batches(broken, content, message):
     path.write_bytes(content)
     with pytest.raises(DataError, match=f"data_batch_3: {message}"):
         load_dataset("cifar10", broken)
-    assert not Path("/tmp/spiketicket-was-here").exists()
+    assert not MARKER.exists()
 
 
 def test_missing_files(broken):

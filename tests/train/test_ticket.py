@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import tempfile
 from io import BytesIO
 from pathlib import Path
 
@@ -69,9 +70,12 @@ def test_saving_refuses_a_mask_that_does_not_hold(quick_run, tmp_path):
     assert not (tmp_path / "t.pt").exists()
 
 
+MARKER = Path(tempfile.gettempdir()) / "spiketicket-was-here"  # what the hostile pickle would create
+
+
 class Hostile:
     def __reduce__(self):
-        return os.system, ("touch /tmp/spiketicket-was-here",)
+        return os.system, (f"touch {MARKER}",)
 
 
 def test_pickled_code_is_refused(tmp_path):
@@ -79,7 +83,7 @@ def test_pickled_code_is_refused(tmp_path):
     torch.save({"format": "spiketicket.ticket", "x": Hostile()}, hostile)
     for content in (hostile.getvalue(), pickle.dumps(Hostile())):
         refuse(tmp_path, content, "not a ticket: cut short, foreign, or holding code")
-    assert not Path("/tmp/spiketicket-was-here").exists()
+    assert not MARKER.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04"])
