@@ -1,4 +1,4 @@
-"""The native engine: lowers the sparse graph to the C++ network of `csrc/`."""
+"""The native engine: lowers the sparse graph to the C++ network of `csrc/` (docs/engine.md)."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -52,7 +52,8 @@ class NativeEngine(Engine):
         return arrays
 
     def steps(self, x: Floats, timesteps: int) -> Iterator[Floats]:
-        stepper = self.lowered.network.begin(x, len(x))  # now: the caller may change x before asking for a step
+        # Now: the caller may change x before asking for a step.
+        stepper = self.lowered.network.begin(x, len(x), timesteps)
         shape = (len(x), self.graph.classes)
 
         def step() -> Floats:
@@ -75,7 +76,8 @@ class _Lowered:
     """The graph as a C++ network: value ids, and how each layer runs.
 
     Images keep their `[C, H, W]` shape through a Flatten; the Linear after it becomes a convolution
-    whose kernel is the whole image.
+    whose kernel is the whole image. A Repeat is nothing here: a value that is the same at every
+    timestep is computed once. A LIF takes in the weighted layers whose currents only it reads.
     """
 
     def __init__(self, graph: Graph, threads: int) -> None:
@@ -85,92 +87,123 @@ class _Lowered:
         self.plan: dict[str, Plan] = {}
         self.images: dict[str, tuple[int, int, int]] = {graph.input: _image(graph.input_shape)}
         self.ids: dict[str, int] = {graph.input: self.network.input(*self.images[graph.input])}
+        self.varying = {graph.input: False}  # by value: differs from timestep to timestep
         self.readers = Counter([graph.output, *(name for node in graph.nodes for name in node.inputs)])
-        pairs = list(self._fusible())
-        self.fused = {id(lif): conv for conv, lif in pairs}
-        self.lifs = {id(conv): lif for conv, lif in pairs}
+        self.makers = {node.output: node for node in graph.nodes}
+        self.layers: list[str] = []  # values that a kernel with weights computes
+        self.arrays: list[object] = []  # the C++ side reads them until it is planned
+        for node in graph.nodes:
+            self.varying[node.output] = isinstance(node, Lif) or any(self.varying[name] for name in node.inputs)
+        self.terms = {id(lif): terms for lif in graph.nodes if isinstance(lif, Lif) and (terms := self._terms(lif))}
+        self.absorbed = {id(node): lif for lif in graph.nodes for node in self.terms.get(id(lif), ((), (), ()))[2]}
         for node in graph.nodes:
             self.lower(node)
         self.network.finish(self.ids[graph.output])
+        self.network.guess()
+        self.network.planned()
+        self.arrays.clear()
+        for output in self.layers:
+            self.plan[self.makers[output].name] = self.explain(self.ids[output])
 
-    def _fusible(self) -> Iterator[tuple[Conv | Linear, Lif]]:
-        """Pairs of a timed layer and the LIF that alone reads it."""
-        layers = {node.output: node for node in self.graph.weighted() if self.graph.values[node.output].timed}
-        for node in self.graph.nodes:
-            if isinstance(node, Lif) and node.inputs[0] in layers and self.readers[node.inputs[0]] == 1:
-                yield layers[node.inputs[0]], node
+    def _terms(self, lif: Lif) -> "tuple[list[Conv | Linear], list[str], list[Node]] | None":
+        """What a LIF's current is the sum of, where one kernel can compute it: weighted layers, spikes
+        added as they are, and all the nodes that are taken in. None where it cannot."""
+        layers: list[Conv | Linear] = []
+        residuals: list[str] = []
+        nodes: list[Node] = []
+        values = [lif.inputs[0]]
+        while values:
+            value = values.pop(0)
+            maker = self.makers.get(value)
+            alone = self.readers[value] == 1 and self.varying[value]
+            if isinstance(maker, Add) and alone:
+                values += maker.inputs
+                nodes.append(maker)
+            elif isinstance(maker, Conv | Linear) and alone:
+                layers.append(maker)
+                nodes.append(maker)
+            elif self.graph.values[value].spikes:
+                residuals.append(value)
+            else:
+                return None
+        spikes = [self.graph.values[layer.inputs[0]].spikes for layer in layers]
+        fits = len(layers) == 1 or all(spikes)
+        return (layers, residuals, nodes) if layers and fits and nodes else None
 
     def lower(self, node: Node) -> None:
-        x = self.ids[node.inputs[0]]
         image = self.images[node.inputs[0]]
         if max(image) > MAX_SIDE:
             raise ModelError(f"layer {node.name}: the native engine's sizes end at {MAX_SIDE}, got {list(image)}")
-        out = self.graph.values[node.output].shape
-        self.images[node.output] = _image(out)
+        self.images[node.output] = _image(self.graph.values[node.output].shape)
+        if id(node) in self.absorbed:
+            self.plan[node.name] = Plan("none", f"part of {self.absorbed[id(node)].name}")
+            return
         match node:
-            case Conv():
-                geometry = _native.Geometry(node.weight.shape[2:], node.strides, node.pads, node.dilations)
-                self.weighted(node, x, geometry, node.group)
-            case Linear():
-                self.weighted(node, x, _native.Geometry(image[1:]), 1)
-            case Lif() if id(node) in self.fused:
-                self.alias(node, x, f"fused into {self.fused[id(node)].name}")
-                self.images[node.output] = image
+            case Conv() | Linear():
+                self.define(node, self.layer(node, [node], [], node.bias, None))
+            case Lif() if id(node) in self.terms:
+                layers, residuals, _ = self.terms[id(node)]
+                self.images[node.output] = self.images[layers[0].output]
+                bias = np.sum([layer.bias for layer in layers], axis=0, dtype=np.float32)
+                self.define(node, self.layer(node, layers, residuals, bias, lif_parameters(node)))
             case Lif():
-                self.define(
-                    node,
-                    self.network.lif(x, lif_parameters(node)),
-                    "lif",
-                    "its input is no single timed layer",
-                )
                 self.images[node.output] = image
+                self.define(node, self.network.neurons(self.ids[node.inputs[0]], lif_parameters(node)))
+                self.plan[node.name] = Plan(f"lif/{self.isa}", "its current is no sum of layers that only it reads")
             case MaxPool():
-                pool = self.network.max_pool(x, _native.Geometry(node.kernel, node.strides, node.pads))
+                pool = self.network.max_pool(
+                    self.ids[node.inputs[0]], _native.Geometry(node.kernel, node.strides, node.pads)
+                )
+                self.define(node, pool)
                 spikes = self.graph.values[node.inputs[0]].spikes
-                why = "spikes: the maximum is a bitwise or" if spikes else "real-valued input"
-                self.define(node, pool, "max", why)
+                self.plan[node.name] = Plan("max", "spikes: a bitwise or" if spikes else "real-valued input")
             case AvgPool():
-                pool = self.network.avg_pool(x, _native.Geometry(node.kernel, node.strides))
-                self.define(node, pool, "average", "sums of spikes are real-valued")
+                self.define(
+                    node, self.network.avg_pool(self.ids[node.inputs[0]], _native.Geometry(node.kernel, node.strides))
+                )
+                self.plan[node.name] = Plan("average", "sums of spikes are real-valued")
             case Add():
                 if image != self.images[node.inputs[1]]:
                     raise ModelError(f"layer {node.name}: the native engine cannot add a flattened image to a vector")
-                self.define(node, self.network.add(x, self.ids[node.inputs[1]]), "add", "residual")
                 self.images[node.output] = image
-            case Flatten():
-                self.alias(node, x, "the next layer reads the image as it lies")
+                self.define(node, self.network.add(*(self.ids[name] for name in node.inputs)))
+                self.plan[node.name] = Plan("add", "residual")
+            case Flatten() | Repeat():
                 self.images[node.output] = image
-            case Repeat():
-                self.define(node, self.network.repeat(x), "none", "every timestep reads the one static value")
-                self.images[node.output] = image
+                self.define(node, self.ids[node.inputs[0]])
+                why = "the next layer reads the image as it lies"
+                if isinstance(node, Repeat):
+                    why = "what is the same at every timestep is computed once"
+                self.plan[node.name] = Plan("none", why)
 
-    def weighted(self, node: Conv | Linear, x: int, geometry: object, groups: int) -> None:
-        lif = self.lifs.get(id(node))
-        value = self.graph.values[node.inputs[0]]
-        weight = node.weight
-        output = self.network.conv(
-            x,
-            geometry,
-            groups,
-            weight.rows,
-            weight.values.astype(np.float32),
-            weight.indices.astype(np.uint32),
-            weight.indptr,
-            node.bias,
-            lif_parameters(lif) if lif else None,
-        )
-        fused = " + lif" if lif else ""
-        if value.spikes:
-            self.define(node, output, f"table/{self.isa}{fused}", "packed spikes: 4 channels per look-up")
+    def layer(
+        self, node: Node, layers: "list[Conv | Linear]", residuals: list[str], bias: Floats, lif: object | None
+    ) -> int:
+        self.layers.append(node.output)
+        sources = [self.source(layer) for layer in layers]
+        output: int = self.network.layer(sources, [self.ids[name] for name in residuals], bias, lif)
+        return output
+
+    def explain(self, value: int) -> Plan:
+        kernel = f"{self.network.chosen(value)}/{self.isa}"
+        measured = self.network.measured(value)
+        if not measured:
+            return Plan(kernel, "the least work by estimate")
+        return Plan(kernel, "measured: " + ", ".join(f"{name} {ms:.3g} ms" for name, ms in measured))
+
+    def source(self, layer: "Conv | Linear") -> object:
+        if isinstance(layer, Conv):
+            geometry = _native.Geometry(layer.weight.shape[2:], layer.strides, layer.pads, layer.dilations)
+            groups = layer.group
         else:
-            self.define(node, output, f"axpy/{self.isa}{fused}", "real-valued input")
+            geometry, groups = _native.Geometry(self.images[layer.inputs[0]][1:]), 1
+        weight = layer.weight
+        arrays = weight.values.astype(np.float32), weight.indices.astype(np.uint32), weight.indptr
+        self.arrays.append(arrays)
+        return _native.Source.of(self.ids[layer.inputs[0]], geometry, groups, *arrays)
 
-    def define(self, node: Node, output: int, kernel: str, why: str) -> None:
+    def define(self, node: Node, output: int) -> None:
         self.ids[node.output] = output
-        self.plan[node.name] = Plan(kernel, why)
-
-    def alias(self, node: Node, x: int, why: str) -> None:
-        self.define(node, x, "none", why)
 
 
 def lif_parameters(node: Lif) -> object:

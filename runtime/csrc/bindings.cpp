@@ -24,12 +24,12 @@ std::span<const Element> view(const Array<const Element>& array) {
   return {array.data(), array.size()};
 }
 
-// Runs of one image after the other, a timestep at a time.
+// A run of one timestep after the other.
 class Stepper {
  public:
-  Stepper(Network& network, const Array<const float>& x, int images) : network_(network) {
+  Stepper(Network& network, const Array<const float>& x, int images, int timesteps) : network_(network) {
     const nb::gil_scoped_release release;
-    state_ = network.begin(x.data(), images);
+    state_ = network.begin(x.data(), images, timesteps);
   }
   Stepper(const Stepper&) = delete;
   Stepper& operator=(const Stepper&) = delete;
@@ -54,10 +54,14 @@ void run(Network& network, const Array<const float>& x, int images, int timestep
   network.run(x.data(), images, timesteps, logits.data(), spikes);
 }
 
-int conv(Network& network, int input, const Geometry& geometry, int groups, int rows, const Array<const float>& values,
-         const Array<const uint32_t>& indices, const Array<const int32_t>& indptr, const Array<const float>& bias,
-         const std::optional<LifParameters>& lif) {
-  return network.conv(input, geometry, groups, rows, {view(values), view(indices), view(indptr)}, view(bias), lif);
+Source source(int value, const Geometry& geometry, int groups, const Array<const float>& values,
+              const Array<const uint32_t>& indices, const Array<const int32_t>& indptr) {
+  return {value, geometry, groups, {view(values), view(indices), view(indptr)}};
+}
+
+int layer(Network& network, const std::vector<Source>& sources, const std::vector<int>& residuals,
+          const Array<const float>& bias, const std::optional<LifParameters>& lif) {
+  return network.layer(sources, residuals, int(bias.size()), view(bias), lif);
 }
 
 nb::dict build_info() {
@@ -90,25 +94,46 @@ NB_MODULE(_native, m) {
            "kernel"_a, "strides"_a = std::make_tuple(1, 1), "pads"_a = std::make_tuple(0, 0, 0, 0),
            "dilations"_a = std::make_tuple(1, 1));
 
+  nb::class_<Source>(m, "Source", "One convolution of a layer. Does not own the arrays.")
+      .def_static("of", &source, "value"_a, "geometry"_a, "groups"_a, "values"_a, "indices"_a, "indptr"_a);
+
   nb::class_<Stepper>(m, "Stepper").def("step", &Stepper::step, "logits"_a);
 
   nb::class_<Network>(m, "Network")
       .def(nb::init<int>(), "threads"_a)
       .def("input", &Network::input, "channels"_a, "height"_a, "width"_a)
-      .def("repeat", &Network::repeat, "input"_a)
-      .def("conv", &conv, "input"_a, "geometry"_a, "groups"_a, "rows"_a, "values"_a, "indices"_a, "indptr"_a, "bias"_a,
-           "lif"_a.none())
-      .def("lif", &Network::lif, "input"_a, "lif"_a)
+      .def("layer", &layer, "sources"_a, "residuals"_a, "bias"_a, "lif"_a.none())
+      .def("neurons", &Network::neurons, "input"_a, "lif"_a)
       .def("max_pool", &Network::max_pool, "input"_a, "geometry"_a)
       .def("avg_pool", &Network::avg_pool, "input"_a, "geometry"_a)
       .def("add", &Network::add, "a"_a, "b"_a)
       .def("finish", &Network::finish, "output"_a)
       .def("run", &run, "x"_a, "images"_a, "timesteps"_a, "logits"_a, "recordings"_a)
-      .def("begin",
-           [](Network& network, const Array<const float>& x, int images) {
-             return std::make_unique<Stepper>(network, x, images);
+      .def("choices", &Network::choices, "value"_a)
+      .def("choose", &Network::choose, "value"_a, "kernel"_a)
+      .def("measure",
+           [](Network& network, const Array<const float>& x, int images, int timesteps) {
+             const nb::gil_scoped_release release;
+             network.measure(x.data(), images, timesteps);
            },
-           "x"_a, "images"_a, nb::keep_alive<0, 1>())
+           "x"_a, "images"_a, "timesteps"_a)
+      .def("guess", &Network::guess)
+      .def("planned", &Network::planned)
+      .def("chosen", &Network::chosen, "value"_a)
+      .def("measured", &Network::measured, "value"_a)
+      .def("weight_bytes", &Network::weight_bytes, "value"_a)
+      .def("operation_of", &Network::operation_of, "value"_a)
+      .def("time_operations",
+           [](Network& network, const Array<const float>& x, int images, int timesteps) {
+             const nb::gil_scoped_release release;
+             return network.time_operations(x.data(), images, timesteps);
+           },
+           "x"_a, "images"_a, "timesteps"_a)
+      .def("begin",
+           [](Network& network, const Array<const float>& x, int images, int timesteps) {
+             return std::make_unique<Stepper>(network, x, images, timesteps);
+           },
+           "x"_a, "images"_a, "timesteps"_a, nb::keep_alive<0, 1>())
       .def_prop_ro("isa", &Network::isa);
 
   m.def("build_info", &build_info, "Compiler, sanitizers and instruction set in use.");

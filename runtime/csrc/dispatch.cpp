@@ -13,6 +13,7 @@ const Kernels& select_kernels() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq"))
     present.push_back(&avx512_kernels());
+  if (__builtin_cpu_supports("avx2")) present.push_back(&avx2_kernels());
 #endif
   present.push_back(&portable_kernels());
   const char* wanted = std::getenv("SPIKETICKET_ISA");

@@ -1,104 +1,289 @@
 // One source for every instruction set. The including file defines, in an anonymous namespace:
-//   kLanes, Vector (kLanes floats), Table (16 partial sums), and
-//   Vector zero(); Vector broadcast(float); Vector load(const float*); void store(float*, Vector);
-//   Vector add(Vector, Vector); Vector mul(Vector, Vector);
+//   kIsa, kWidth (floats per vector), Vector and Unaligned (a vector of kWidth floats, and one anywhere in memory),
+//   unsigned fires(Vector h, Vector level): bit i set where h[i] >= level[i];
+//   Vector add_where(Vector sum, unsigned bits, Vector addend): adds where bit i is set;
+//   uint32_t expand_word(uint64_t word, uint16_t base, uint16_t* channels): base + the numbers of the set bits;
 //   Table make_table(const float weight[4]): entry m = sum of weight[j] over the bits j of m, in order of j;
-//   Vector look_up(Table, const uint8_t*): entries of kLanes consecutive bytes.
+//   Vector look_up(const Table&, const uint8_t*): entries of kWidth consecutive bytes.
 // Nothing here may call an inline library function: the linker could keep this file's copy of it,
 // compiled for an instruction set that the CPU does not have, for the whole library.
 
 namespace {
 
+using namespace spiketicket;
+
+constexpr int kParts = kLanes / kWidth;  // vectors per 16 lanes
+constexpr unsigned kAll = (1u << kWidth) - 1;
+
+inline Vector load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
+inline void store(float* to, Vector v) { *reinterpret_cast<Unaligned*>(to) = v; }
+inline Vector broadcast(float value) { return Vector{} + value; }
+
+uint32_t expand(const uint64_t* words, int count, uint16_t* channels) {
+  uint32_t total = 0;
+  for (int i = 0; i < count; ++i)
+    if (words[i] != 0) total += expand_word(words[i], uint16_t(i * kWord), channels + total);
+  return total;
+}
+
+uint32_t* list_rows(const Tap* taps, size_t count, const EventSpan* spans, const uint16_t* channels, uint32_t* rows) {
+  typedef uint16_t Narrow __attribute__((vector_size(2 * kWidth), aligned(2), may_alias));
+  typedef uint32_t Wide __attribute__((vector_size(4 * kWidth)));
+  typedef uint32_t WideUnaligned __attribute__((vector_size(4 * kWidth), aligned(4), may_alias));
+  for (size_t k = 0; k < count; ++k) {
+    const EventSpan span = spans[taps[k].position];
+    const uint16_t* from = channels + span.first;
+    const Wide row = Wide{} + taps[k].row;
+    uint32_t i = 0;
+    do  // once even if there is none: most often one vector holds them all, and the branch is foreseen
+      *reinterpret_cast<WideUnaligned*>(rows + i) =
+          __builtin_convertvector(*reinterpret_cast<const Narrow*>(from + i), Wide) + row;
+    while ((i += kWidth) < span.count);
+    rows += span.count;
+  }
+  return rows;
+}
+
+template <int Vectors>
+void gather_lists(const uint32_t* rows, const uint32_t* ends, size_t lists, const float* weights, const float* bias,
+                  float* current) {
+  constexpr int kCount = Vectors * kParts;
+  const uint32_t* row = rows;
+  for (size_t i = 0; i < lists; ++i, current += Vectors * kLanes) {
+    Vector sums[kCount];
+    for (int v = 0; v < kCount; ++v) sums[v] = load(bias + v * kWidth);
+    for (const uint32_t* end = rows + ends[i]; row < end; ++row) {
+      const float* weight = weights + size_t(*row) * (Vectors * kLanes);
+#pragma GCC unroll 16
+      for (int v = 0; v < kCount; ++v) sums[v] += load(weight + v * kWidth);
+    }
+    for (int v = 0; v < kCount; ++v) store(current + v * kWidth, sums[v]);
+  }
+}
+
+void gather(const uint32_t* rows, const uint32_t* ends, size_t lists, const float* weights, int vectors,
+            const float* bias, float* current) {
+  switch (vectors) {
+    case 1: gather_lists<1>(rows, ends, lists, weights, bias, current); break;
+    case 2: gather_lists<2>(rows, ends, lists, weights, bias, current); break;
+    case 3: gather_lists<3>(rows, ends, lists, weights, bias, current); break;
+    default: gather_lists<4>(rows, ends, lists, weights, bias, current);
+  }
+}
+
+void gather_sparse(const uint32_t* rows, const uint32_t* ends, size_t lists, const uint32_t* starts,
+                   const uint16_t* columns, const float* weights, int vectors, const float* bias, float* current) {
+  const int width = vectors * kLanes;
+  const uint32_t* row = rows;
+  for (size_t i = 0; i < lists; ++i, current += width) {
+    for (int v = 0; v < width; v += kWidth) store(current + v, load(bias + v));
+    for (const uint32_t* end = rows + ends[i]; row < end; ++row)
+      for (uint32_t j = starts[*row]; j < starts[*row + 1]; ++j) current[columns[j]] += weights[j];
+  }
+}
+
+template <int Vectors>
+void gather_real_rows(const Tap* taps, size_t count, const float* x, size_t stride, int channels, const float* weights,
+                      const float* bias, float* current) {
+  constexpr int kCount = Vectors * kParts;
+  Vector sums[kCount];
+  for (int v = 0; v < kCount; ++v) sums[v] = load(bias + v * kWidth);
+  for (size_t k = 0; k < count; ++k) {
+    const float* input = x + taps[k].position * stride;
+    const float* weight = weights + size_t(taps[k].row) * (Vectors * kLanes);
+    for (int c = 0; c < channels; ++c, weight += Vectors * kLanes) {
+      const Vector value = broadcast(input[c]);
+#pragma GCC unroll 16
+      for (int v = 0; v < kCount; ++v) sums[v] += value * load(weight + v * kWidth);
+    }
+  }
+  for (int v = 0; v < kCount; ++v) store(current + v * kWidth, sums[v]);
+}
+
+void gather_real(const Tap* taps, size_t count, const float* x, size_t stride, int channels, const float* weights,
+                 int vectors, const float* bias, float* current) {
+  switch (vectors) {
+    case 1: gather_real_rows<1>(taps, count, x, stride, channels, weights, bias, current); break;
+    case 2: gather_real_rows<2>(taps, count, x, stride, channels, weights, bias, current); break;
+    case 3: gather_real_rows<3>(taps, count, x, stride, channels, weights, bias, current); break;
+    default: gather_real_rows<4>(taps, count, x, stride, channels, weights, bias, current);
+  }
+}
+
+void gather_real_sparse(const Tap* taps, size_t count, const float* x, size_t stride, int channels,
+                        const uint32_t* starts, const uint16_t* columns, const float* weights, int vectors,
+                        const float* bias, float* current) {
+  for (int v = 0; v < vectors * kLanes; v += kWidth) store(current + v, load(bias + v));
+  for (size_t k = 0; k < count; ++k)
+    for (int c = 0; c < channels; ++c) {
+      const float value = x[taps[k].position * stride + c];
+      const uint32_t row = taps[k].row + c;
+      if (value != 0.0f)
+        for (uint32_t j = starts[row]; j < starts[row + 1]; ++j) current[columns[j]] += value * weights[j];
+    }
+}
+
+void add_spikes(uint64_t spikes, int vectors, float* current) {
+  for (int v = 0; v < vectors * kParts; ++v, spikes >>= kWidth)
+    store(current + v * kWidth,
+          add_where(load(current + v * kWidth), unsigned(spikes & kAll), broadcast(1.0f)));
+}
+
+void add_rows(const float* addend, size_t count, float* sum) {
+  for (size_t i = 0; i < count; i += kWidth) store(sum + i, load(sum + i) + load(addend + i));
+}
+
+template <int Vectors, bool Soft>
+void lif_block(const LifParameters& lif, const float* current, size_t current_step, int timesteps, float* u,
+               uint64_t* spikes, size_t spikes_step) {
+  constexpr int kCount = Vectors * kParts;
+  const Vector keep = broadcast(lif.keep), gain = broadcast(lif.gain), level = broadcast(lif.level);
+  Vector potential[kCount];
+  for (int v = 0; v < kCount; ++v) potential[v] = load(u + v * kWidth);
+  for (int t = 0; t < timesteps; ++t, current += current_step, spikes += spikes_step) {
+    uint64_t fired = 0;
+#pragma GCC unroll 16
+    for (int v = 0; v < kCount; ++v) {
+      const Vector h = potential[v] * keep + load(current + v * kWidth) * gain;
+      fired |= uint64_t(fires(h, level)) << (v * kWidth);
+      potential[v] = h >= level ? (Soft ? h - level : Vector{}) : h;
+    }
+    *spikes = fired;
+  }
+  for (int v = 0; v < kCount; ++v) store(u + v * kWidth, potential[v]);
+}
+
+template <bool Soft>
+void lif_vectors(const LifParameters& lif, const float* current, size_t current_step, int timesteps, int vectors,
+                 float* u, uint64_t* spikes, size_t spikes_step) {
+  switch (vectors) {
+    case 1: lif_block<1, Soft>(lif, current, current_step, timesteps, u, spikes, spikes_step); break;
+    case 2: lif_block<2, Soft>(lif, current, current_step, timesteps, u, spikes, spikes_step); break;
+    case 3: lif_block<3, Soft>(lif, current, current_step, timesteps, u, spikes, spikes_step); break;
+    default: lif_block<4, Soft>(lif, current, current_step, timesteps, u, spikes, spikes_step);
+  }
+}
+
+void lif(const LifParameters& lif, const float* current, size_t current_step, int timesteps, int vectors, float* u,
+         uint64_t* spikes, size_t spikes_step) {
+  if (lif.soft)
+    lif_vectors<true>(lif, current, current_step, timesteps, vectors, u, spikes, spikes_step);
+  else
+    lif_vectors<false>(lif, current, current_step, timesteps, vectors, u, spikes, spikes_step);
+}
+
 // R vectors of positions times TB timesteps stay in registers while all taps are added.
 template <int TB, int R>
-void spike_tile(const spiketicket::SpikeTap* taps, size_t count, float bias, const uint8_t* spikes, size_t step,
-                float* current, size_t current_step) {
+void table_tile(const TableTap* taps, size_t count, float bias, const uint8_t* planes, size_t step, float* current,
+                size_t current_step) {
   Vector sums[TB][R];
   for (int t = 0; t < TB; ++t)
     for (int r = 0; r < R; ++r) sums[t][r] = broadcast(bias);
   for (size_t i = 0; i < count; ++i) {
     const Table table = make_table(taps[i].weight);
-    const uint8_t* s = spikes + taps[i].offset;
+    const uint8_t* s = planes + taps[i].offset;
 #pragma GCC unroll 8
     for (int t = 0; t < TB; ++t)
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) sums[t][r] = add(sums[t][r], look_up(table, s + t * step + r * kLanes));
+      for (int r = 0; r < R; ++r) sums[t][r] += look_up(table, s + t * step + r * kWidth);
   }
   for (int t = 0; t < TB; ++t)
-    for (int r = 0; r < R; ++r) store(current + t * current_step + r * kLanes, sums[t][r]);
+    for (int r = 0; r < R; ++r) store(current + t * current_step + r * kWidth, sums[t][r]);
 }
 
+// A whole plane in tiles of nearly equal width.
 template <int TB>
-void spike_plane(const spiketicket::SpikeTap* taps, size_t count, float bias, const uint8_t* spikes, size_t step,
-                 int positions, float* current, size_t current_step) {
-  int p = 0;
-  for (; p + 4 * kLanes <= positions; p += 4 * kLanes)
-    spike_tile<TB, 4>(taps, count, bias, spikes + p, step, current + p, current_step);
-  for (; p < positions; p += kLanes)
-    spike_tile<TB, 1>(taps, count, bias, spikes + p, step, current + p, current_step);
+void table_plane(const TableTap* taps, size_t count, float bias, const uint8_t* planes, size_t step, int positions,
+                 float* current, size_t current_step) {
+  constexpr int kMost = kTableRegisters / TB < 5 ? kTableRegisters / TB : 5;
+  for (int left = (positions + kWidth - 1) / kWidth; left > 0;) {
+    const int tiles = (left + kMost - 1) / kMost, wide = (left + tiles - 1) / tiles;
+    switch (wide) {
+      case 1: table_tile<TB, 1>(taps, count, bias, planes, step, current, current_step); break;
+      case 2: table_tile<TB, 2>(taps, count, bias, planes, step, current, current_step); break;
+      case 3: table_tile<TB, kMost < 3 ? kMost : 3>(taps, count, bias, planes, step, current, current_step); break;
+      case 4: table_tile<TB, kMost < 4 ? kMost : 4>(taps, count, bias, planes, step, current, current_step); break;
+      default: table_tile<TB, kMost>(taps, count, bias, planes, step, current, current_step);
+    }
+    planes += wide * kWidth;
+    current += wide * kWidth;
+    left -= wide;
+  }
 }
 
-void accumulate_spikes(const spiketicket::SpikeTap* taps, size_t count, float bias, const uint8_t* spikes,
-                       size_t step, int timesteps, int positions, float* current, size_t current_step) {
+void accumulate_tables(const TableTap* taps, size_t count, float bias, const uint8_t* planes, size_t step,
+                       int timesteps, int positions, float* current, size_t current_step) {
   while (timesteps > 0) {
-    const int block = timesteps < 5 ? timesteps : 5;  // 5 x 4 sums and a table fill the registers of AVX-512
+    const int block = timesteps < 5 ? timesteps : 5;
     switch (block) {
-      case 1: spike_plane<1>(taps, count, bias, spikes, step, positions, current, current_step); break;
-      case 2: spike_plane<2>(taps, count, bias, spikes, step, positions, current, current_step); break;
-      case 3: spike_plane<3>(taps, count, bias, spikes, step, positions, current, current_step); break;
-      case 4: spike_plane<4>(taps, count, bias, spikes, step, positions, current, current_step); break;
-      default: spike_plane<5>(taps, count, bias, spikes, step, positions, current, current_step);
+      case 1: table_plane<1>(taps, count, bias, planes, step, positions, current, current_step); break;
+      case 2: table_plane<2>(taps, count, bias, planes, step, positions, current, current_step); break;
+      case 3: table_plane<3>(taps, count, bias, planes, step, positions, current, current_step); break;
+      case 4: table_plane<4>(taps, count, bias, planes, step, positions, current, current_step); break;
+      default: table_plane<5>(taps, count, bias, planes, step, positions, current, current_step);
     }
     timesteps -= block;
-    spikes += block * step;
+    planes += block * step;
     current += block * current_step;
   }
 }
 
-template <int R>
-void real_tile(const spiketicket::RealTap* taps, size_t count, float bias, const float* x, float* current) {
-  Vector sums[R];
-  for (int r = 0; r < R; ++r) sums[r] = broadcast(bias);
+// R times 16 positions times TB timesteps stay in registers while all weights are added.
+template <int TB, int R>
+void masked_tile(const MaskTap* taps, size_t count, float bias, const uint16_t* masks, size_t row_step, size_t step,
+                 float* current, size_t current_step) {
+  Vector sums[TB][R * kParts];
+  for (int t = 0; t < TB; ++t)
+    for (int v = 0; v < R * kParts; ++v) sums[t][v] = broadcast(bias);
   for (size_t i = 0; i < count; ++i) {
     const Vector weight = broadcast(taps[i].weight);
-    const float* s = x + taps[i].offset;
+    const uint16_t* bits = masks + taps[i].row * row_step;
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) sums[r] = add(sums[r], mul(weight, load(s + r * kLanes)));
+    for (int t = 0; t < TB; ++t)
+#pragma GCC unroll 16
+      for (int v = 0; v < R * kParts; ++v)
+        sums[t][v] = add_where(sums[t][v], unsigned(bits[t * step + v / kParts]) >> (v % kParts * kWidth) & kAll, weight);
   }
-  for (int r = 0; r < R; ++r) store(current + r * kLanes, sums[r]);
+  for (int t = 0; t < TB; ++t)
+    for (int v = 0; v < R * kParts; ++v) store(current + t * current_step + v * kWidth, sums[t][v]);
 }
 
-void accumulate_real(const spiketicket::RealTap* taps, size_t count, float bias, const float* x, int positions,
-                     float* current) {
-  int p = 0;
-  for (; p + 8 * kLanes <= positions; p += 8 * kLanes) real_tile<8>(taps, count, bias, x + p, current + p);
-  for (; p < positions; p += kLanes) real_tile<1>(taps, count, bias, x + p, current + p);
-}
-
-void lif(const spiketicket::LifParameters& lif, const float* current, size_t current_step, int timesteps,
-         int positions, float* __restrict u, uint8_t* fired, size_t fired_step) {
-  const float keep = lif.keep, gain = lif.gain, level = lif.level;
-  for (int t = 0; t < timesteps; ++t) {
-    const float* __restrict x = current + t * current_step;
-    uint8_t* __restrict out = fired + t * fired_step;
-    if (lif.soft) {
-      for (int p = 0; p < positions; ++p) {
-        const float h = u[p] * keep + x[p] * gain;
-        const bool fires = h >= level;
-        u[p] = fires ? h - level : h;
-        out[p] = fires;
-      }
-    } else {
-      for (int p = 0; p < positions; ++p) {
-        const float h = u[p] * keep + x[p] * gain;
-        const bool fires = h >= level;
-        u[p] = fires ? 0.0f : h;
-        out[p] = fires;
-      }
+template <int TB>
+void masked_plane(const MaskTap* taps, size_t count, float bias, const uint16_t* masks, size_t row_step, size_t step,
+                  int vectors, float* current, size_t current_step) {
+  constexpr int kFit = kTableRegisters / TB / kParts, kMost = kFit < 1 ? 1 : kFit < 4 ? kFit : 4;
+  for (int left = vectors; left > 0;) {
+    const int tiles = (left + kMost - 1) / kMost, wide = (left + tiles - 1) / tiles;
+    switch (wide) {
+      case 1: masked_tile<TB, 1>(taps, count, bias, masks, row_step, step, current, current_step); break;
+      case 2: masked_tile<TB, kMost < 2 ? kMost : 2>(taps, count, bias, masks, row_step, step, current, current_step); break;
+      case 3: masked_tile<TB, kMost < 3 ? kMost : 3>(taps, count, bias, masks, row_step, step, current, current_step); break;
+      default: masked_tile<TB, kMost>(taps, count, bias, masks, row_step, step, current, current_step);
     }
+    masks += wide;
+    current += wide * kLanes;
+    left -= wide;
   }
 }
 
-constexpr spiketicket::Kernels kKernels = {kIsa, accumulate_spikes, accumulate_real, lif};
+void accumulate_masked(const MaskTap* taps, size_t count, float bias, const uint16_t* masks, size_t row_step,
+                       size_t step, int timesteps, int vectors, float* current, size_t current_step) {
+  while (timesteps > 0) {
+    const int block = timesteps < 5 ? timesteps : 5;
+    switch (block) {
+      case 1: masked_plane<1>(taps, count, bias, masks, row_step, step, vectors, current, current_step); break;
+      case 2: masked_plane<2>(taps, count, bias, masks, row_step, step, vectors, current, current_step); break;
+      case 3: masked_plane<3>(taps, count, bias, masks, row_step, step, vectors, current, current_step); break;
+      case 4: masked_plane<4>(taps, count, bias, masks, row_step, step, vectors, current, current_step); break;
+      default: masked_plane<5>(taps, count, bias, masks, row_step, step, vectors, current, current_step);
+    }
+    timesteps -= block;
+    masks += block * step;
+    current += block * current_step;
+  }
+}
+
+constexpr Kernels kKernels = {kIsa,       expand, list_rows,         gather,           gather_sparse, gather_real,
+                              gather_real_sparse, add_spikes, add_rows, lif, accumulate_tables, accumulate_masked};
 
 }  // namespace

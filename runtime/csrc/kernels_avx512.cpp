@@ -1,4 +1,4 @@
-// AVX-512: a 16-entry table fits one register, and vpermps looks up 16 positions at once.
+// AVX-512: 16 channels per vector; a 16-entry table fits one register, and vpermps looks up 16 positions at once.
 #include <immintrin.h>
 
 #include "kernels.h"
@@ -6,16 +6,30 @@
 namespace {
 
 constexpr const char* kIsa = "avx512";
-constexpr int kLanes = 16;
+constexpr int kWidth = 16;
+constexpr int kTableRegisters = 25;
 
-using Vector = __m512;
+typedef float Vector __attribute__((vector_size(64)));
+typedef float Unaligned __attribute__((vector_size(64), aligned(4), may_alias));
 using Table = __m512;
 
-inline Vector broadcast(float value) { return _mm512_set1_ps(value); }
-inline Vector load(const float* from) { return _mm512_loadu_ps(from); }
-inline void store(float* to, Vector v) { _mm512_storeu_ps(to, v); }
-inline Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
-inline Vector mul(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
+inline unsigned fires(Vector h, Vector level) { return _mm512_cmp_ps_mask(h, level, _CMP_GE_OQ); }
+inline Vector add_where(Vector sum, unsigned bits, Vector addend) {
+  return _mm512_mask_add_ps(sum, __mmask16(bits), sum, addend);
+}
+
+inline uint32_t expand_word(uint64_t word, uint16_t base, uint16_t* channels) {
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  uint32_t total = 0;
+  for (int part = 0; part < 4; ++part, word >>= 16) {
+    const __mmask16 bits = __mmask16(word);
+    const __m512i numbers = _mm512_add_epi32(lanes, _mm512_set1_epi32(base + 16 * part));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(channels + total),
+                        _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(bits, numbers)));
+    total += unsigned(__builtin_popcount(bits));
+  }
+  return total;
+}
 
 inline Table make_table(const float weight[4]) {
   Table table = _mm512_maskz_mov_ps(0xAAAA, _mm512_set1_ps(weight[0]));
@@ -33,4 +47,6 @@ inline Vector look_up(Table table, const uint8_t* bytes) {
 
 #include "kernels.inl"
 
-const spiketicket::Kernels& spiketicket::avx512_kernels() { return kKernels; }
+namespace spiketicket {
+const Kernels& avx512_kernels() { return kKernels; }
+}  // namespace spiketicket

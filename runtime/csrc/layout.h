@@ -1,6 +1,6 @@
-// Where the positions of a plane lie in memory.
+// Where the positions of a plane lie for the table kernel.
 //
-// A convolution wants its input plane flat, with a border of zeros, so that output position p of one
+// It wants its input plane flat, with a border of zeros, so that output position p of one
 // kernel tap is input position p + offset. One shared zero column serves as the right border of a row
 // and the left border of the next. With a stride of s, the padded plane is split into s x s phases
 // (row mod s, column mod s), each flat, so that consecutive outputs read consecutive inputs.
@@ -31,16 +31,8 @@ struct Layout {
     return (row % phases_y * phases_x + column % phases_x) * phase + row / phases_y * pitch + column / phases_x;
   }
 
-  // Of a layout with one phase: row y begins at origin() + y * pitch. Only a copy made for a strided
-  // convolution has more phases.
-  int64_t origin() const { return at(0, 0); }
-
-  bool operator==(const Layout&) const = default;
-
-  static Layout plain(int height, int width) { return {0, 0, 1, 1, width, int64_t(height) * width, int64_t(height) * width}; }
-
-  // The layout that a convolution of `g` reads a height x width plane in.
-  static Layout for_window(const Geometry& g, int height, int width) {
+  // The layout that a convolution of `g` reads a height x width plane in, its rows at least `pitch` long.
+  static Layout for_window(const Geometry& g, int height, int width, int64_t pitch = 0) {
     Layout l;
     l.top = g.top;
     l.left = g.left;
@@ -48,7 +40,7 @@ struct Layout {
     l.phases_y = std::min(g.stride_y, height + g.top + g.bottom);
     l.phases_x = std::min(g.stride_x, width + g.left + g.right);
     const auto over = [](int64_t n, int64_t d) { return (n + d - 1) / d; };
-    l.pitch = over(int64_t(width) + std::max(g.left, g.right), l.phases_x);
+    l.pitch = std::max(pitch, over(int64_t(width) + std::max(g.left, g.right), l.phases_x));
     // One row more: the last row's right border is the left border of the row after it.
     const int64_t rows = over(int64_t(height) + g.top + g.bottom, l.phases_y) + 1;
     l.phase = rows * l.pitch + g.left;

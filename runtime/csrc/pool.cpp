@@ -1,6 +1,45 @@
 #include "pool.h"
 
+#include <chrono>
+
 namespace spiketicket {
+namespace {
+
+// Threads of one run are apart by microseconds: waking one takes longer than that. Between runs nobody spins.
+constexpr std::chrono::microseconds kSpin{30};
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+// Waits until `value` is no longer `old`: awake at first, then asleep.
+template <class Number>
+void await(const std::atomic<Number>& value, Number old) {
+  const auto begin = std::chrono::steady_clock::now();
+  for (int i = 0; value.load(std::memory_order_acquire) == old; ++i) {
+    pause();
+    if (i % 64 == 63 && std::chrono::steady_clock::now() - begin > kSpin) {
+      value.wait(old, std::memory_order_acquire);
+      return;
+    }
+  }
+}
+
+}  // namespace
+
+void Team::meet() {
+  const unsigned meeting = meeting_.load(std::memory_order_acquire);
+  if (++arrived_ == size_) {
+    arrived_ = 0;
+    next_ = 0;
+    ++meeting_;
+    meeting_.notify_all();
+  } else {
+    await(meeting_, meeting);
+  }
+}
 
 Pool::Pool(int threads) {
   try {
@@ -25,28 +64,17 @@ void Pool::stop() {
   for (std::thread& thread : workers_) thread.join();
 }
 
-void Pool::run(int tasks, const std::function<void(int, int)>& body) {
-  if (getpid() != owner_) {
-    for (int task = 0; task < tasks; ++task) body(task, 0);
-    return;
-  }
+bool Pool::run(int count, const std::function<void(int)>& body) {
+  if (getpid() != owner_) return false;
   const std::lock_guard lock(one_job_);
-  if (workers_.empty() || tasks == 1) {
-    for (int task = 0; task < tasks; ++task) body(task, 0);
-    return;
-  }
   body_ = &body;
-  tasks_ = tasks;
-  next_ = 0;
+  count_ = count;
   busy_ = static_cast<int>(workers_.size());
   ++job_;
   job_.notify_all();
-  work(0);
-  for (int busy = busy_; busy != 0; busy = busy_) busy_.wait(busy);
-}
-
-void Pool::work(int worker) {
-  for (int task = next_++; task < tasks_; task = next_++) (*body_)(task, worker);
+  body(0);
+  for (int busy = busy_; busy != 0; busy = busy_) await(busy_, busy);
+  return true;
 }
 
 void Pool::serve(int worker) {
@@ -54,7 +82,7 @@ void Pool::serve(int worker) {
     job_.wait(seen);
     seen = job_;
     if (stop_) return;
-    work(worker);
+    if (worker < count_) (*body_)(worker);
     if (--busy_ == 0) busy_.notify_one();
   }
 }

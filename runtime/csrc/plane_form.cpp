@@ -1,0 +1,292 @@
+// Positions side by side: the current of one output at many positions, weight by weight. First the spikes are turned
+// from words of 64 channels into planes of positions, as a kernel wants them.
+#include <algorithm>
+
+#include "form.h"
+
+namespace spiketicket {
+namespace {
+
+constexpr int kOutputsPerTask = 16;
+constexpr int kBits = 16;  // positions per mask
+
+size_t rounded(size_t positions) { return (positions + kWord - 1) / kWord * kWord; }
+
+// Transposes each of the four 16x16 bit matrices that lie side by side in 16 words: bit 16 b + c of row r
+// becomes bit 16 b + r of row c.
+void transpose(uint64_t rows[kBits]) {
+  constexpr uint64_t kHalves[] = {0x00FF00FF00FF00FF, 0x0F0F0F0F0F0F0F0F, 0x3333333333333333, 0x5555555555555555};
+  for (int round = 0, j = 8; j > 0; ++round, j /= 2)
+    for (int first = 0; first < kBits; first += 2 * j)
+      for (int r = first; r < first + j; ++r) {
+        const uint64_t swapped = ((rows[r] >> j) ^ rows[r + j]) & kHalves[round];
+        rows[r] ^= swapped << j;
+        rows[r + j] ^= swapped;
+      }
+}
+
+class PlaneForm : public Form {
+ public:
+  explicit PlaneForm(const Layer& layer) : layer_(layer) {}
+
+  int tasks(const Context& context, int phase) const override {
+    return phase == 0 ? layout_tasks(context) : context.images * output_tasks();
+  }
+
+  void run(const Context& context, int phase, int task, Scratch& scratch) const override {
+    if (phase == 0)
+      lay_out(context, task);
+    else
+      compute(context, task / output_tasks(), task % output_tasks() * kOutputsPerTask, scratch);
+  }
+
+  void reserve(const Context& context) const override {
+    reserve_arena(context);
+    for (Scratch& scratch : context.workspace.scratch) {
+      scratch.current.reserve(layer_.planes(context) * room());
+      if (layer_.periodic()) scratch.summed.reserve(context.timesteps * room());
+      scratch.potential.reserve(room());
+      scratch.fired.reserve(size_t(kOutputsPerTask) * context.timesteps * room() / kWord);
+    }
+  }
+
+  size_t state() const override { return layer_.lif ? layer_.outputs * room() : 0; }
+
+ protected:
+  virtual int64_t pitch() const = 0;  // from one row of positions to the next
+  virtual int layout_tasks(const Context& context) const = 0;
+  virtual void lay_out(const Context& context, int task) const = 0;
+  virtual void reserve_arena(const Context& context) const = 0;
+  // current[plane][position] of one output, planes room() apart.
+  virtual void accumulate(const Context& context, int image, int channel, float bias, float* current) const = 0;
+
+  int flat_positions() const { return int((layer_.height - 1) * pitch() + layer_.width); }
+  size_t room() const { return rounded(flat_positions()) + kWord; }
+
+  const Layer& layer_;
+
+ private:
+  int output_tasks() const { return (layer_.outputs + kOutputsPerTask - 1) / kOutputsPerTask; }
+
+  void compute(const Context& context, int image, int first, Scratch& scratch) const {
+    const int last = std::min(first + kOutputsPerTask, layer_.outputs);
+    for (int channel = first; channel < last; ++channel) {
+      float* current = scratch.current.data();
+      accumulate(context, image, channel, layer_.periodic() ? 0.0f : layer_.bias[channel], current);
+      if (layer_.periodic()) {
+        sum_periods(context, current, layer_.planes(context), room(), &layer_.bias[channel], 0, scratch.summed.data());
+        current = scratch.summed.data();
+      }
+      add_residuals(context, image, channel, current);
+      if (layer_.lif)
+        fire(context, image, channel, current, scratch);
+      else
+        store(context, image, channel, current);
+    }
+    if (layer_.lif) pack(context, image, first, last - first, scratch);
+  }
+
+  void add_residuals(const Context& context, int image, int channel, float* current) const {
+    for (int residual : layer_.residuals) {
+      const Value& v = context.values[residual];
+      for (int t = 0; t < context.timesteps; ++t) {
+        const uint64_t* words = context.spikes(v, image, t) + channel / kWord;
+        for (int y = 0; y < layer_.height; ++y)
+          for (int x = 0; x < layer_.width; ++x, words += v.stride())
+            current[t * room() + y * pitch() + x] += float(*words >> (channel % kWord) & 1);
+      }
+    }
+  }
+
+  // scratch.fired[output][t][64 positions].
+  void fire(const Context& context, int image, int channel, const float* current, Scratch& scratch) const {
+    float* u = scratch.potential.data();
+    if (context.stateful)
+      u = context.workspace.potentials[layer_.index].data() + image * state() + channel * room();
+    else
+      std::memset(u, 0, room() * sizeof(float));
+    const int positions = flat_positions();
+    const size_t words = room() / kWord;
+    uint64_t* fired = scratch.fired.data() + channel % kOutputsPerTask * context.timesteps * words;
+    for (int p = 0; p < positions; p += kWord)
+      context.kernels.lif(*layer_.lif, current + p, room(), context.timesteps,
+                          (std::min(positions - p, kWord) + kLanes - 1) / kLanes, u + p, fired + p / kWord, words);
+  }
+
+  // From bits of positions per output to 16 bits of outputs per position.
+  void pack(const Context& context, int image, int first, int outputs, Scratch& scratch) const {
+    const Value& out = context.values[layer_.output];
+    const size_t words = room() / kWord, stride = out.stride() * sizeof(uint64_t) / sizeof(uint16_t);
+    const int used = (layer_.outputs + kBits - 1) / kBits, all = int(stride);
+    for (int t = 0; t < context.timesteps; ++t) {
+      uint16_t* to = reinterpret_cast<uint16_t*>(context.spikes(out, image, t)) + first / kBits;
+      for (int word = 0; word * kWord < flat_positions(); ++word) {
+        uint64_t rows[kBits] = {};
+        for (int i = 0; i < outputs; ++i) rows[i] = scratch.fired.data()[(size_t(i) * context.timesteps + t) * words + word];
+        transpose(rows);
+        const int last = std::min(kWord, flat_positions() - word * kWord);
+        int y = int(word * kWord / pitch()), x = int(word * kWord % pitch());
+        for (int i = 0; i < last; ++i) {
+          if (x < layer_.width) to[(size_t(y) * layer_.width + x) * stride] = uint16_t(rows[i % kBits] >> (i / kBits * kBits));
+          if (++x == pitch()) x = 0, ++y;
+        }
+      }
+      if (first / kBits + 1 == used && used < all)  // the last word's channels that do not exist stay silent
+        for (int p = 0; p < layer_.positions(); ++p) std::fill_n(to + p * stride + 1, all - used, uint16_t(0));
+    }
+  }
+
+  void store(const Context& context, int image, int channel, const float* current) const {
+    const Value& out = context.values[layer_.output];
+    for (int t = 0; t < (out.timed ? context.timesteps : 1); ++t) {
+      float* to = context.reals(out, image, t) + channel;
+      for (int y = 0; y < layer_.height; ++y)
+        for (int x = 0; x < layer_.width; ++x, to += out.stride()) *to = current[t * room() + y * pitch() + x];
+    }
+  }
+};
+
+// A masked addition per weight: arena.masks[image][row][plane][16 positions].
+class MaskForm : public PlaneForm {
+ public:
+  explicit MaskForm(const Layer& layer) : PlaneForm(layer), weights_(layer.values, layer.sources, layer.outputs) {
+    for (size_t s = 0; s < layer.sources.size(); ++s) inputs_.push_back(inputs_of(s));
+  }
+
+  size_t bytes() const override { return weights_.bytes(); }
+
+ protected:
+  int64_t pitch() const override { return layer_.width; }
+
+  int layout_tasks(const Context& context) const override {
+    int tasks = 0;
+    for (size_t s = 0; s < layer_.sources.size(); ++s) tasks += source_tasks(context, s);
+    return tasks;
+  }
+
+  void reserve_arena(const Context& context) const override {
+    context.workspace.arena.masks.reserve(context.images * image_step(context));
+  }
+
+  // The masks of one word of input channels, at all kernel taps: 16 positions by 64 channels at a time.
+  void lay_out(const Context& context, int task) const override {
+    size_t s = 0;
+    for (; task >= source_tasks(context, s); ++s) task -= source_tasks(context, s);
+    const Value& v = layer_.in(s);
+    const int stride = int(v.stride()), planes = layer_.planes(context);
+    const int word = task % stride, i = task / stride % planes, image = task / stride / planes;
+    const int channels = std::min(kWord, v.channels - word * kWord), positions = layer_.positions();
+    const size_t area = inputs_[s].size() / positions, step = row_step(context);
+    const uint64_t* words = context.spikes(v, image, layer_.plane(context, i)) + word;
+    for (size_t k = 0; k < area; ++k) {
+      const int32_t* from = inputs_[s].data() + k * positions;
+      uint16_t* row = context.workspace.arena.masks.data() + image * image_step(context) +
+                      (weights_.base(s) + size_t(word) * kWord * area + k) * step + size_t(i) * masks();
+      for (int mask = 0; mask < masks(); ++mask) {
+        uint64_t rows[kBits] = {};
+        const int last = std::min(kBits, positions - mask * kBits);
+        for (int p = 0; p < last; ++p)
+          if (from[mask * kBits + p] >= 0) rows[p] = words[size_t(from[mask * kBits + p]) * stride];
+        transpose(rows);
+        for (int c = 0; c < channels; ++c) row[c * area * step + mask] = uint16_t(rows[c % kBits] >> (c / kBits * kBits));
+      }
+    }
+  }
+
+  void accumulate(const Context& context, int image, int channel, float bias, float* current) const override {
+    const std::span<const MaskTap> taps = weights_.taps(channel);
+    context.kernels.accumulate_masked(taps.data(), taps.size(), bias,
+                                      context.workspace.arena.masks.data() + image * image_step(context),
+                                      row_step(context), masks(), layer_.planes(context), masks(), current, room());
+  }
+
+ private:
+  int masks() const { return (layer_.positions() + kBits - 1) / kBits; }
+  size_t row_step(const Context& context) const { return size_t(layer_.planes(context)) * masks(); }
+  size_t image_step(const Context& context) const { return weights_.rows() * row_step(context); }
+  int source_tasks(const Context& context, size_t s) const {
+    return context.images * layer_.planes(context) * int(layer_.in(s).stride());
+  }
+
+  // The input position of every kernel tap and output position, -1 outside the plane.
+  std::vector<int32_t> inputs_of(size_t s) const {
+    const Geometry& g = layer_.sources[s].geometry;
+    const Value& v = layer_.in(s);
+    std::vector<int32_t> inputs;
+    for (int ky = 0; ky < g.kernel_y; ++ky)
+      for (int kx = 0; kx < g.kernel_x; ++kx)
+        for (int p = 0; p < layer_.positions(); ++p) {
+          const int y = p / layer_.width * g.stride_y - g.top + ky * g.dilation_y;
+          const int x = p % layer_.width * g.stride_x - g.left + kx * g.dilation_x;
+          const bool inside = unsigned(y) < unsigned(v.height) && unsigned(x) < unsigned(v.width);
+          inputs.push_back(inside ? y * v.width + x : -1);
+        }
+    return inputs;
+  }
+
+  MaskWeights weights_;
+  std::vector<std::vector<int32_t>> inputs_;
+};
+
+// A table look-up per 4 weights: arena.planes[image][plane][source][group][position], the spikes of 4 channels per
+// byte, with the border that taps need.
+class TableForm : public PlaneForm {
+ public:
+  explicit TableForm(const Layer& layer)
+      : PlaneForm(layer), weights_(layer.values, layer.sources, layer.outputs, layer.width) {}
+
+  size_t bytes() const override { return weights_.bytes(); }
+
+ protected:
+  int64_t pitch() const override { return weights_.pitch(); }
+
+  int layout_tasks(const Context& context) const override {
+    return context.images * layer_.planes(context) * int(layer_.sources.size());
+  }
+
+  void reserve_arena(const Context& context) const override {
+    context.workspace.arena.planes.reserve(size_t(context.images) * layer_.planes(context) * weights_.step());
+  }
+
+  void lay_out(const Context& context, int task) const override {
+    const int sources = int(layer_.sources.size()), planes = layer_.planes(context);
+    const size_t s = task % sources;
+    const int i = task / sources % planes, image = task / sources / planes;
+    const Value& v = layer_.in(s);
+    const Layout& layout = weights_.layout(s);
+    const size_t groups = (v.channels + kGroup - 1) / kGroup, stride = v.stride();
+    uint8_t* all = context.workspace.arena.planes.data() + (size_t(image) * planes + i) * weights_.step() + weights_.base(s);
+    std::memset(all, 0, groups * layout.plane);
+    const uint64_t* words = context.spikes(v, image, layer_.plane(context, i));
+    for (size_t group = 0; group < groups; ++group) {
+      const uint64_t* from = words + group * kGroup / kWord;
+      const int shift = int(group * kGroup % kWord);
+      for (int y = 0; y < v.height; ++y)
+        for (int phase = 0; phase < std::min(layout.phases_x, v.width); ++phase) {
+          uint8_t* to = all + group * layout.plane + layout.at(y, phase);
+          for (int x = phase; x < v.width; x += layout.phases_x)
+            *to++ = uint8_t(from[(size_t(y) * v.width + x) * stride] >> shift & 15);
+        }
+    }
+  }
+
+  void accumulate(const Context& context, int image, int channel, float bias, float* current) const override {
+    const std::span<const TableTap> taps = weights_.taps(channel);
+    const int planes = layer_.planes(context);
+    context.kernels.accumulate_tables(
+        taps.data(), taps.size(), bias,
+        context.workspace.arena.planes.data() + size_t(image) * planes * weights_.step(), weights_.step(), planes,
+        flat_positions(), current, room());
+  }
+
+ private:
+  TableWeights weights_;
+};
+
+}  // namespace
+
+std::unique_ptr<Form> make_mask_form(const Layer& layer) { return std::make_unique<MaskForm>(layer); }
+
+std::unique_ptr<Form> make_table_form(const Layer& layer) { return std::make_unique<TableForm>(layer); }
+
+}  // namespace spiketicket
