@@ -1,5 +1,6 @@
 """The command `snn-run`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from spiketicket.errors import InputError
 from spiketicket.runtime.engine import ENGINE_NAMES
 from spiketicket.runtime.evaluate import Evaluation, evaluate
 from spiketicket.runtime.inputs import dataset_inputs, load_array
+from spiketicket.runtime.planner import AUTO, PLANS
 from spiketicket.runtime.session import Session
 from spiketicket.train.data import DATASET_NAMES, load_dataset
 
@@ -38,26 +40,43 @@ def run(
     timesteps: Annotated[int | None, typer.Option(help="Timesteps T.", show_default="the model's")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per run.")] = 32,
     threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="all")] = None,
+    plan: Annotated[
+        str, typer.Option(help=f"Kernels of the native engine: {', '.join(PLANS)} (auto: measured once, cached).")
+    ] = AUTO,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            help="Early exit: an image stops where its best mean logit leads by this much.", show_default="no exit"
+        ),
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Print each layer's kernel and why, run nothing.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Classify a data set (accuracy, confusion counts, images per second) or an array of images."""
-    if (dataset is None) == (array is None):
+    if not explain and (dataset is None) == (array is None):
         raise InputError("give either --dataset or --input")
-    with Session(model, engine=engine, threads=threads) as session:
+    with Session(model, engine=engine, threads=threads, plan=plan) as session:
+        if explain:
+            _print_layers(session, json)
+            return
         if array is not None:
-            logits = session.run({INPUT: load_array(array)}, timesteps)[LOGITS]
+            images = {INPUT: load_array(array)}
+            if margin is None:
+                logits = session.run(images, timesteps)[LOGITS]
+            else:
+                *_, logits = session.run_timesteps(images, timesteps, margin)
             _print_logits(session, logits, json)
             return
         loaded = load_dataset(str(dataset), data)
         inputs, labels = dataset_inputs(session, loaded, split), loaded.split(split).labels
-        evaluation = evaluate(session, inputs, labels, batch, timesteps)
+        evaluation = evaluate(session, inputs, labels, batch, timesteps, margin)
         facts: dict[str, Any] = {
             "model": str(model),
             "engine": session.engine_name,
             "dataset": loaded.name,
             "split": split,
             "images": len(labels),
-            "timesteps": session.timesteps if timesteps is None else timesteps,
+            "timesteps": evaluation.timesteps,
             "threads": session.threads,
             "batch": batch,
             "accuracy": evaluation.accuracy,
@@ -67,6 +86,26 @@ def run(
         print_json({**facts, "classes": list(loaded.classes), "confusion": evaluation.confusion.tolist()})
     else:
         _print_evaluation(facts, evaluation, loaded.classes)
+
+
+def _print_layers(session: Session, json: bool) -> None:
+    layers = session.layers()
+    if json:
+        print_json([asdict(layer) for layer in layers])
+        return
+    table = Table()
+    for column, justify in (
+        ("layer", "left"),
+        ("shape", "left"),
+        ("density", "right"),
+        ("kernel", "left"),
+        ("why", "left"),
+    ):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for layer in layers:
+        density = "" if layer.density is None else f"{layer.density:.1%}"
+        table.add_row(escape(layer.name), "x".join(map(str, layer.shape)), density, layer.kernel, escape(layer.why))
+    out.print(table)
 
 
 def _print_evaluation(facts: dict[str, Any], evaluation: Evaluation, classes: tuple[str, ...]) -> None:
@@ -80,7 +119,7 @@ def _print_evaluation(facts: dict[str, Any], evaluation: Evaluation, classes: tu
     out.print(table)
     say(
         f"{facts['dataset']} {facts['split']}: accuracy {evaluation.accuracy:.2%} of {facts['images']} images, "
-        f"{evaluation.images_per_second:,.0f} images/s ({facts['engine']}, T = {facts['timesteps']}, "
+        f"{evaluation.images_per_second:,.0f} images/s ({facts['engine']}, T = {facts['timesteps']:g}, "
         f"batch {facts['batch']}, {facts['threads']} threads)",
     )  # fmt: skip
 

@@ -43,7 +43,8 @@ class Engine(ABC):
     """One way to run a model. Safe to call from several threads at once."""
 
     @abstractmethod
-    def __init__(self, model: Model, threads: int) -> None: ...
+    def __init__(self, model: Model, threads: int, plan: str) -> None:
+        """`plan`: how to choose kernels (planner.py); an engine without a choice ignores it."""
 
     @abstractmethod
     def run(self, x: Floats, timesteps: int) -> Floats:

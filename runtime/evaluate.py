@@ -15,6 +15,7 @@ class Evaluation:
     accuracy: float
     confusion: NDArray[np.int64]  # [true class, predicted class], image counts
     images_per_second: float
+    timesteps: float  # mean over the images
 
 
 def evaluate(
@@ -23,16 +24,25 @@ def evaluate(
     labels: NDArray[np.int64],
     batch: int = 32,
     timesteps: int | None = None,
+    margin: float | None = None,
 ) -> Evaluation:
-    """Classify normalised `images` `[N, C, H, W]` in batches, and count; `labels` `[N]`."""
-    parts = []
+    """Classify normalised `images` `[N, C, H, W]` in batches, and count; `labels` `[N]`.
+
+    With a `margin`, every image runs alone and exits early (`Session.run_timesteps`); `batch` does not matter then.
+    """
     start = time.perf_counter()
-    for first in range(0, len(images), batch):
-        parts.append(session.run({INPUT: images[first : first + batch]}, timesteps)[LOGITS])
+    if margin is None:
+        starts = range(0, len(images), batch)
+        parts = [session.run({INPUT: images[i : i + batch]}, timesteps)[LOGITS] for i in starts]
+        taken = float(session.timesteps if timesteps is None else timesteps)
+    else:
+        runs = [list(session.run_timesteps({INPUT: images[i : i + 1]}, timesteps, margin)) for i in range(len(images))]
+        parts = [run[-1] for run in runs]
+        taken = float(np.mean([len(run) for run in runs]))
     seconds = time.perf_counter() - start
     logits = np.concatenate(parts)
     predicted = logits.argmax(axis=1)
     classes = max(logits.shape[1], int(labels.max()) + 1)
     confusion = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(confusion, (labels, predicted), 1)
-    return Evaluation(float((predicted == labels).mean()), confusion, len(images) / seconds)
+    return Evaluation(float((predicted == labels).mean()), confusion, len(images) / seconds, taken)

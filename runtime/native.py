@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spiketicket.errors import InputError, ModelError
-from spiketicket.graph import Add, AvgPool, Conv, Flatten, Graph, Lif, Linear, MaxPool, Node, Repeat
+from spiketicket.graph import Add, AvgPool, Conv, Flatten, Lif, Linear, MaxPool, Node, Repeat
 from spiketicket.runtime.engine import Engine, Floats, Model, Plan, Spikes, lif_names
+from spiketicket.runtime.planner import decide
 
 if TYPE_CHECKING:
     from typing import Any
@@ -29,10 +30,10 @@ def build_info() -> dict[str, str]:
 
 
 class NativeEngine(Engine):
-    def __init__(self, model: Model, threads: int) -> None:
+    def __init__(self, model: Model, threads: int, plan: str) -> None:
         self.graph = model.graph
         try:
-            self.lowered = _Lowered(model.graph, threads)
+            self.lowered = _Lowered(model, threads, plan)
         except ValueError as error:
             raise InputError(str(error)) from error
         except RuntimeError as error:
@@ -80,8 +81,8 @@ class _Lowered:
     timestep is computed once. A LIF takes in the weighted layers whose currents only it reads.
     """
 
-    def __init__(self, graph: Graph, threads: int) -> None:
-        self.graph = graph
+    def __init__(self, model: Model, threads: int, plan: str) -> None:
+        self.graph = graph = model.graph
         self.network = _native.Network(threads)
         self.isa: str = self.network.isa
         self.plan: dict[str, Plan] = {}
@@ -90,20 +91,19 @@ class _Lowered:
         self.varying = {graph.input: False}  # by value: differs from timestep to timestep
         self.readers = Counter([graph.output, *(name for node in graph.nodes for name in node.inputs)])
         self.makers = {node.output: node for node in graph.nodes}
-        self.layers: list[str] = []  # values that a kernel with weights computes
+        self.layers: dict[str, int] = {}  # by name of the first weights: the value that one kernel computes
         self.arrays: list[object] = []  # the C++ side reads them until it is planned
         for node in graph.nodes:
             self.varying[node.output] = isinstance(node, Lif) or any(self.varying[name] for name in node.inputs)
         self.terms = {id(lif): terms for lif in graph.nodes if isinstance(lif, Lif) and (terms := self._terms(lif))}
-        self.absorbed = {id(node): lif for lif in graph.nodes for node in self.terms.get(id(lif), ((), (), ()))[2]}
+        self.absorbed = {id(node): terms for terms in self.terms.values() for node in terms[2]}
         for node in graph.nodes:
             self.lower(node)
         self.network.finish(self.ids[graph.output])
-        self.network.guess()
-        self.network.planned()
+        chosen = decide(self.network, self.layers, model, plan)
+        for name, choice in chosen.items():
+            self.plan[name] = Plan(f"{choice.kernel} ({self.isa})", choice.why)
         self.arrays.clear()
-        for output in self.layers:
-            self.plan[self.makers[output].name] = self.explain(self.ids[output])
 
     def _terms(self, lif: Lif) -> "tuple[list[Conv | Linear], list[str], list[Node]] | None":
         """What a LIF's current is the sum of, where one kernel can compute it: weighted layers, spikes
@@ -136,20 +136,21 @@ class _Lowered:
             raise ModelError(f"layer {node.name}: the native engine's sizes end at {MAX_SIDE}, got {list(image)}")
         self.images[node.output] = _image(self.graph.values[node.output].shape)
         if id(node) in self.absorbed:
-            self.plan[node.name] = Plan("none", f"part of {self.absorbed[id(node)].name}")
+            self.plan[node.name] = Plan("none", f"part of {self.absorbed[id(node)][0][0].name}")
             return
         match node:
             case Conv() | Linear():
-                self.define(node, self.layer(node, [node], [], node.bias, None))
+                self.define(node, self.layer([node], [], node.bias, None))
             case Lif() if id(node) in self.terms:
                 layers, residuals, _ = self.terms[id(node)]
                 self.images[node.output] = self.images[layers[0].output]
-                bias = np.sum([layer.bias for layer in layers], axis=0, dtype=np.float32)
-                self.define(node, self.layer(node, layers, residuals, bias, lif_parameters(node)))
+                bias = np.asarray(sum(layer.bias for layer in layers), dtype=np.float32)
+                self.define(node, self.layer(layers, residuals, bias, lif_parameters(node)))
+                self.plan[node.name] = Plan("none", f"part of {layers[0].name}")
             case Lif():
                 self.images[node.output] = image
                 self.define(node, self.network.neurons(self.ids[node.inputs[0]], lif_parameters(node)))
-                self.plan[node.name] = Plan(f"lif/{self.isa}", "its current is no sum of layers that only it reads")
+                self.plan[node.name] = Plan(f"lif ({self.isa})", "its current is no sum of layers that only it reads")
             case MaxPool():
                 pool = self.network.max_pool(
                     self.ids[node.inputs[0]], _native.Geometry(node.kernel, node.strides, node.pads)
@@ -176,20 +177,11 @@ class _Lowered:
                     why = "what is the same at every timestep is computed once"
                 self.plan[node.name] = Plan("none", why)
 
-    def layer(
-        self, node: Node, layers: "list[Conv | Linear]", residuals: list[str], bias: Floats, lif: object | None
-    ) -> int:
-        self.layers.append(node.output)
+    def layer(self, layers: "list[Conv | Linear]", residuals: list[str], bias: Floats, lif: object | None) -> int:
         sources = [self.source(layer) for layer in layers]
         output: int = self.network.layer(sources, [self.ids[name] for name in residuals], bias, lif)
+        self.layers[layers[0].name] = output
         return output
-
-    def explain(self, value: int) -> Plan:
-        kernel = f"{self.network.chosen(value)}/{self.isa}"
-        measured = self.network.measured(value)
-        if not measured:
-            return Plan(kernel, "the least work by estimate")
-        return Plan(kernel, "measured: " + ", ".join(f"{name} {ms:.3g} ms" for name, ms in measured))
 
     def source(self, layer: "Conv | Linear") -> object:
         if isinstance(layer, Conv):

@@ -21,7 +21,7 @@ QUIET = 3  # errors only: onnxruntime warns that the default of `timesteps` is n
 
 
 class OnnxRuntimeEngine(Engine):
-    def __init__(self, model: Model, threads: int) -> None:
+    def __init__(self, model: Model, threads: int, plan: str) -> None:
         self.model = model
         self.threads = threads
         self.session = self._load(model.data)

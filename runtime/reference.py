@@ -13,7 +13,7 @@ Array = NDArray[np.float64]
 
 
 class ReferenceEngine(Engine):
-    def __init__(self, model: Model, threads: int) -> None:
+    def __init__(self, model: Model, threads: int, plan: str) -> None:
         self.graph = model.graph
         self.weights: dict[str, Array] = {
             node.name: node.weight.to_dense().astype(np.float64) for node in self.graph.weighted()

@@ -22,6 +22,7 @@ from spiketicket.runtime.engine import (
     find_engine,
 )
 from spiketicket.runtime.onnx_reader import read_model
+from spiketicket.runtime.planner import AUTO, PLANS
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,24 @@ class Session:
             logits = session.run({"input": images})["logits"]
 
     `engine`: auto (native), native, onnxruntime or reference. `threads`: CPU threads (default: as
-    many as this process may use). Raises ModelError for a damaged or foreign file, InputError for
-    an unknown engine or a bad number of threads. Safe to call from several threads at once.
+    many as this process may use). `plan`: how the native engine chooses kernels: auto (the fastest by
+    a measurement that is made once per machine and model, and cached), fixed (by estimate: the same
+    everywhere, to the last bit), or one of events, sparse-events, masks and tables, for every layer
+    that it suits. Raises ModelError for a damaged or foreign file, InputError for an unknown engine or
+    plan or a bad number of threads. Safe to call from several threads at once.
     """
 
-    def __init__(self, path: str | os.PathLike[str], engine: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], engine: str = "auto", threads: int | None = None, plan: str = AUTO
+    ) -> None:
         self.engine_name = DEFAULT_ENGINE if engine == "auto" else engine
         engine_class = find_engine(self.engine_name)
         self.threads = _check_threads(threads)
+        if plan not in PLANS:
+            raise InputError(f"plan: expected one of {', '.join(PLANS)}, got {plan!r}")
         graph, data = read_model(Path(path))
         self._graph = graph
-        self._engine: Engine | None = engine_class(Model(Path(path), data, graph), self.threads)
+        self._engine: Engine | None = engine_class(Model(Path(path), data, graph), self.threads, plan)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -84,15 +92,19 @@ class Session:
         return {LOGITS: logits_t.mean(axis=0), LOGITS_T: logits_t}
 
     def run_timesteps(
-        self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None
+        self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None, margin: float | None = None
     ) -> Iterator[Floats]:
         """Yield, after each timestep, the mean logits `[N, classes]` so far.
 
-        Stop taking values to exit early: the native engine computes a timestep only when asked for
-        it. (The onnxruntime and reference engines compute all of them at the first.)
+        Early exit: with a `margin`, ends after the timestep at which the best mean logit of every image
+        leads the second best by at least that much; or stop taking values when you have seen enough.
+        The native engine computes a timestep only when asked for it (the onnxruntime and reference
+        engines compute all of them at the first). Raises InputError as `run`, and for a negative margin.
         """
         x, timesteps = self._check(inputs, timesteps)
-        return _running_mean(self._open().steps(x, timesteps))
+        if margin is not None and not margin >= 0:
+            raise InputError(f"margin must be a number from 0, got {margin!r}")
+        return _running_mean(self._open().steps(x, timesteps), margin)
 
     def spikes(self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None) -> dict[str, Spikes]:
         """The spikes of every LIF layer by its name: zeros and ones, uint8 `[T, N, ...]`."""
@@ -158,11 +170,22 @@ class Session:
         return np.ascontiguousarray(x), int(steps)
 
 
-def _running_mean(logits: Iterator[Floats]) -> Iterator[Floats]:
+def _running_mean(logits: Iterator[Floats], margin: float | None) -> Iterator[Floats]:
     total = None
     for count, step in enumerate(logits, 1):
         total = step if total is None else total + step
-        yield total / np.float32(count)
+        mean = total / np.float32(count)
+        yield mean
+        if margin is not None and (_lead(mean) >= margin).all():
+            return
+
+
+def _lead(logits: Floats) -> Floats:
+    """By how much the best of `[N, classes]` leads the second best: `[N]`; infinite where there is one class."""
+    if logits.shape[1] == 1:
+        return np.full(len(logits), np.inf, dtype=np.float32)
+    two = np.partition(logits, -2, axis=1)[:, -2:]
+    return two[:, 1] - two[:, 0]
 
 
 def _check_threads(threads: int | None) -> int:

@@ -10,6 +10,15 @@ import pytest
 # Two threads everywhere: results of training depend on their number.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory):
+    """Plans of the native engine are measured anew and leave nothing behind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 QUICK = {
     "arch": "vgg_digits", "dataset": "digits", "rounds": 3, "epochs": 3, "rewind_epoch": 1, "prune_rate": 0.5,
     "batch_size": 128, "width": 0.5, "seed": 3,

@@ -17,7 +17,7 @@ constexpr unsigned kAll = (1u << kWidth) - 1;
 
 inline Vector load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 inline void store(float* to, Vector v) { *reinterpret_cast<Unaligned*>(to) = v; }
-inline Vector broadcast(float value) { return Vector{} + value; }
+inline Vector broadcast(float value) { return value - Vector{}; }
 
 uint32_t expand(const uint64_t* words, int count, uint16_t* channels) {
   uint32_t total = 0;
@@ -183,9 +183,9 @@ void table_tile(const TableTap* taps, size_t count, float bias, const uint8_t* p
     const Table table = make_table(taps[i].weight);
     const uint8_t* s = planes + taps[i].offset;
 #pragma GCC unroll 8
-    for (int t = 0; t < TB; ++t)
+    for (int t = 0; t < TB; ++t, s += step)
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) sums[t][r] += look_up(table, s + t * step + r * kWidth);
+      for (int r = 0; r < R; ++r) sums[t][r] += look_up(table, s + r * kWidth);
   }
   for (int t = 0; t < TB; ++t)
     for (int r = 0; r < R; ++r) store(current + t * current_step + r * kWidth, sums[t][r]);
@@ -239,10 +239,10 @@ void masked_tile(const MaskTap* taps, size_t count, float bias, const uint16_t* 
     const Vector weight = broadcast(taps[i].weight);
     const uint16_t* bits = masks + taps[i].row * row_step;
 #pragma GCC unroll 8
-    for (int t = 0; t < TB; ++t)
+    for (int t = 0; t < TB; ++t, bits += step)
 #pragma GCC unroll 16
       for (int v = 0; v < R * kParts; ++v)
-        sums[t][v] = add_where(sums[t][v], unsigned(bits[t * step + v / kParts]) >> (v % kParts * kWidth) & kAll, weight);
+        sums[t][v] = add_where(sums[t][v], unsigned(bits[v / kParts]) >> (v % kParts * kWidth) & kAll, weight);
   }
   for (int t = 0; t < TB; ++t)
     for (int v = 0; v < R * kParts; ++v) store(current + t * current_step + v * kWidth, sums[t][v]);

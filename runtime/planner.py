@@ -1,0 +1,112 @@
+"""Which kernel computes each layer of the native engine: measured on this machine, cached, or fixed by estimate.
+
+A measurement runs the network once, layer by layer on one thread, on an image of smooth noise, and times
+every kernel that suits a layer on the spikes that the layer gets. The choice is the same for any number of
+timesteps, images and threads. Different kernels add in different orders, so plans may differ in the last bits
+of a sum; `fixed` plans are the same everywhere.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spiketicket import __version__
+from spiketicket.files import write_atomic
+from spiketicket.runtime.engine import Floats, Model, Plan
+
+AUTO, FIXED = "auto", "fixed"
+KERNELS = ("events", "sparse-events", "masks", "tables")
+PLANS = (AUTO, FIXED, *KERNELS)
+
+MOST_TIMESTEPS = 8  # of a measurement
+
+Measured = dict[str, float]  # kernel -> milliseconds on one thread
+
+
+def decide(network: Any, values: Mapping[str, int], model: Model, plan: str) -> dict[str, Plan]:
+    """Choose a kernel for every layer of the C++ `network`; `values`: layer name -> value id.
+
+    `plan`: auto (the cached measurement, or a new one), fixed (by estimate), or the name of a kernel that every
+    layer takes that it suits. Returns the choices by layer name, with reasons.
+    """
+    if plan in KERNELS:
+        for value in values.values():
+            fitting = [name for name in network.choices(value) if name.split("/")[0] == plan]
+            if fitting:
+                network.choose(value, fitting[0])
+    if plan != AUTO:
+        network.guess()
+        network.planned()
+        why = "asked for" if plan in KERNELS else "the least work by estimate"
+        return {
+            name: Plan(network.chosen(value), why if network.chosen(value).startswith(plan) else "by estimate")
+            for name, value in values.items()
+        }
+    file = _cache_file(network.isa, model)
+    measured = _read(file)
+    known = len(measured) == len(values) and all(
+        set(times) == set(network.choices(value)) for times, value in zip(measured, values.values(), strict=True)
+    )
+    if known:
+        for times, value in zip(measured, values.values(), strict=True):
+            network.choose(value, min(times, key=times.__getitem__))
+    else:
+        network.measure(_noise(model.graph.input_shape), 1, min(model.graph.timesteps, MOST_TIMESTEPS))
+        measured = [dict(network.measured(value)) for value in values.values()]
+        _write(file, measured)
+    network.planned()
+    return {
+        name: Plan(network.chosen(value), _reason(times))
+        for times, (name, value) in zip(measured, values.items(), strict=True)
+    }
+
+
+def _reason(measured: Measured) -> str:
+    best, *others = sorted(measured, key=measured.__getitem__)
+    against = ", ".join(f"{kernel} {measured[kernel]:.2g}" for kernel in others)
+    return f"measured {measured[best]:.2g} ms" + (f" against {against}" if against else "")
+
+
+def _noise(shape: tuple[int, ...]) -> Floats:
+    """One image of unit variance whose neighbouring pixels are alike, as in photographs."""
+    noise = np.random.default_rng(0).standard_normal((1, *shape)).astype(np.float32)
+    for axis in range(2, noise.ndim):
+        noise = (noise + np.roll(noise, 1, axis) + np.roll(noise, -1, axis)) / np.float32(np.sqrt(3))
+    return np.ascontiguousarray(noise, dtype=np.float32)
+
+
+def _cache_file(isa: str, model: Model) -> Path:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spiketicket" / "plans"
+    key = hashlib.sha256(model.data)
+    key.update(f"{__version__} {isa} {_cpu()}".encode())
+    return folder / f"{key.hexdigest()[:32]}.json"
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _read(file: Path) -> list[Measured]:
+    """The measurements in a cache file, layer by layer; none where there is no such file or it holds anything else."""
+    try:
+        return [{str(kernel): float(ms) for kernel, ms in times.items()} for times in json.loads(file.read_bytes())]
+    except (OSError, ValueError, AttributeError, TypeError):
+        return []
+
+
+def _write(file: Path, measured: list[Measured]) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, json.dumps(measured, indent=1).encode())
+    except OSError:
+        pass  # no cache, then: the next session measures again
