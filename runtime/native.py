@@ -25,7 +25,7 @@ MAX_SIDE = 2**24  # the engine's window arithmetic is 32 bit
 
 
 def build_info() -> dict[str, str]:
-    """Compiler, sanitizers and instruction set of the native engine."""
+    """Compiler, sanitizers, the instruction set in use and all that could be (`isas`), of the native engine."""
     return dict(_native.build_info())
 
 

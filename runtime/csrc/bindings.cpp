@@ -73,6 +73,9 @@ nb::dict build_info() {
   info["sanitizers"] = "";
 #endif
   info["isa"] = select_kernels().isa;
+  std::string isas;
+  for (const Kernels* kernels : present_kernels()) isas += (isas.empty() ? "" : ", ") + std::string(kernels->isa);
+  info["isas"] = isas;
   return info;
 }
 

@@ -33,15 +33,16 @@ Convolution::Convolution(Layer layer) : layer_(std::move(layer)) {
 
 std::vector<Choice> Convolution::choices() const {
   const double density = nonzeros_ / dense_;
-  const double bytes = dense_ * sizeof(float);
+  const bool small = dense_ * sizeof(float) < 1e6;  // quick to try, whatever it is
   std::vector<Choice> all;
-  if (bytes < 1e6 || density > 1.0 / 128) {  // where dense rows do not waste memory and time
+  if (small || density > 1.0 / 128) {  // or dense rows would waste memory and time
     all.push_back({Method::events, 16});
     if (!layer_.real()) all.push_back({Method::events, 64});
   }
-  if (density < 1.0 / 8) all.push_back({Method::sparse_events, 16});
-  if (!layer_.real() && density < 0.5) all.push_back({Method::masks, 16});
-  if (!layer_.real() && density > 1.0 / 16) all.push_back({Method::tables, 16});
+  if (small || density < 1.0 / 8) all.push_back({Method::sparse_events, 16});
+  if (layer_.real()) return all;
+  if (small || density < 1.0 / 2) all.push_back({Method::masks, 16});
+  if (small || density > 1.0 / 16) all.push_back({Method::tables, 16});
   std::stable_sort(all.begin(), all.end(), [&](const Choice& a, const Choice& b) { return estimate(a) < estimate(b); });
   return all;
 }

@@ -7,15 +7,23 @@
 
 namespace spiketicket {
 
-const Kernels& select_kernels() {
-  std::vector<const Kernels*> present;  // best first
+std::vector<const Kernels*> present_kernels() {
+  std::vector<const Kernels*> present;
 #ifdef SPIKETICKET_X86
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq"))
     present.push_back(&avx512_kernels());
   if (__builtin_cpu_supports("avx2")) present.push_back(&avx2_kernels());
 #endif
+#ifdef SPIKETICKET_NEON
+  present.push_back(&neon_kernels());
+#endif
   present.push_back(&portable_kernels());
+  return present;
+}
+
+const Kernels& select_kernels() {
+  const std::vector<const Kernels*> present = present_kernels();
   const char* wanted = std::getenv("SPIKETICKET_ISA");
   if (wanted == nullptr || *wanted == '\0') return *present.front();
   std::string names;

@@ -5,6 +5,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace spiketicket {
 
@@ -94,6 +95,9 @@ struct Kernels {
   void (*accumulate_masked)(const MaskTap* taps, size_t count, float bias, const uint16_t* masks, size_t row_step,
                             size_t step, int timesteps, int vectors, float* current, size_t current_step);
 };
+
+// The instruction sets that this CPU and this build have, best first.
+std::vector<const Kernels*> present_kernels();
 
 // The best instruction set that this CPU and this build have, or the one named by SPIKETICKET_ISA.
 // Throws std::invalid_argument where that one is unknown or absent.

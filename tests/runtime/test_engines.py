@@ -16,19 +16,21 @@ from spiketicket.graph import Conv, Flatten, Graph, Lif, Linear, Repeat, window
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
 from spiketicket.runtime.native import build_info
+from spiketicket.runtime.planner import AUTO, FIXED, KERNELS
 
-ISAS = ["portable"] + ([build_info()["isa"]] if build_info()["isa"] != "portable" else [])
-RIVALS = [("native", isa) for isa in ISAS] + [("onnxruntime", "")]
+ISAS = build_info()["isas"].split(", ")
+RIVALS = [("native", isa, plan) for isa in ISAS for plan in KERNELS] + [("native", "", AUTO), ("onnxruntime", "", AUTO)]
 
 
 def trace(path, engine, x, timesteps, threads=None):
-    with Session(path, engine=engine, threads=threads) as session:
+    name, plan = engine if isinstance(engine, tuple) else (engine, FIXED)
+    with Session(path, engine=name, threads=threads, plan=plan) as session:
         return Trace(session.spikes({"input": x}, timesteps), session.run({"input": x}, timesteps)["logits_t"])
 
 
 def assert_agrees(path, engine, x, timesteps, threads=None):
     agreement = compare(
-        engine,
+        str(engine),
         trace(path, engine, x, timesteps, threads),
         "reference",
         trace(path, "reference", x, timesteps),
@@ -39,9 +41,10 @@ def assert_agrees(path, engine, x, timesteps, threads=None):
 
 @pytest.fixture(params=RIVALS, ids=lambda p: "-".join(filter(None, p)))
 def engine(request, monkeypatch):
-    name, isa = request.param
+    """Every instruction set with every kernel, the kernels that a measurement chooses, onnxruntime: (name, plan)."""
+    name, isa, plan = request.param
     monkeypatch.setenv("SPIKETICKET_ISA", isa)
-    return name
+    return name, plan
 
 
 @pytest.mark.parametrize("timesteps", [1, 2, 3, 4, 5, 6, 9, 16])
@@ -74,25 +77,27 @@ def test_the_test_graphs_are_alive(tmp_path, make):
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 @pytest.mark.parametrize("batch", [1, 2, 9])
-def test_any_number_of_threads_gives_the_same_bits(tmp_path, threads, batch):
+@pytest.mark.parametrize("plan", KERNELS)
+def test_any_number_of_threads_gives_the_same_bits(tmp_path, threads, batch, plan):
     rng = np.random.default_rng(7)
     path = write(everything(rng, (3, 18, 66), (33, 31), 0.2), tmp_path)
     x = images(rng, batch, (3, 33, 31))
-    alone, many = (trace(path, "native", x, 5, n) for n in (1, threads))
+    alone, many = (trace(path, ("native", plan), x, 5, n) for n in (1, threads))
     assert np.array_equal(alone.logits_t, many.logits_t)
     assert all(np.array_equal(alone.spikes[name], many.spikes[name]) for name in alone.spikes)
 
 
 @pytest.mark.skipif(len(ISAS) == 1, reason="this CPU has no vector instruction set that the build knows")
-def test_instruction_sets_give_the_same_bits(tmp_path, monkeypatch):
+@pytest.mark.parametrize("plan", KERNELS)
+def test_instruction_sets_give_the_same_bits(tmp_path, monkeypatch, plan):
     rng = np.random.default_rng(8)
     path = write(everything(rng, size=(15, 18)), tmp_path)
     x = images(rng, 3, (3, 15, 18))
     results = []
     for isa in ISAS:
         monkeypatch.setenv("SPIKETICKET_ISA", isa)
-        results.append(trace(path, "native", x, 6).logits_t)
-    assert np.array_equal(*results)
+        results.append(trace(path, ("native", plan), x, 6).logits_t)
+    assert all(np.array_equal(results[0], other) for other in results[1:])
 
 
 GEOMETRIES = [
@@ -270,7 +275,7 @@ def test_any_timed_vector_can_be_the_output(engine, tmp_path, output):
     path = write(spiking_output(rng, output), tmp_path)
     x = images(rng, 3, (3, 6, 5))
     assert_agrees(path, engine, x, 4)
-    with Session(path, engine=engine) as session:
+    with Session(path, engine=engine[0], plan=engine[1]) as session:
         mean = list(session.run_timesteps({"input": x}))[-1]
         assert np.allclose(mean, session.run({"input": x})["logits"], atol=1e-6) and mean.std() > 0
 
