@@ -21,7 +21,7 @@ struct LifParameters {
   bool soft;
 };
 
-// Where the events of one position lie: `count` channel numbers from `first` on.
+// Where the events of one position lie: `count` numbers from `first` on.
 struct EventSpan {
   uint32_t first, count;
 };
@@ -29,6 +29,12 @@ struct EventSpan {
 // One input position under the kernel: its place in the plane, and the weight row of its channel 0.
 struct Tap {
   uint32_t position, row;
+};
+
+// Neighbouring input positions under the kernel, first to last. Their events are numbered on from position to position
+// as the weight rows are: row is what to add to an event's number (modulo 2^32).
+struct Run {
+  uint32_t first, last, row;
 };
 
 // Weights of one kernel tap for a group of 4 input channels, whose spikes share one byte per position.
@@ -46,12 +52,12 @@ struct MaskTap {
 struct Kernels {
   const char* isa;
 
-  // The numbers of the set bits of words[count], ascending. Returns how many; writes up to kSlack more.
-  uint32_t (*expand)(const uint64_t* words, int count, uint16_t* channels);
+  // `base` + the numbers of the set bits of words[count], ascending. Returns how many; writes up to kSlack more.
+  uint32_t (*expand)(const uint64_t* words, int count, uint16_t base, uint16_t* events);
 
-  // The weight rows that one output position adds up at one timestep: tap.row + channel for every event
+  // The weight rows that one output position adds up at one timestep: run.row + event for every event
   // under the kernel. Returns the end; writes up to kSlack more.
-  uint32_t* (*list_rows)(const Tap* taps, size_t count, const EventSpan* spans, const uint16_t* channels,
+  uint32_t* (*list_rows)(const Run* runs, size_t count, const EventSpan* spans, const uint16_t* events,
                          uint32_t* rows);
 
   // current[i] = bias + the sum of the weight rows in rows[ends[i - 1]..ends[i]), for `lists` lists;

@@ -2,7 +2,7 @@
 //   kIsa, kWidth (floats per vector), Vector and Unaligned (a vector of kWidth floats, and one anywhere in memory),
 //   unsigned fires(Vector h, Vector level): bit i set where h[i] >= level[i];
 //   Vector add_where(Vector sum, unsigned bits, Vector addend): adds where bit i is set;
-//   uint32_t expand_word(uint64_t word, uint16_t base, uint16_t* channels): base + the numbers of the set bits;
+//   uint32_t expand_word(uint64_t word, uint16_t base, uint16_t* events): base + the numbers of the set bits;
 //   Table make_table(const float weight[4]): entry m = sum of weight[j] over the bits j of m, in order of j;
 //   Vector look_up(const Table&, const uint8_t*): entries of kWidth consecutive bytes.
 // Nothing here may call an inline library function: the linker could keep this file's copy of it,
@@ -19,27 +19,28 @@ inline Vector load(const float* from) { return *reinterpret_cast<const Unaligned
 inline void store(float* to, Vector v) { *reinterpret_cast<Unaligned*>(to) = v; }
 inline Vector broadcast(float value) { return value - Vector{}; }
 
-uint32_t expand(const uint64_t* words, int count, uint16_t* channels) {
+uint32_t expand(const uint64_t* words, int count, uint16_t base, uint16_t* events) {
   uint32_t total = 0;
   for (int i = 0; i < count; ++i)
-    if (words[i] != 0) total += expand_word(words[i], uint16_t(i * kWord), channels + total);
+    if (words[i] != 0) total += expand_word(words[i], uint16_t(base + i * kWord), events + total);
   return total;
 }
 
-uint32_t* list_rows(const Tap* taps, size_t count, const EventSpan* spans, const uint16_t* channels, uint32_t* rows) {
+uint32_t* list_rows(const Run* runs, size_t count, const EventSpan* spans, const uint16_t* events, uint32_t* rows) {
   typedef uint16_t Narrow __attribute__((vector_size(2 * kWidth), aligned(2), may_alias));
   typedef uint32_t Wide __attribute__((vector_size(4 * kWidth)));
   typedef uint32_t WideUnaligned __attribute__((vector_size(4 * kWidth), aligned(4), may_alias));
   for (size_t k = 0; k < count; ++k) {
-    const EventSpan span = spans[taps[k].position];
-    const uint16_t* from = channels + span.first;
-    const Wide row = Wide{} + taps[k].row;
+    const uint32_t first = spans[runs[k].first].first;
+    const uint32_t length = spans[runs[k].last].first + spans[runs[k].last].count - first;
+    const uint16_t* from = events + first;
+    const Wide row = Wide{} + runs[k].row;
     uint32_t i = 0;
     do  // once even if there is none: most often one vector holds them all, and the branch is foreseen
       *reinterpret_cast<WideUnaligned*>(rows + i) =
           __builtin_convertvector(*reinterpret_cast<const Narrow*>(from + i), Wide) + row;
-    while ((i += kWidth) < span.count);
-    rows += span.count;
+    while ((i += kWidth) < length);
+    rows += length;
   }
   return rows;
 }

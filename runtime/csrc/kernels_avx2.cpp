@@ -27,9 +27,9 @@ inline Vector where(unsigned bits, Vector value) {
 
 inline Vector add_where(Vector sum, unsigned bits, Vector addend) { return sum + where(bits, addend); }
 
-inline uint32_t expand_word(uint64_t word, uint16_t base, uint16_t* channels) {
+inline uint32_t expand_word(uint64_t word, uint16_t base, uint16_t* events) {
   uint32_t total = 0;
-  for (; word != 0; word &= word - 1) channels[total++] = uint16_t(base + __builtin_ctzll(word));
+  for (; word != 0; word &= word - 1) events[total++] = uint16_t(base + __builtin_ctzll(word));
   return total;
 }
 

@@ -18,13 +18,13 @@ inline Vector add_where(Vector sum, unsigned bits, Vector addend) {
   return _mm512_mask_add_ps(sum, __mmask16(bits), sum, addend);
 }
 
-inline uint32_t expand_word(uint64_t word, uint16_t base, uint16_t* channels) {
+inline uint32_t expand_word(uint64_t word, uint16_t base, uint16_t* events) {
   const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   uint32_t total = 0;
   for (int part = 0; part < 4; ++part, word >>= 16) {
     const __mmask16 bits = __mmask16(word);
     const __m512i numbers = _mm512_add_epi32(lanes, _mm512_set1_epi32(base + 16 * part));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(channels + total),
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(events + total),
                         _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(bits, numbers)));
     total += unsigned(__builtin_popcount(bits));
   }

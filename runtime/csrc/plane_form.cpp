@@ -35,7 +35,7 @@ class PlaneForm : public Form {
 
   void run(const Context& context, int phase, int task, Scratch& scratch) const override {
     if (phase == 0)
-      lay_out(context, task);
+      lay_out(context, task, scratch);
     else
       compute(context, task / output_tasks(), task % output_tasks() * kOutputsPerTask, scratch);
   }
@@ -55,7 +55,7 @@ class PlaneForm : public Form {
  protected:
   virtual int64_t pitch() const = 0;  // from one row of positions to the next
   virtual int layout_tasks(const Context& context) const = 0;
-  virtual void lay_out(const Context& context, int task) const = 0;
+  virtual void lay_out(const Context& context, int task, Scratch& scratch) const = 0;
   virtual void reserve_arena(const Context& context) const = 0;
   // current[plane][position] of one output, planes room() apart.
   virtual void accumulate(const Context& context, int image, int channel, float bias, float* current) const = 0;
@@ -146,7 +146,7 @@ class PlaneForm : public Form {
   }
 };
 
-// A masked addition per weight: arena.masks[image][row][plane][16 positions].
+// A masked addition per weight: arena.masks[image][row][plane][16 positions], rows of whole words.
 class MaskForm : public PlaneForm {
  public:
   explicit MaskForm(const Layer& layer) : PlaneForm(layer), weights_(layer.values, layer.sources, layer.outputs) {
@@ -166,31 +166,22 @@ class MaskForm : public PlaneForm {
 
   void reserve_arena(const Context& context) const override {
     context.workspace.arena.masks.reserve(context.images * image_step(context));
+    for (Scratch& scratch : context.workspace.scratch) scratch.bits.reserve((row_step(context) / kPerWord + 2) * kWord);
   }
 
-  // The masks of one word of input channels, at all kernel taps: 16 positions by 64 channels at a time.
-  void lay_out(const Context& context, int task) const override {
+  // The masks of one word of input channels, for all timesteps and kernel taps.
+  void lay_out(const Context& context, int task, Scratch& scratch) const override {
     size_t s = 0;
     for (; task >= source_tasks(context, s); ++s) task -= source_tasks(context, s);
     const Value& v = layer_.in(s);
-    const int stride = int(v.stride()), planes = layer_.planes(context);
-    const int word = task % stride, i = task / stride % planes, image = task / stride / planes;
-    const int channels = std::min(kWord, v.channels - word * kWord), positions = layer_.positions();
-    const size_t area = inputs_[s].size() / positions, step = row_step(context);
-    const uint64_t* words = context.spikes(v, image, layer_.plane(context, i)) + word;
-    for (size_t k = 0; k < area; ++k) {
-      const int32_t* from = inputs_[s].data() + k * positions;
-      uint16_t* row = context.workspace.arena.masks.data() + image * image_step(context) +
-                      (weights_.base(s) + size_t(word) * kWord * area + k) * step + size_t(i) * masks();
-      for (int mask = 0; mask < masks(); ++mask) {
-        uint64_t rows[kBits] = {};
-        const int last = std::min(kBits, positions - mask * kBits);
-        for (int p = 0; p < last; ++p)
-          if (from[mask * kBits + p] >= 0) rows[p] = words[size_t(from[mask * kBits + p]) * stride];
-        transpose(rows);
-        for (int c = 0; c < channels; ++c) row[c * area * step + mask] = uint16_t(rows[c % kBits] >> (c / kBits * kBits));
-      }
-    }
+    const int word = task % int(v.stride()), image = task / int(v.stride());
+    const size_t area = inputs_[s].size() / layer_.positions();
+    uint16_t* rows = context.workspace.arena.masks.data() + image * image_step(context) +
+                     (weights_.base(s) + size_t(word) * kWord * area) * row_step(context);
+    if (shifts(s))
+      by_shifts(context, s, image, word, rows, scratch);
+    else
+      by_taps(context, s, image, word, rows);
   }
 
   void accumulate(const Context& context, int image, int channel, float bias, float* current) const override {
@@ -201,11 +192,95 @@ class MaskForm : public PlaneForm {
   }
 
  private:
+  static constexpr int kPerWord = kWord / kBits;
+
   int masks() const { return (layer_.positions() + kBits - 1) / kBits; }
-  size_t row_step(const Context& context) const { return size_t(layer_.planes(context)) * masks(); }
+  size_t row_step(const Context& context) const {
+    return (size_t(layer_.planes(context)) * masks() + kPerWord - 1) / kPerWord * kPerWord;
+  }
   size_t image_step(const Context& context) const { return weights_.rows() * row_step(context); }
-  int source_tasks(const Context& context, size_t s) const {
-    return context.images * layer_.planes(context) * int(layer_.in(s).stride());
+  int source_tasks(const Context& context, size_t s) const { return context.images * int(layer_.in(s).stride()); }
+
+  // Whether every kernel tap sees the input plane merely shifted.
+  bool shifts(size_t s) const {
+    const Geometry& g = layer_.sources[s].geometry;
+    const Value& v = layer_.in(s);
+    return g.stride_y == 1 && g.stride_x == 1 && v.height == layer_.height && v.width == layer_.width;
+  }
+
+  // Calls store(channel, mask) with the 16 bits of 16 positions for 64 channels; `from`: input positions, -1 none.
+  template <class Store>
+  void transposed(const uint64_t* words, size_t stride, const int32_t* from, int count, const Store& store) const {
+    uint64_t rows[kBits] = {};
+    for (int p = 0; p < count; ++p)
+      if (from[p] >= 0) rows[p] = words[size_t(from[p]) * stride];
+    transpose(rows);
+    for (int c = 0; c < kWord; ++c) store(c, uint16_t(rows[c % kBits] >> (c / kBits * kBits)));
+  }
+
+  void by_taps(const Context& context, size_t s, int image, int word, uint16_t* rows) const {
+    const Value& v = layer_.in(s);
+    const int channels = std::min(kWord, v.channels - word * kWord), positions = layer_.positions();
+    const size_t area = inputs_[s].size() / positions, step = row_step(context);
+    for (int i = 0; i < layer_.planes(context); ++i) {
+      const uint64_t* words = context.spikes(v, image, layer_.plane(context, i)) + word;
+      for (size_t k = 0; k < area; ++k)
+        for (int mask = 0; mask < masks(); ++mask)
+          transposed(words, v.stride(), inputs_[s].data() + k * positions + mask * kBits,
+                     std::min(kBits, positions - mask * kBits), [&](int c, uint16_t bits) {
+                       if (c < channels) rows[(c * area + k) * step + i * masks() + mask] = bits;
+                     });
+    }
+  }
+
+  // Every channel's bits once, [plane][position], a word of zeros on both sides; then shifted tap by tap.
+  void by_shifts(const Context& context, size_t s, int image, int word, uint16_t* rows, Scratch& scratch) const {
+    const Value& v = layer_.in(s);
+    const Geometry& g = layer_.sources[s].geometry;
+    const int channels = std::min(kWord, v.channels - word * kWord), planes = layer_.planes(context);
+    const int positions = layer_.positions();
+    const size_t step = row_step(context), words = step / kPerWord, room = words + 2;
+    uint64_t* bits = scratch.bits.data();
+    std::memset(bits, 0, kWord * room * sizeof(uint64_t));
+    int32_t here[kBits];
+    for (int i = 0; i < planes; ++i)
+      for (int mask = 0; mask < masks(); ++mask) {
+        const int count = std::min(kBits, positions - mask * kBits);
+        for (int p = 0; p < count; ++p) here[p] = mask * kBits + p;
+        const int at = i * masks() + mask;
+        transposed(context.spikes(v, image, layer_.plane(context, i)) + word, v.stride(), here, count,
+                   [&](int c, uint16_t m) { bits[c * room + 1 + at / kPerWord] |= uint64_t(m) << (at % kPerWord * kBits); });
+      }
+    size_t k = 0;
+    for (int ky = 0; ky < g.kernel_y; ++ky)
+      for (int kx = 0; kx < g.kernel_x; ++kx, ++k) {
+        const int shift = (ky * g.dilation_y - g.top) * v.width + kx * g.dilation_x - g.left;
+        const int64_t away = shift >= 0 ? shift / kWord : -((-shift + kWord - 1) / kWord);  // words, rounded down
+        const int rest = int(shift - away * kWord);
+        uint64_t* valid = scratch.valid.reserve(words);
+        mark_valid(s, k, planes, words, valid);
+        for (int c = 0; c < channels; ++c) {
+          const uint64_t* from = bits + c * room + 1;
+          uint64_t* to = reinterpret_cast<uint64_t*>(rows + (c * (size_t(g.kernel_y) * g.kernel_x) + k) * step);
+          for (int64_t w = 0; w < int64_t(words); ++w) {
+            const int64_t low = w + away;
+            const uint64_t a = low >= -1 && low <= int64_t(words) ? from[low] : 0;
+            const uint64_t b = low + 1 >= -1 && low + 1 <= int64_t(words) ? from[low + 1] : 0;
+            to[w] = (rest == 0 ? a : a >> rest | b << (kWord - rest)) & valid[w];
+          }
+        }
+      }
+  }
+
+  // The bits [plane][position] whose input position under tap k lies inside the plane.
+  void mark_valid(size_t s, size_t k, int planes, size_t words, uint64_t* valid) const {
+    const int positions = layer_.positions();
+    std::fill_n(valid, words, uint64_t(0));
+    for (int i = 0; i < planes; ++i)
+      for (int p = 0; p < positions; ++p) {
+        const size_t at = size_t(i) * masks() * kBits + p;
+        if (inputs_[s][k * positions + p] >= 0) valid[at / kWord] |= uint64_t(1) << (at % kWord);
+      }
   }
 
   // The input position of every kernel tap and output position, -1 outside the plane.
@@ -248,7 +323,7 @@ class TableForm : public PlaneForm {
     context.workspace.arena.planes.reserve(size_t(context.images) * layer_.planes(context) * weights_.step());
   }
 
-  void lay_out(const Context& context, int task) const override {
+  void lay_out(const Context& context, int task, Scratch&) const override {
     const int sources = int(layer_.sources.size()), planes = layer_.planes(context);
     const size_t s = task % sources;
     const int i = task / sources % planes, image = task / sources / planes;

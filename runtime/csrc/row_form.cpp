@@ -60,11 +60,16 @@ class RowForm : public Form {
   int tile_positions(const Context& context) const;
   bool split_blocks(const Context& context) const;
   Tile tile_of(const Context& context, int task) const;
-  size_t taps_of(size_t s, int position, Tap* taps) const;
-  int parts(size_t s) const { return layer_.in(s).positions() >= 256 ? 4 : 1; }
+  size_t taps_of(int position, Tap* taps) const;
+  size_t runs_of(size_t s, int position, Run* runs) const;
+  // Events of one input row are numbered on from position to position, where 16 bits suffice.
+  bool numbered_on(size_t s) const { return layer_.in(s).width * layer_.in(s).channels <= 1 << 16; }
+  // A plane's events are listed in parts of some rows, by different threads; each part has its own room.
+  int parts(size_t s) const { return std::min((layer_.in(s).positions() + 255) / 256, layer_.in(s).height); }
+  int part_rows(size_t s) const { return (layer_.in(s).height + parts(s) - 1) / parts(s); }
   size_t part_room(size_t s) const;
   EventSpan* spans(const Context& context, size_t s, int image, int plane) const;
-  uint16_t* channels(const Context& context, size_t s, int image, int plane) const;
+  uint16_t* events(const Context& context, size_t s, int image, int plane) const;
 
   void expand(const Context& context, int task) const;
   void gather(const Context& context, const Tile& tile, Scratch& scratch) const;
@@ -95,10 +100,10 @@ RowForm::Tile RowForm::tile_of(const Context& context, int task) const {
   return {tile * size, std::min((tile + 1) * size, positions), split ? block : 0, split ? block + 1 : weights_.blocks()};
 }
 
-// The input positions under the kernel at one output position. Returns how many.
-size_t RowForm::taps_of(size_t s, int position, Tap* taps) const {
-  const Geometry& g = layer_.sources[s].geometry;
-  const Value& v = layer_.in(s);
+// The input positions under the kernel at one output position, of the first source. Returns how many.
+size_t RowForm::taps_of(int position, Tap* taps) const {
+  const Geometry& g = layer_.sources[0].geometry;
+  const Value& v = layer_.in(0);
   const int top = position / layer_.width * g.stride_y - g.top, left = position % layer_.width * g.stride_x - g.left;
   size_t count = 0;
   for (int ky = 0; ky < g.kernel_y; ++ky) {
@@ -107,15 +112,40 @@ size_t RowForm::taps_of(size_t s, int position, Tap* taps) const {
     for (int kx = 0; kx < g.kernel_x; ++kx) {
       const int x = left + kx * g.dilation_x;
       if (unsigned(x) >= unsigned(v.width)) continue;
-      taps[count++] = {uint32_t(y) * v.width + x, weights_.base(s) + uint32_t(ky * g.kernel_x + kx) * v.channels};
+      taps[count++] = {uint32_t(y) * v.width + x, uint32_t(ky * g.kernel_x + kx) * v.channels};
     }
   }
   return count;
 }
 
-// A plane's events are listed in parts, by different threads; each part has its own room.
+// The same as runs: one per kernel row where the positions are neighbours and their events are numbered on.
+size_t RowForm::runs_of(size_t s, int position, Run* runs) const {
+  const Geometry& g = layer_.sources[s].geometry;
+  const Value& v = layer_.in(s);
+  const int top = position / layer_.width * g.stride_y - g.top, left = position % layer_.width * g.stride_x - g.left;
+  const bool together = numbered_on(s) && g.dilation_x == 1;
+  const int first = std::max(-left, 0), last = std::min(v.width - left, g.kernel_x) - 1;
+  size_t count = 0;
+  for (int ky = 0; ky < g.kernel_y; ++ky) {
+    const int y = top + ky * g.dilation_y;
+    if (unsigned(y) >= unsigned(v.height)) continue;
+    const uint32_t line = uint32_t(y) * v.width, row = weights_.base(s) + uint32_t(ky * g.kernel_x) * v.channels;
+    if (together) {
+      if (first <= last) runs[count++] = {line + left + first, line + left + last, row - uint32_t(left * v.channels)};
+      continue;
+    }
+    for (int kx = 0; kx < g.kernel_x; ++kx) {
+      const int x = left + kx * g.dilation_x;
+      if (unsigned(x) >= unsigned(v.width)) continue;
+      const uint32_t numbered = numbered_on(s) ? uint32_t(x) * v.channels : 0;
+      runs[count++] = {line + x, line + x, row + uint32_t(kx) * v.channels - numbered};
+    }
+  }
+  return count;
+}
+
 size_t RowForm::part_room(size_t s) const {
-  return size_t((layer_.in(s).positions() + parts(s) - 1) / parts(s)) * layer_.in(s).channels + kSlack;
+  return size_t(part_rows(s)) * layer_.in(s).width * layer_.in(s).channels + kSlack;
 }
 
 EventSpan* RowForm::spans(const Context& context, size_t s, int image, int plane) const {
@@ -125,11 +155,11 @@ EventSpan* RowForm::spans(const Context& context, size_t s, int image, int plane
   return context.workspace.arena.spans.data() + before + (image * planes + plane) * layer_.in(s).positions();
 }
 
-uint16_t* RowForm::channels(const Context& context, size_t s, int image, int plane) const {
+uint16_t* RowForm::events(const Context& context, size_t s, int image, int plane) const {
   const size_t planes = layer_.planes(context);
   size_t before = 0;
   for (size_t other = 0; other < s; ++other) before += context.images * planes * parts(other) * part_room(other);
-  return context.workspace.arena.channels.data() + before + (image * planes + plane) * parts(s) * part_room(s);
+  return context.workspace.arena.events.data() + before + (image * planes + plane) * parts(s) * part_room(s);
 }
 
 void RowForm::reserve(const Context& context) const {
@@ -137,13 +167,14 @@ void RowForm::reserve(const Context& context) const {
   if (!layer_.real()) {
     Arena& arena = context.workspace.arena;
     arena.spans.reserve(spans(context, last, context.images, 0) - arena.spans.data());
-    arena.channels.reserve(channels(context, last, context.images, 0) - arena.channels.data());
+    arena.events.reserve(events(context, last, context.images, 0) - arena.events.data());
   }
   size_t taps = 0;
   for (size_t s = 0; s < layer_.sources.size(); ++s) taps += area(s);
   const size_t tile = layer_.real() ? 1 : tile_positions(context), width = size_t(weights_.vectors(0)) * kLanes;
   for (Scratch& scratch : context.workspace.scratch) {
     scratch.taps.reserve(taps);
+    scratch.runs.reserve(taps);
     if (!layer_.real()) scratch.rows.reserve(tile * count * rows());
     scratch.ends.reserve(tile * count);
     scratch.current.reserve(tile * count * width);
@@ -158,32 +189,35 @@ void RowForm::expand(const Context& context, int task) const {
   for (int tasks; task >= (tasks = context.images * planes * parts(s)); ++s) task -= tasks;
   const int part = task % parts(s), i = task / parts(s) % planes, image = task / parts(s) / planes;
   const Value& v = layer_.in(s);
-  const int size = (v.positions() + parts(s) - 1) / parts(s), stride = int(v.stride());
+  const int stride = int(v.stride());
   const uint64_t* words = context.spikes(v, image, layer_.plane(context, i));
   EventSpan* span = spans(context, s, image, i);
-  uint16_t* to = channels(context, s, image, i);
+  uint16_t* to = events(context, s, image, i);
   uint32_t first = uint32_t(part * part_room(s));
-  for (int p = part * size; p < std::min((part + 1) * size, v.positions()); ++p) {
-    const uint32_t count = context.kernels.expand(words + size_t(p) * stride, stride, to + first);
-    span[p] = {first, count};
-    first += count;
-  }
+  for (int y = part * part_rows(s); y < std::min((part + 1) * part_rows(s), v.height); ++y)
+    for (int x = 0; x < v.width; ++x) {
+      const size_t p = size_t(y) * v.width + x;
+      const uint16_t base = numbered_on(s) ? uint16_t(x * v.channels) : 0;
+      const uint32_t count = context.kernels.expand(words + p * stride, stride, base, to + first);
+      span[p] = {first, count};
+      first += count;
+    }
 }
 
 void RowForm::gather(const Context& context, const Tile& tile, Scratch& scratch) const {
   const int count = layer_.planes(context), area = layer_.positions();
   uint32_t* const rows = scratch.rows.data();
   uint32_t* const ends = scratch.ends.data();
-  Tap* const taps = scratch.taps.data();
+  Run* const runs = scratch.runs.data();
   uint32_t* row = rows;
   size_t lists = 0;
   for (int p = tile.first; p < tile.last; ++p) {
     const int image = p / area, position = p % area;
-    size_t under = taps_of(0, position, taps);
+    size_t under = runs_of(0, position, runs);
     for (int i = 0; i < count; ++i) {
       for (size_t s = 0; s < layer_.sources.size(); ++s) {
-        if (layer_.sources.size() > 1) under = taps_of(s, position, taps);
-        row = context.kernels.list_rows(taps, under, spans(context, s, image, i), channels(context, s, image, i), row);
+        if (layer_.sources.size() > 1) under = runs_of(s, position, runs);
+        row = context.kernels.list_rows(runs, under, spans(context, s, image, i), events(context, s, image, i), row);
       }
       ends[lists++] = uint32_t(row - rows);
     }
@@ -205,7 +239,7 @@ void RowForm::gather_real(const Context& context, const Tile& tile, Scratch& scr
   float* const current = scratch.current.data();
   for (int p = tile.first; p < tile.last; ++p) {
     const int image = p / area, position = p % area;
-    const size_t under = taps_of(0, position, taps);
+    const size_t under = taps_of(position, taps);
     for (int block = tile.first_block; block < tile.last_block; ++block) {
       const size_t width = size_t(weights_.vectors(block)) * kLanes;
       for (int i = 0; i < count; ++i)

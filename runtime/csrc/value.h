@@ -60,15 +60,16 @@ class Buffer {
 // Memory of one thread, for the part of an operation that it works on.
 struct Scratch {
   Buffer<Tap> taps;
+  Buffer<Run> runs;
   Buffer<uint32_t> rows, ends;
   Buffer<float> current, summed, potential;
-  Buffer<uint64_t> fired;
+  Buffer<uint64_t> fired, bits, valid;
 };
 
 // Memory of one operation at a time, shared by the threads that work on it.
 struct Arena {
   Buffer<EventSpan> spans;
-  Buffer<uint16_t> channels;
+  Buffer<uint16_t> events;
   Buffer<uint8_t> planes;
   Buffer<uint16_t> masks;
 };
