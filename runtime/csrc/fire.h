@@ -26,8 +26,7 @@ inline void fire(const Context& context, const LifParameters& lif, const float* 
   const int timesteps = context.timesteps;
   const int rest = out.channels - word * kWord;
   const uint64_t lanes = rest >= kWord ? ~uint64_t(0) : (uint64_t(1) << rest) - 1;
-  float at_rest[kWord] = {};
-  float* u = state.potentials != nullptr ? state.potentials + size_t(word) * kWord : at_rest;
+  float* u = state.potentials != nullptr ? state.potentials + size_t(word) * kWord : nullptr;
   const size_t at = size_t(position) * out.stride() + word;
   if (!out.periodic) {
     uint64_t* spikes = context.spikes(out, image) + at;
@@ -39,8 +38,9 @@ inline void fire(const Context& context, const LifParameters& lif, const float* 
   uint64_t* fired = scratch.fired.reserve(timesteps);
   context.kernels.lif(lif, current, current_step, timesteps, vectors, u, fired, 1);
   uint64_t seen = state.seen != nullptr && context.before > 0 ? state.seen[word] : 0;
-  for (int t = 0; t < timesteps; ++t) {
-    context.spikes(out, image, context.before + t)[at] = fired[t] & lanes & ~seen;
+  uint64_t* plane = context.spikes(out, image, context.before) + at;
+  for (int t = 0; t < timesteps; ++t, plane += out.plane()) {
+    *plane = fired[t] & lanes & ~seen;
     seen |= fired[t];
   }
   if (state.seen != nullptr) state.seen[word] = seen;

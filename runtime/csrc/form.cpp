@@ -1,7 +1,5 @@
 #include "form.h"
 
-#include <algorithm>
-
 namespace spiketicket {
 
 int Layer::planes(const Context& context) const {
@@ -18,17 +16,12 @@ int Layer::plane(const Context& context, int i) const {
 }
 
 // Periods are added in ascending order always, so that a timestep's sum is the same in every kind of run.
-void sum_periods(const Context& context, const float* planes, int count, size_t width, const float* bias,
-                 size_t bias_step, float* out) {
-  const int timesteps = context.timesteps;
-  for (int t = 0; t < timesteps; ++t)
-    if (bias_step == 0)
-      std::fill_n(out + t * width, width, *bias);
-    else
-      std::memcpy(out + t * width, bias, width * sizeof(float));
-  for (int plane = 0; plane < count; ++plane) {
+void sum_periods(const Context& context, const float* planes, int count, size_t width, const float* bias, float* out) {
+  for (int t = 0; t < context.timesteps; ++t) context.kernels.add_rows(bias, planes, width, out + t * width);  // period 1
+  for (int plane = 1; plane < count; ++plane) {
     const int first = context.stateful ? 0 : plane, step = context.stateful ? 1 : plane + 1;
-    for (int t = first; t < timesteps; t += step) context.kernels.add_rows(planes + plane * width, width, out + t * width);
+    for (int t = first; t < context.timesteps; t += step)
+      context.kernels.add_rows(out + t * width, planes + plane * width, width, out + t * width);
   }
 }
 

@@ -49,9 +49,8 @@ std::unique_ptr<Form> make_row_form(const Layer& layer, bool sparse, int tile);
 std::unique_ptr<Form> make_mask_form(const Layer& layer);
 std::unique_ptr<Form> make_table_form(const Layer& layer);
 
-// Of a layer that reads periodic spikes: out[t] = bias + the sums of the planes whose period divides t, rows of `width`.
-// Plane i has period i + 1 or, in a stateful run, any: all of them belong to the one timestep.
-void sum_periods(const Context& context, const float* planes, int count, size_t width, const float* bias,
-                 size_t bias_step, float* out);
+// Of a layer that reads periodic spikes: out[t] = bias + the sums of the planes whose period divides t; rows of `width`,
+// the bias as well. Plane i has period i + 1 or, in a stateful run, any: all of them belong to the one timestep.
+void sum_periods(const Context& context, const float* planes, int count, size_t width, const float* bias, float* out);
 
 }  // namespace spiketicket

@@ -83,11 +83,11 @@ struct Kernels {
   // Adds 1 to current[lane] where bit `lane` of spikes is set.
   void (*add_spikes)(uint64_t spikes, int vectors, float* current);
 
-  // sum[i] += addend[i] for a count that is a multiple of kLanes.
-  void (*add_rows)(const float* addend, size_t count, float* sum);
+  // sum[i] = a[i] + b[i] for a count that is a multiple of kLanes.
+  void (*add_rows)(const float* a, const float* b, size_t count, float* sum);
 
   // Runs 16 * vectors neurons over all timesteps: spikes[t * spikes_step] gets their bits; u is read and
-  // updated. `current_step` 0 repeats one current.
+  // updated, or nullptr: at rest, and forgotten. `current_step` 0 repeats one current.
   void (*lif)(const LifParameters& lif, const float* current, size_t current_step, int timesteps, int vectors,
               float* u, uint64_t* spikes, size_t spikes_step);
 

@@ -130,8 +130,8 @@ void add_spikes(uint64_t spikes, int vectors, float* current) {
           add_where(load(current + v * kWidth), unsigned(spikes & kAll), broadcast(1.0f)));
 }
 
-void add_rows(const float* addend, size_t count, float* sum) {
-  for (size_t i = 0; i < count; i += kWidth) store(sum + i, load(sum + i) + load(addend + i));
+void add_rows(const float* a, const float* b, size_t count, float* sum) {
+  for (size_t i = 0; i < count; i += kWidth) store(sum + i, load(a + i) + load(b + i));
 }
 
 template <int Vectors, bool Soft>
@@ -140,7 +140,7 @@ void lif_block(const LifParameters& lif, const float* current, size_t current_st
   constexpr int kCount = Vectors * kParts;
   const Vector keep = broadcast(lif.keep), gain = broadcast(lif.gain), level = broadcast(lif.level);
   Vector potential[kCount];
-  for (int v = 0; v < kCount; ++v) potential[v] = load(u + v * kWidth);
+  for (int v = 0; v < kCount; ++v) potential[v] = u != nullptr ? load(u + v * kWidth) : Vector{};
   for (int t = 0; t < timesteps; ++t, current += current_step, spikes += spikes_step) {
     uint64_t fired = 0;
 #pragma GCC unroll 16
@@ -151,7 +151,8 @@ void lif_block(const LifParameters& lif, const float* current, size_t current_st
     }
     *spikes = fired;
   }
-  for (int v = 0; v < kCount; ++v) store(u + v * kWidth, potential[v]);
+  if (u != nullptr)
+    for (int v = 0; v < kCount; ++v) store(u + v * kWidth, potential[v]);
 }
 
 template <bool Soft>

@@ -116,11 +116,13 @@ class Pooling : public Operation {
     const Value& in = context.values[input_];
     const Value& out = context.values[output];
     for_positions(context, height_ * width_, task, [&](int image, int position) {
+      const size_t at = size_t(position) * out.stride();
+      if (in.spikes && max_) {
+        any(context, in, image, position, context.spikes(out, image) + at, out.plane());
+        return;
+      }
       for (int plane = 0; plane < context.planes(in); ++plane) {
-        const size_t at = size_t(position) * out.stride();
-        if (in.spikes && max_)
-          any(context, in, image, plane, position, context.spikes(out, image, plane) + at);
-        else if (max_)
+        if (max_)
           largest(context, in, image, plane, position, context.reals(out, image, plane) + at);
         else
           mean(context, in, image, plane, position, context.reals(out, image, plane) + at);
@@ -137,12 +139,14 @@ class Pooling : public Operation {
       for (int x = std::max(left, 0); x < std::min(left + g_.kernel_x, in.width); ++x) body(y * in.width + x);
   }
 
-  void any(const Context& context, const Value& in, int image, int plane, int position, uint64_t* out) const {
-    const uint64_t* words = context.spikes(in, image, plane);
-    const size_t stride = in.stride();
-    std::fill(out, out + stride, uint64_t(0));
+  void any(const Context& context, const Value& in, int image, int position, uint64_t* out, size_t out_plane) const {
+    const size_t stride = in.stride(), plane = in.plane();
+    const int planes = context.planes(in);
+    const uint64_t* words = context.spikes(in, image);
+    for (int t = 0; t < planes; ++t) std::fill_n(out + t * out_plane, stride, uint64_t(0));
     for_window(in, position, [&](int from) {
-      for (size_t w = 0; w < stride; ++w) out[w] |= words[from * stride + w];
+      for (int t = 0; t < planes; ++t)
+        for (size_t w = 0; w < stride; ++w) out[t * out_plane + w] |= words[t * plane + from * stride + w];
     });
   }
 

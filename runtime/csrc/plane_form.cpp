@@ -74,7 +74,8 @@ class PlaneForm : public Form {
       float* current = scratch.current.data();
       accumulate(context, image, channel, layer_.periodic() ? 0.0f : layer_.bias[channel], current);
       if (layer_.periodic()) {
-        sum_periods(context, current, layer_.planes(context), room(), &layer_.bias[channel], 0, scratch.summed.data());
+        std::fill_n(scratch.potential.data(), room(), layer_.bias[channel]);
+        sum_periods(context, current, layer_.planes(context), room(), scratch.potential.data(), scratch.summed.data());
         current = scratch.summed.data();
       }
       add_residuals(context, image, channel, current);
@@ -100,17 +101,15 @@ class PlaneForm : public Form {
 
   // scratch.fired[output][t][64 positions].
   void fire(const Context& context, int image, int channel, const float* current, Scratch& scratch) const {
-    float* u = scratch.potential.data();
-    if (context.stateful)
-      u = context.workspace.potentials[layer_.index].data() + image * state() + channel * room();
-    else
-      std::memset(u, 0, room() * sizeof(float));
+    float* u = nullptr;
+    if (context.stateful) u = context.workspace.potentials[layer_.index].data() + image * state() + channel * room();
     const int positions = flat_positions();
     const size_t words = room() / kWord;
     uint64_t* fired = scratch.fired.data() + channel % kOutputsPerTask * context.timesteps * words;
     for (int p = 0; p < positions; p += kWord)
       context.kernels.lif(*layer_.lif, current + p, room(), context.timesteps,
-                          (std::min(positions - p, kWord) + kLanes - 1) / kLanes, u + p, fired + p / kWord, words);
+                          (std::min(positions - p, kWord) + kLanes - 1) / kLanes, u != nullptr ? u + p : u,
+                          fired + p / kWord, words);
   }
 
   // From bits of positions per output to 16 bits of outputs per position.
@@ -150,7 +149,10 @@ class PlaneForm : public Form {
 class MaskForm : public PlaneForm {
  public:
   explicit MaskForm(const Layer& layer) : PlaneForm(layer), weights_(layer.values, layer.sources, layer.outputs) {
-    for (size_t s = 0; s < layer.sources.size(); ++s) inputs_.push_back(inputs_of(s));
+    for (size_t s = 0; s < layer.sources.size(); ++s) {
+      inputs_.push_back(inputs_of(s));
+      valid_.push_back(valid_of(s));
+    }
   }
 
   size_t bytes() const override { return weights_.bytes(); }
@@ -166,7 +168,11 @@ class MaskForm : public PlaneForm {
 
   void reserve_arena(const Context& context) const override {
     context.workspace.arena.masks.reserve(context.images * image_step(context));
-    for (Scratch& scratch : context.workspace.scratch) scratch.bits.reserve((row_step(context) / kPerWord + 2) * kWord);
+    for (Scratch& scratch : context.workspace.scratch) {
+      const size_t words = row_step(context) / kPerWord;
+      scratch.bits.reserve((words + 2) * kWord);
+      scratch.valid.reserve(words);
+    }
   }
 
   // The masks of one word of input channels, for all timesteps and kernel taps.
@@ -239,6 +245,7 @@ class MaskForm : public PlaneForm {
     const Geometry& g = layer_.sources[s].geometry;
     const int channels = std::min(kWord, v.channels - word * kWord), planes = layer_.planes(context);
     const int positions = layer_.positions();
+    const size_t area = size_t(g.kernel_y) * g.kernel_x;
     const size_t step = row_step(context), words = step / kPerWord, room = words + 2;
     uint64_t* bits = scratch.bits.data();
     std::memset(bits, 0, kWord * room * sizeof(uint64_t));
@@ -257,30 +264,38 @@ class MaskForm : public PlaneForm {
         const int shift = (ky * g.dilation_y - g.top) * v.width + kx * g.dilation_x - g.left;
         const int64_t away = shift >= 0 ? shift / kWord : -((-shift + kWord - 1) / kWord);  // words, rounded down
         const int rest = int(shift - away * kWord);
-        uint64_t* valid = scratch.valid.reserve(words);
+        uint64_t* valid = scratch.valid.data();
         mark_valid(s, k, planes, words, valid);
-        for (int c = 0; c < channels; ++c) {
-          const uint64_t* from = bits + c * room + 1;
-          uint64_t* to = reinterpret_cast<uint64_t*>(rows + (c * (size_t(g.kernel_y) * g.kernel_x) + k) * step);
-          for (int64_t w = 0; w < int64_t(words); ++w) {
-            const int64_t low = w + away;
-            const uint64_t a = low >= -1 && low <= int64_t(words) ? from[low] : 0;
-            const uint64_t b = low + 1 >= -1 && low + 1 <= int64_t(words) ? from[low + 1] : 0;
-            to[w] = (rest == 0 ? a : a >> rest | b << (kWord - rest)) & valid[w];
-          }
+        const auto outside = [&](int64_t w) { return w < -1 || w > int64_t(words); };
+        for (int64_t w = 0; w < int64_t(words); ++w) {
+          // Two zero words where both lie outside.
+          const uint64_t* low = bits + (outside(w + away) ? 0 : w + away + 1);
+          const uint64_t* high = bits + (outside(w + away + 1) ? 0 : w + away + 2);
+          uint64_t* to = reinterpret_cast<uint64_t*>(rows + k * step) + w;
+          const size_t next = area * words;
+          if (rest == 0)
+            for (int c = 0; c < channels; ++c, low += room, to += next) *to = *low & valid[w];
+          else
+            for (int c = 0; c < channels; ++c, low += room, high += room, to += next)
+              *to = (*low >> rest | *high << (kWord - rest)) & valid[w];
         }
       }
   }
 
   // The bits [plane][position] whose input position under tap k lies inside the plane.
   void mark_valid(size_t s, size_t k, int planes, size_t words, uint64_t* valid) const {
-    const int positions = layer_.positions();
-    std::fill_n(valid, words, uint64_t(0));
+    valid[words - 1] = 0;
     for (int i = 0; i < planes; ++i)
-      for (int p = 0; p < positions; ++p) {
-        const size_t at = size_t(i) * masks() * kBits + p;
-        if (inputs_[s][k * positions + p] >= 0) valid[at / kWord] |= uint64_t(1) << (at % kWord);
-      }
+      std::copy_n(valid_[s].data() + k * masks(), masks(), reinterpret_cast<uint16_t*>(valid) + i * masks());
+  }
+
+  std::vector<uint16_t> valid_of(size_t s) const {
+    const size_t positions = layer_.positions(), area = inputs_[s].size() / positions;
+    std::vector<uint16_t> valid(area * masks(), 0);
+    for (size_t k = 0; k < area; ++k)
+      for (size_t p = 0; p < positions; ++p)
+        if (inputs_[s][k * positions + p] >= 0) valid[k * masks() + p / kBits] |= uint16_t(1u << p % kBits);
+    return valid;
   }
 
   // The input position of every kernel tap and output position, -1 outside the plane.
@@ -300,7 +315,9 @@ class MaskForm : public PlaneForm {
   }
 
   MaskWeights weights_;
+  // Per source, [kernel tap][output position]: the input position or -1, and whether there is one.
   std::vector<std::vector<int32_t>> inputs_;
+  std::vector<std::vector<uint16_t>> valid_;
 };
 
 // A table look-up per 4 weights: arena.planes[image][plane][source][group][position], the spikes of 4 channels per

@@ -211,14 +211,24 @@ void RowForm::gather(const Context& context, const Tile& tile, Scratch& scratch)
   Run* const runs = scratch.runs.data();
   uint32_t* row = rows;
   size_t lists = 0;
+  const bool single = layer_.sources.size() == 1;
   for (int p = tile.first; p < tile.last; ++p) {
     const int image = p / area, position = p % area;
-    size_t under = runs_of(0, position, runs);
-    for (int i = 0; i < count; ++i) {
-      for (size_t s = 0; s < layer_.sources.size(); ++s) {
-        if (layer_.sources.size() > 1) under = runs_of(s, position, runs);
-        row = context.kernels.list_rows(runs, under, spans(context, s, image, i), events(context, s, image, i), row);
+    if (single) {
+      const size_t under = runs_of(0, position, runs);
+      const EventSpan* span = spans(context, 0, image, 0);
+      const uint16_t* event = events(context, 0, image, 0);
+      const size_t next_span = layer_.in(0).positions(), next_event = parts(0) * part_room(0);
+      for (int i = 0; i < count; ++i, span += next_span, event += next_event) {
+        row = context.kernels.list_rows(runs, under, span, event, row);
+        ends[lists++] = uint32_t(row - rows);
       }
+      continue;
+    }
+    for (int i = 0; i < count; ++i) {
+      for (size_t s = 0; s < layer_.sources.size(); ++s)
+        row = context.kernels.list_rows(runs, runs_of(s, position, runs), spans(context, s, image, i),
+                                        events(context, s, image, i), row);
       ends[lists++] = uint32_t(row - rows);
     }
   }
@@ -257,7 +267,7 @@ void RowForm::finish(const Context& context, int image, int position, int block,
   const int first = weights_.first(block), lanes = weights_.vectors(block) * kLanes;
   const int timesteps = out.timed ? context.timesteps : 1;
   if (layer_.periodic()) {
-    sum_periods(context, current, layer_.planes(context), lanes, layer_.bias.data() + first, 1, scratch.summed.data());
+    sum_periods(context, current, layer_.planes(context), lanes, layer_.bias.data() + first, scratch.summed.data());
     current = scratch.summed.data();
   }
   for (int residual : layer_.residuals) {
