@@ -10,10 +10,11 @@ namespace spiketicket {
 std::vector<const Kernels*> present_kernels() {
   std::vector<const Kernels*> present;
 #ifdef SPIKETICKET_X86
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+  const bool bmi2 = __builtin_cpu_supports("bmi2");
+  if (bmi2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq"))
     present.push_back(&avx512_kernels());
-  if (__builtin_cpu_supports("avx2")) present.push_back(&avx2_kernels());
+  if (bmi2 && __builtin_cpu_supports("avx2")) present.push_back(&avx2_kernels());
 #endif
 #ifdef SPIKETICKET_NEON
   present.push_back(&neon_kernels());

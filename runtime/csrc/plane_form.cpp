@@ -27,7 +27,9 @@ void transpose(uint64_t rows[kBits]) {
 
 class PlaneForm : public Form {
  public:
-  explicit PlaneForm(const Layer& layer) : layer_(layer) {}
+  PlaneForm(const Layer& layer, int64_t pitch)
+      : layer_(layer), pitch_(pitch), flat_(int((layer.height - 1) * pitch + layer.width)),
+        room_(rounded(flat_) + kWord) {}
 
   int tasks(const Context& context, int phase) const override {
     return phase == 0 ? layout_tasks(context) : context.images * output_tasks();
@@ -43,27 +45,26 @@ class PlaneForm : public Form {
   void reserve(const Context& context) const override {
     reserve_arena(context);
     for (Scratch& scratch : context.workspace.scratch) {
-      scratch.current.reserve(layer_.planes(context) * room());
-      if (layer_.periodic()) scratch.summed.reserve(context.timesteps * room());
-      scratch.potential.reserve(room());
-      scratch.fired.reserve(size_t(kOutputsPerTask) * context.timesteps * room() / kWord);
+      scratch.current.reserve(layer_.planes(context) * room_);
+      if (layer_.periodic()) scratch.summed.reserve(context.timesteps * room_);
+      scratch.potential.reserve(room_);
+      scratch.fired.reserve(size_t(kOutputsPerTask) * context.timesteps * room_ / kWord);
     }
   }
 
-  size_t state() const override { return layer_.lif ? layer_.outputs * room() : 0; }
+  size_t state() const override { return layer_.lif ? layer_.outputs * room_ : 0; }
 
  protected:
-  virtual int64_t pitch() const = 0;  // from one row of positions to the next
   virtual int layout_tasks(const Context& context) const = 0;
   virtual void lay_out(const Context& context, int task, Scratch& scratch) const = 0;
   virtual void reserve_arena(const Context& context) const = 0;
-  // current[plane][position] of one output, planes room() apart.
+  // current[plane][position] of one output, planes room_ apart.
   virtual void accumulate(const Context& context, int image, int channel, float bias, float* current) const = 0;
 
-  int flat_positions() const { return int((layer_.height - 1) * pitch() + layer_.width); }
-  size_t room() const { return rounded(flat_positions()) + kWord; }
-
   const Layer& layer_;
+  const int64_t pitch_;  // from one row of positions to the next
+  const int flat_;       // positions, with the gaps between rows
+  const size_t room_;    // elements for them
 
  private:
   int output_tasks() const { return (layer_.outputs + kOutputsPerTask - 1) / kOutputsPerTask; }
@@ -74,8 +75,8 @@ class PlaneForm : public Form {
       float* current = scratch.current.data();
       accumulate(context, image, channel, layer_.periodic() ? 0.0f : layer_.bias[channel], current);
       if (layer_.periodic()) {
-        std::fill_n(scratch.potential.data(), room(), layer_.bias[channel]);
-        sum_periods(context, current, layer_.planes(context), room(), scratch.potential.data(), scratch.summed.data());
+        std::fill_n(scratch.potential.data(), room_, layer_.bias[channel]);
+        sum_periods(context, current, layer_.planes(context), room_, scratch.potential.data(), scratch.summed.data());
         current = scratch.summed.data();
       }
       add_residuals(context, image, channel, current);
@@ -94,7 +95,7 @@ class PlaneForm : public Form {
         const uint64_t* words = context.spikes(v, image, t) + channel / kWord;
         for (int y = 0; y < layer_.height; ++y)
           for (int x = 0; x < layer_.width; ++x, words += v.stride())
-            current[t * room() + y * pitch() + x] += float(*words >> (channel % kWord) & 1);
+            current[t * room_ + y * pitch_ + x] += float(*words >> (channel % kWord) & 1);
       }
     }
   }
@@ -102,32 +103,31 @@ class PlaneForm : public Form {
   // scratch.fired[output][t][64 positions].
   void fire(const Context& context, int image, int channel, const float* current, Scratch& scratch) const {
     float* u = nullptr;
-    if (context.stateful) u = context.workspace.potentials[layer_.index].data() + image * state() + channel * room();
-    const int positions = flat_positions();
-    const size_t words = room() / kWord;
+    if (context.stateful) u = context.workspace.potentials[layer_.index].data() + image * state() + channel * room_;
+    const size_t words = room_ / kWord;
     uint64_t* fired = scratch.fired.data() + channel % kOutputsPerTask * context.timesteps * words;
-    for (int p = 0; p < positions; p += kWord)
-      context.kernels.lif(*layer_.lif, current + p, room(), context.timesteps,
-                          (std::min(positions - p, kWord) + kLanes - 1) / kLanes, u != nullptr ? u + p : u,
+    for (int p = 0; p < flat_; p += kWord)
+      context.kernels.lif(*layer_.lif, current + p, room_, context.timesteps,
+                          (std::min(flat_ - p, kWord) + kLanes - 1) / kLanes, u != nullptr ? u + p : u,
                           fired + p / kWord, words);
   }
 
   // From bits of positions per output to 16 bits of outputs per position.
   void pack(const Context& context, int image, int first, int outputs, Scratch& scratch) const {
     const Value& out = context.values[layer_.output];
-    const size_t words = room() / kWord, stride = out.stride() * sizeof(uint64_t) / sizeof(uint16_t);
+    const size_t words = room_ / kWord, stride = out.stride() * sizeof(uint64_t) / sizeof(uint16_t);
     const int used = (layer_.outputs + kBits - 1) / kBits, all = int(stride);
     for (int t = 0; t < context.timesteps; ++t) {
       uint16_t* to = reinterpret_cast<uint16_t*>(context.spikes(out, image, t)) + first / kBits;
-      for (int word = 0; word * kWord < flat_positions(); ++word) {
+      for (int word = 0; word * kWord < flat_; ++word) {
         uint64_t rows[kBits] = {};
         for (int i = 0; i < outputs; ++i) rows[i] = scratch.fired.data()[(size_t(i) * context.timesteps + t) * words + word];
         transpose(rows);
-        const int last = std::min(kWord, flat_positions() - word * kWord);
-        int y = int(word * kWord / pitch()), x = int(word * kWord % pitch());
+        const int last = std::min(kWord, flat_ - word * kWord);
+        int y = int(word * kWord / pitch_), x = int(word * kWord % pitch_);
         for (int i = 0; i < last; ++i) {
           if (x < layer_.width) to[(size_t(y) * layer_.width + x) * stride] = uint16_t(rows[i % kBits] >> (i / kBits * kBits));
-          if (++x == pitch()) x = 0, ++y;
+          if (++x == pitch_) x = 0, ++y;
         }
       }
       if (first / kBits + 1 == used && used < all)  // the last word's channels that do not exist stay silent
@@ -140,7 +140,7 @@ class PlaneForm : public Form {
     for (int t = 0; t < (out.timed ? context.timesteps : 1); ++t) {
       float* to = context.reals(out, image, t) + channel;
       for (int y = 0; y < layer_.height; ++y)
-        for (int x = 0; x < layer_.width; ++x, to += out.stride()) *to = current[t * room() + y * pitch() + x];
+        for (int x = 0; x < layer_.width; ++x, to += out.stride()) *to = current[t * room_ + y * pitch_ + x];
     }
   }
 };
@@ -148,7 +148,8 @@ class PlaneForm : public Form {
 // A masked addition per weight: arena.masks[image][row][plane][16 positions], rows of whole words.
 class MaskForm : public PlaneForm {
  public:
-  explicit MaskForm(const Layer& layer) : PlaneForm(layer), weights_(layer.values, layer.sources, layer.outputs) {
+  explicit MaskForm(const Layer& layer)
+      : PlaneForm(layer, layer.width), weights_(layer.values, layer.sources, layer.outputs) {
     for (size_t s = 0; s < layer.sources.size(); ++s) {
       inputs_.push_back(inputs_of(s));
       valid_.push_back(valid_of(s));
@@ -158,8 +159,6 @@ class MaskForm : public PlaneForm {
   size_t bytes() const override { return weights_.bytes(); }
 
  protected:
-  int64_t pitch() const override { return layer_.width; }
-
   int layout_tasks(const Context& context) const override {
     int tasks = 0;
     for (size_t s = 0; s < layer_.sources.size(); ++s) tasks += source_tasks(context, s);
@@ -194,7 +193,7 @@ class MaskForm : public PlaneForm {
     const std::span<const MaskTap> taps = weights_.taps(channel);
     context.kernels.accumulate_masked(taps.data(), taps.size(), bias,
                                       context.workspace.arena.masks.data() + image * image_step(context),
-                                      row_step(context), masks(), layer_.planes(context), masks(), current, room());
+                                      row_step(context), masks(), layer_.planes(context), masks(), current, room_);
   }
 
  private:
@@ -324,14 +323,12 @@ class MaskForm : public PlaneForm {
 // byte, with the border that taps need.
 class TableForm : public PlaneForm {
  public:
-  explicit TableForm(const Layer& layer)
-      : PlaneForm(layer), weights_(layer.values, layer.sources, layer.outputs, layer.width) {}
+  TableForm(const Layer& layer, TableWeights weights)
+      : PlaneForm(layer, weights.pitch()), weights_(std::move(weights)) {}
 
   size_t bytes() const override { return weights_.bytes(); }
 
  protected:
-  int64_t pitch() const override { return weights_.pitch(); }
-
   int layout_tasks(const Context& context) const override {
     return context.images * layer_.planes(context) * int(layer_.sources.size());
   }
@@ -368,7 +365,7 @@ class TableForm : public PlaneForm {
     context.kernels.accumulate_tables(
         taps.data(), taps.size(), bias,
         context.workspace.arena.planes.data() + size_t(image) * planes * weights_.step(), weights_.step(), planes,
-        flat_positions(), current, room());
+        flat_, current, room_);
   }
 
  private:
@@ -379,6 +376,8 @@ class TableForm : public PlaneForm {
 
 std::unique_ptr<Form> make_mask_form(const Layer& layer) { return std::make_unique<MaskForm>(layer); }
 
-std::unique_ptr<Form> make_table_form(const Layer& layer) { return std::make_unique<TableForm>(layer); }
+std::unique_ptr<Form> make_table_form(const Layer& layer) { 
+  return std::make_unique<TableForm>(layer, TableWeights(layer.values, layer.sources, layer.outputs, layer.width));
+}
 
 }  // namespace spiketicket

@@ -5,7 +5,7 @@
 namespace spiketicket {
 namespace {
 
-// Threads of one run are apart by microseconds: waking one takes longer than that. Between runs nobody spins.
+// Threads of one run are apart by microseconds: waking one takes longer than that. Nobody spins longer.
 constexpr std::chrono::microseconds kSpin{30};
 
 void pause() {
@@ -79,7 +79,7 @@ bool Pool::run(int count, const std::function<void(int)>& body) {
 
 void Pool::serve(int worker) {
   for (unsigned seen = 0;;) {
-    job_.wait(seen);
+    await(job_, seen);  // the next run often follows at once
     seen = job_;
     if (stop_) return;
     if (worker < count_) (*body_)(worker);

@@ -9,6 +9,7 @@ namespace spiketicket {
 namespace {
 
 constexpr size_t kCached = size_t(1) << 20;    // bytes of weights that a core keeps beside everything else
+constexpr size_t kTasks = 8;                   // that a layer should at least have
 constexpr size_t kListRoom = size_t(1) << 22;  // rows listed at once
 
 const float kNoBias[512] = {};
@@ -81,10 +82,12 @@ class RowForm : public Form {
   RowWeights weights_;
 };
 
-// Positions per task: as chosen, but fewer where their lists would be long.
+// Positions per task: as chosen, but fewer where their lists would be long or the tasks too few to share.
 int RowForm::tile_positions(const Context& context) const {
-  const size_t fits = kListRoom / (rows() * layer_.planes(context)) + 1;
-  return int(std::min({size_t(tile_), fits, size_t(context.images) * layer_.positions()}));
+  const size_t positions = size_t(context.images) * layer_.positions();
+  const size_t listed = kListRoom / (rows() * layer_.planes(context)) + 1;
+  const size_t shared = std::max(positions * weights_.blocks() / kTasks, size_t(1));
+  return int(std::min({size_t(tile_), listed, shared}));
 }
 
 // Weights beyond the cache: one block of them per task, so that it stays there from tile to tile.
