@@ -74,11 +74,17 @@ def _reason(measured: Measured) -> str:
 
 
 def _noise(shape: tuple[int, ...]) -> Floats:
-    """One image of unit variance whose neighbouring pixels are alike, as in photographs."""
-    noise = np.random.default_rng(0).standard_normal((1, *shape)).astype(np.float32)
-    for axis in range(2, noise.ndim):
-        noise = (noise + np.roll(noise, 1, axis) + np.roll(noise, -1, axis)) / np.float32(np.sqrt(3))
-    return np.ascontiguousarray(noise, dtype=np.float32)
+    """One image of unit variance with the spectrum of photographs: noise at every scale, of equal weight."""
+    rng = np.random.default_rng(0)
+    image = np.zeros(shape)
+    scales = [2**i for i in range(max(max(shape[1:], default=1), 2).bit_length() - 1)]
+    for scale in scales:
+        coarse = [shape[0], *(-(-size // scale) for size in shape[1:])]
+        noise = rng.standard_normal(coarse)
+        for axis in range(1, len(shape)):
+            noise = noise.repeat(scale, axis=axis)
+        image += noise[tuple(slice(size) for size in shape)]
+    return np.ascontiguousarray(image[None] / np.sqrt(len(scales)), dtype=np.float32)
 
 
 def _cache_file(isa: str, model: Model) -> Path:

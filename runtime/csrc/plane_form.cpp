@@ -1,6 +1,7 @@
 // Positions side by side: the current of one output at many positions, weight by weight. First the spikes are turned
 // from words of 64 channels into planes of positions, as a kernel wants them.
 #include <algorithm>
+#include <cstdlib>
 
 #include "form.h"
 
@@ -153,6 +154,8 @@ class MaskForm : public PlaneForm {
     for (size_t s = 0; s < layer.sources.size(); ++s) {
       inputs_.push_back(inputs_of(s));
       valid_.push_back(valid_of(s));
+      shifts_.push_back(shifts_of(s));
+      for (const Shift& shift : shifts_.back()) margin_ = std::max(margin_, size_t(std::abs(shift.words)) + 1);
     }
   }
 
@@ -167,10 +170,12 @@ class MaskForm : public PlaneForm {
 
   void reserve_arena(const Context& context) const override {
     context.workspace.arena.masks.reserve(context.images * image_step(context));
+    const size_t words = row_step(context) / kPerWord;
+    size_t taps = 0;
+    for (const std::vector<Shift>& shifts : shifts_) taps = std::max(taps, shifts.size());
     for (Scratch& scratch : context.workspace.scratch) {
-      const size_t words = row_step(context) / kPerWord;
-      scratch.bits.reserve((words + 2) * kWord);
-      scratch.valid.reserve(words);
+      scratch.bits.reserve((words + 2 * margin_) * kWord);
+      scratch.valid.reserve(taps * words);
     }
   }
 
@@ -183,7 +188,7 @@ class MaskForm : public PlaneForm {
     const size_t area = inputs_[s].size() / layer_.positions();
     uint16_t* rows = context.workspace.arena.masks.data() + image * image_step(context) +
                      (weights_.base(s) + size_t(word) * kWord * area) * row_step(context);
-    if (shifts(s))
+    if (!shifts_[s].empty())
       by_shifts(context, s, image, word, rows, scratch);
     else
       by_taps(context, s, image, word, rows);
@@ -199,6 +204,10 @@ class MaskForm : public PlaneForm {
  private:
   static constexpr int kPerWord = kWord / kBits;
 
+  struct Shift {
+    int words, bits;  // 0 to 63
+  };
+
   int masks() const { return (layer_.positions() + kBits - 1) / kBits; }
   size_t row_step(const Context& context) const {
     return (size_t(layer_.planes(context)) * masks() + kPerWord - 1) / kPerWord * kPerWord;
@@ -206,11 +215,18 @@ class MaskForm : public PlaneForm {
   size_t image_step(const Context& context) const { return weights_.rows() * row_step(context); }
   int source_tasks(const Context& context, size_t s) const { return context.images * int(layer_.in(s).stride()); }
 
-  // Whether every kernel tap sees the input plane merely shifted.
-  bool shifts(size_t s) const {
+  // How far every kernel tap sees the input plane shifted, rounded down to words; none where a tap sees more than that.
+  std::vector<Shift> shifts_of(size_t s) const {
     const Geometry& g = layer_.sources[s].geometry;
     const Value& v = layer_.in(s);
-    return g.stride_y == 1 && g.stride_x == 1 && v.height == layer_.height && v.width == layer_.width;
+    std::vector<Shift> shifts;
+    if (g.stride_y != 1 || g.stride_x != 1 || v.height != layer_.height || v.width != layer_.width) return shifts;
+    for (int ky = 0; ky < g.kernel_y; ++ky)
+      for (int kx = 0; kx < g.kernel_x; ++kx) {
+        const int shift = (ky * g.dilation_y - g.top) * v.width + kx * g.dilation_x - g.left;
+        shifts.push_back({shift >> 6, shift & 63});
+      }
+    return shifts;
   }
 
   // Calls store(channel, mask) with the 16 bits of 16 positions for 64 channels; `from`: input positions, -1 none.
@@ -238,46 +254,31 @@ class MaskForm : public PlaneForm {
     }
   }
 
-  // Every channel's bits once, [plane][position], a word of zeros on both sides; then shifted tap by tap.
+  // Every channel's bits once, [plane][position], zeros on both sides; then shifted tap by tap.
   void by_shifts(const Context& context, size_t s, int image, int word, uint16_t* rows, Scratch& scratch) const {
     const Value& v = layer_.in(s);
-    const Geometry& g = layer_.sources[s].geometry;
     const int channels = std::min(kWord, v.channels - word * kWord), planes = layer_.planes(context);
-    const int positions = layer_.positions();
-    const size_t area = size_t(g.kernel_y) * g.kernel_x;
-    const size_t step = row_step(context), words = step / kPerWord, room = words + 2;
+    const size_t words = row_step(context) / kPerWord, room = words + 2 * margin_;
     uint64_t* bits = scratch.bits.data();
     std::memset(bits, 0, kWord * room * sizeof(uint64_t));
     int32_t here[kBits];
     for (int i = 0; i < planes; ++i)
       for (int mask = 0; mask < masks(); ++mask) {
-        const int count = std::min(kBits, positions - mask * kBits);
+        const int count = std::min(kBits, layer_.positions() - mask * kBits);
         for (int p = 0; p < count; ++p) here[p] = mask * kBits + p;
-        const int at = i * masks() + mask;
+        const size_t at = size_t(i) * masks() + mask;
+        uint64_t* to = bits + margin_ + at / kPerWord;
         transposed(context.spikes(v, image, layer_.plane(context, i)) + word, v.stride(), here, count,
-                   [&](int c, uint16_t m) { bits[c * room + 1 + at / kPerWord] |= uint64_t(m) << (at % kPerWord * kBits); });
+                   [&](int c, uint16_t m) { to[c * room] |= uint64_t(m) << (at % kPerWord * kBits); });
       }
-    size_t k = 0;
-    for (int ky = 0; ky < g.kernel_y; ++ky)
-      for (int kx = 0; kx < g.kernel_x; ++kx, ++k) {
-        const int shift = (ky * g.dilation_y - g.top) * v.width + kx * g.dilation_x - g.left;
-        const int64_t away = shift >= 0 ? shift / kWord : -((-shift + kWord - 1) / kWord);  // words, rounded down
-        const int rest = int(shift - away * kWord);
-        uint64_t* valid = scratch.valid.data();
-        mark_valid(s, k, planes, words, valid);
-        const auto outside = [&](int64_t w) { return w < -1 || w > int64_t(words); };
-        for (int64_t w = 0; w < int64_t(words); ++w) {
-          // Two zero words where both lie outside.
-          const uint64_t* low = bits + (outside(w + away) ? 0 : w + away + 1);
-          const uint64_t* high = bits + (outside(w + away + 1) ? 0 : w + away + 2);
-          uint64_t* to = reinterpret_cast<uint64_t*>(rows + k * step) + w;
-          const size_t next = area * words;
-          if (rest == 0)
-            for (int c = 0; c < channels; ++c, low += room, to += next) *to = *low & valid[w];
-          else
-            for (int c = 0; c < channels; ++c, low += room, high += room, to += next)
-              *to = (*low >> rest | *high << (kWord - rest)) & valid[w];
-        }
+    uint64_t* valid = scratch.valid.data();
+    for (size_t k = 0; k < shifts_[s].size(); ++k) mark_valid(s, k, planes, words, valid + k * words);
+    uint64_t* to = reinterpret_cast<uint64_t*>(rows);
+    for (int c = 0; c < channels; ++c)
+      for (size_t k = 0; k < shifts_[s].size(); ++k, to += words) {
+        const uint64_t* from = bits + c * room + margin_ + shifts_[s][k].words;
+        const int down = shifts_[s][k].bits, up = kWord - 1 - down;
+        for (size_t w = 0; w < words; ++w) to[w] = (from[w] >> down | from[w + 1] << up << 1) & valid[k * words + w];
       }
   }
 
@@ -317,6 +318,8 @@ class MaskForm : public PlaneForm {
   // Per source, [kernel tap][output position]: the input position or -1, and whether there is one.
   std::vector<std::vector<int32_t>> inputs_;
   std::vector<std::vector<uint16_t>> valid_;
+  std::vector<std::vector<Shift>> shifts_;
+  size_t margin_ = 1;  // words of zeros beside a channel's bits
 };
 
 // A table look-up per 4 weights: arena.planes[image][plane][source][group][position], the spikes of 4 channels per
