@@ -136,3 +136,31 @@ def poolings_and_views(rng, timesteps=4):
         Linear("readout", ("f",), "y", random_csr(rng, (5, 42), 0.7), random_bias(rng, 5)),
     )
     return Graph("x", (3, 19, 14), nodes, "y", timesteps)
+
+
+def residual_blocks(rng, timesteps=5, size=(13, 10)):
+    """Residuals of every sort, of spikes of a constant current too: identity, a strided 1x1 shortcut, several."""
+    h, w = size
+    h2, w2 = window(h, 3, 2, 1, 1), window(w, 3, 2, 1, 1)
+    same = {"pads": (1, 1, 1, 1)}
+    nodes = (
+        Conv("stem", ("x",), "x1", random_csr(rng, (21, 3, 3, 3), 1.0), random_bias(rng, 21), **same),
+        Repeat("repeat", ("x1",), "x2"),
+        Lif("lif0", ("x2",), "s0", TAU),
+        Conv("conv1", ("s0",), "a1", random_csr(rng, (21, 21, 3, 3), 0.3), random_bias(rng, 21), **same),
+        Add("identity", ("a1", "s0"), "a2"),
+        Lif("lif1", ("a2",), "s1", TAU),
+        Conv("down", ("s1",), "b1", random_csr(rng, (70, 21, 3, 3), 0.2), random_bias(rng, 70), (2, 2), (1, 1, 1, 1)),
+        Lif("lif2", ("b1",), "s2", 2.0),
+        Conv("conv2", ("s2",), "b2", random_csr(rng, (70, 70, 3, 3), 0.1), random_bias(rng, 70), **same),
+        Conv("shortcut", ("s0",), "b3", random_csr(rng, (70, 21, 1, 1), 0.5), random_bias(rng, 70), (2, 2)),
+        Add("projection", ("b3", "b2"), "b4"),
+        Lif("lif3", ("b4",), "s3", TAU),
+        Conv("conv3", ("s3",), "c1", random_csr(rng, (70, 70, 1, 1), 0.3), random_bias(rng, 70)),
+        Add("once", ("s3", "c1"), "c2"),
+        Add("twice", ("c2", "s2"), "c3"),
+        Lif("lif4", ("c3",), "s4", 2.0, 1.0, None),
+        Flatten("flat", ("s4",), "f"),
+        Linear("readout", ("f",), "y", random_csr(rng, (4, 70 * h2 * w2), 0.3), random_bias(rng, 4)),
+    )
+    return Graph("x", (3, h, w), nodes, "y", timesteps)

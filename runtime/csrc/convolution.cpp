@@ -34,14 +34,16 @@ Convolution::Convolution(Layer layer) : layer_(std::move(layer)) {
 std::vector<Choice> Convolution::choices() const {
   const double density = nonzeros_ / dense_;
   const bool small = dense_ * sizeof(float) < 1e6;  // quick to try, whatever it is
+  bool listed = true;  // events are numbered in 16 bits
+  for (size_t s = 0; s < layer_.sources.size(); ++s) listed &= layer_.real() || layer_.in(s).channels <= 1 << 16;
   std::vector<Choice> all;
-  if (small || density > 1.0 / 128) {  // or dense rows would waste memory and time
+  if (listed && (small || density > 1.0 / 128)) {  // or dense rows would waste memory and time
     all.push_back({Method::events, 16});
     if (!layer_.real()) all.push_back({Method::events, 64});
   }
-  if (small || density < 1.0 / 8) all.push_back({Method::sparse_events, 16});
+  if (listed && (small || density < 1.0 / 8)) all.push_back({Method::sparse_events, 16});
   if (layer_.real()) return all;
-  if (small || density < 1.0 / 2) all.push_back({Method::masks, 16});
+  if (small || !listed || density < 1.0 / 2) all.push_back({Method::masks, 16});
   if (small || density > 1.0 / 16) all.push_back({Method::tables, 16});
   std::stable_sort(all.begin(), all.end(), [&](const Choice& a, const Choice& b) { return estimate(a) < estimate(b); });
   return all;

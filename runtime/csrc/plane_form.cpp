@@ -49,6 +49,7 @@ class PlaneForm : public Form {
       scratch.current.reserve(layer_.planes(context) * room_);
       if (layer_.periodic()) scratch.summed.reserve(context.timesteps * room_);
       scratch.potential.reserve(room_);
+      scratch.residuals.reserve(layer_.residuals.size() * kBits * context.timesteps * flat_masks());
       scratch.fired.reserve(size_t(kOutputsPerTask) * context.timesteps * room_ / kWord);
     }
   }
@@ -72,6 +73,7 @@ class PlaneForm : public Form {
 
   void compute(const Context& context, int image, int first, Scratch& scratch) const {
     const int last = std::min(first + kOutputsPerTask, layer_.outputs);
+    if (!layer_.residuals.empty()) lay_out_residuals(context, image, first, scratch);
     for (int channel = first; channel < last; ++channel) {
       float* current = scratch.current.data();
       accumulate(context, image, channel, layer_.periodic() ? 0.0f : layer_.bias[channel], current);
@@ -80,7 +82,7 @@ class PlaneForm : public Form {
         sum_periods(context, current, layer_.planes(context), room_, scratch.potential.data(), scratch.summed.data());
         current = scratch.summed.data();
       }
-      add_residuals(context, image, channel, current);
+      add_residuals(context, channel, current, scratch);
       if (layer_.lif)
         fire(context, image, channel, current, scratch);
       else
@@ -89,16 +91,38 @@ class PlaneForm : public Form {
     if (layer_.lif) pack(context, image, first, last - first, scratch);
   }
 
-  void add_residuals(const Context& context, int image, int channel, float* current) const {
+  int flat_masks() const { return (flat_ + kBits - 1) / kBits; }
+
+  // The spikes to add to 16 outputs as bits of positions: scratch.residuals[residual][output][t][16 positions].
+  void lay_out_residuals(const Context& context, int image, int first, Scratch& scratch) const {
+    uint16_t* out = scratch.residuals.data();
+    const size_t step = size_t(context.timesteps) * flat_masks();
     for (int residual : layer_.residuals) {
       const Value& v = context.values[residual];
       for (int t = 0; t < context.timesteps; ++t) {
-        const uint64_t* words = context.spikes(v, image, t) + channel / kWord;
-        for (int y = 0; y < layer_.height; ++y)
-          for (int x = 0; x < layer_.width; ++x, words += v.stride())
-            current[t * room_ + y * pitch_ + x] += float(*words >> (channel % kWord) & 1);
+        const uint64_t* words = context.spikes(v, image, t) + first / kWord;
+        int y = 0, x = 0;
+        for (int mask = 0; mask < flat_masks(); ++mask) {
+          uint64_t rows[kBits] = {};
+          for (int i = 0; i < std::min(kBits, flat_ - mask * kBits); ++i) {
+            if (x < layer_.width) rows[i] = words[(size_t(y) * layer_.width + x) * v.stride()] >> (first % kWord) & 0xFFFF;
+            if (++x == pitch_) x = 0, ++y;
+          }
+          transpose(rows);
+          for (int c = 0; c < kBits; ++c) out[c * step + size_t(t) * flat_masks() + mask] = uint16_t(rows[c]);
+        }
       }
+      out += kBits * step;
     }
+  }
+
+  void add_residuals(const Context& context, int channel, float* current, const Scratch& scratch) const {
+    const size_t step = size_t(context.timesteps) * flat_masks();
+    const uint16_t* masks = scratch.residuals.data() + channel % kBits * step;
+    for (size_t i = 0; i < layer_.residuals.size(); ++i, masks += kBits * step)
+      for (int t = 0; t < context.timesteps; ++t)
+        for (int mask = 0; mask < flat_masks(); ++mask)
+          context.kernels.add_spikes(masks[t * flat_masks() + mask], 1, current + t * room_ + mask * kBits);
   }
 
   // scratch.fired[output][t][64 positions].

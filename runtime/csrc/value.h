@@ -64,6 +64,7 @@ struct Scratch {
   Buffer<uint32_t> rows, ends;
   Buffer<float> current, summed, potential;
   Buffer<uint64_t> fired, bits, valid;
+  Buffer<uint16_t> residuals;
 };
 
 // Memory of one operation at a time, shared by the threads that work on it.

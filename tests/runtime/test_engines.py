@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from graphs import everything, images, one_conv, poolings_and_views, random_bias, random_csr, write
+from graphs import everything, images, one_conv, poolings_and_views, random_bias, random_csr, residual_blocks, write
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -64,7 +64,15 @@ def test_poolings_and_views(engine, tmp_path, batch, timesteps):
     assert_agrees(path, engine, images(rng, batch, (3, 19, 14)), timesteps, threads=2)
 
 
-@pytest.mark.parametrize("make", [everything, poolings_and_views])
+@pytest.mark.parametrize("timesteps", [1, 5, 7])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_residual_blocks(engine, tmp_path, batch, timesteps):
+    rng = np.random.default_rng(timesteps)
+    path = write(residual_blocks(rng), tmp_path)
+    assert_agrees(path, engine, images(rng, batch, (3, 13, 10)), timesteps, threads=2)
+
+
+@pytest.mark.parametrize("make", [everything, poolings_and_views, residual_blocks])
 def test_the_test_graphs_are_alive(tmp_path, make):
     """Every layer fires, not always, and logits differ from image to image and step to step."""
     path = write(make(np.random.default_rng(3)), tmp_path)
@@ -174,12 +182,11 @@ def test_any_convolution(engine, tmp_path, data):
     assert_agrees(path, engine, (rng.random((2, channels, *size)) < 0.3).astype(np.float32), timesteps)
 
 
-@pytest.mark.parametrize("make", [everything, poolings_and_views])
-@pytest.mark.parametrize("name", ENGINE_NAMES)
-def test_run_timesteps_is_the_running_mean(tmp_path, name, make):
+@pytest.mark.parametrize("make", [everything, poolings_and_views, residual_blocks])
+def test_run_timesteps_is_the_running_mean(engine, tmp_path, make):
     rng = np.random.default_rng(3)
     path = write(make(rng), tmp_path)
-    with Session(path, engine=name) as session:
+    with Session(path, engine=engine[0], plan=engine[1]) as session:
         x = images(rng, 4, session.input_shape)
         logits_t = session.run({"input": x}, 7)["logits_t"]
         means = list(session.run_timesteps({"input": x}, 7))
