@@ -30,3 +30,7 @@ class MissingExtraError(SpikeTicketError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs {package}: pip install 'spiketicket[{extra}]'")
+
+
+class NotBuiltError(SpikeTicketError, ImportError):
+    """An optional part of this installation was left out when it was built."""
