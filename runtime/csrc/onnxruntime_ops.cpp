@@ -144,8 +144,7 @@ int64_t product(std::vector<int64_t>::const_iterator from, std::vector<int64_t>:
 // SparseConv and SparseLinear.
 class LayerKernel {
  public:
-  LayerKernel(const Ort::ConstKernelInfo& info, bool linear)
-      : name_((linear ? "SparseLinear " : "SparseConv ") + info.GetNodeName()), linear_(linear) {
+  LayerKernel(const Ort::ConstKernelInfo& info, const std::string& name, bool linear) : name_(name), linear_(linear) {
     std::vector<int64_t> shape = info.GetAttributes<int64_t>("weight_shape");
     require(shape.size() == (linear ? 2 : 4),
             "weight_shape must have " + std::to_string(linear ? 2 : 4) + " sizes, got " + text(shape));
@@ -176,14 +175,15 @@ class LayerKernel {
         leading = shape.end() - 3;
         channels = leading[0], height = leading[1], width = leading[2];
       }
-      const int64_t images = product(shape.begin(), leading);
+      const bool timed = leading - shape.cbegin() > 1;
+      const int64_t timesteps = timed ? shape[0] : 1, images = product(shape.cbegin() + timed, leading);
       const auto [out_height, out_width] = layer_->output_size(channels, height, width);
       std::vector<int64_t> out(shape.cbegin(), leading);
       out.push_back(layer_->outputs());
       if (!linear_) out.insert(out.end(), {out_height, out_width});
       Ort::UnownedValue y = context.GetOutput(0, out);
-      if (images == 0) return;
-      layer_->run(x.GetTensorData<float>(), images, int(height), int(width), y.GetTensorMutableData<float>(),
+      if (timesteps == 0 || images == 0) return;
+      layer_->run(x.GetTensorData<float>(), timesteps, images, int(height), int(width), y.GetTensorMutableData<float>(),
                   Strips(context));
     });
   }
@@ -196,7 +196,7 @@ class LayerKernel {
 
 class LifKernel {
  public:
-  explicit LifKernel(const Ort::ConstKernelInfo& info) : name_("LIF " + info.GetNodeName()) {
+  LifKernel(const Ort::ConstKernelInfo& info, const std::string& name) : name_(name) {
     // Rounded as the operator's body rounds: potentials above rest.
     const float tau = info.GetAttribute<float>("tau"), threshold = info.GetAttribute<float>("v_threshold");
     const bool decays = info.GetAttribute<int64_t>("decay_input") != 0;
@@ -232,6 +232,17 @@ class LifKernel {
   LifParameters lif_;
 };
 
+// Makes a kernel; an error names the operator and, as soon as it is known, the node.
+template <class Kernel, class... Options>
+OrtStatusPtr create(const char* op, const OrtKernelInfo* raw, void** kernel, Options... options) {
+  std::string name = op;
+  return guarded(name, [&] {
+    const Ort::ConstKernelInfo info(raw);
+    name.append(" ").append(info.GetNodeName());
+    *kernel = new Kernel(info, name, options...);
+  });
+}
+
 template <class Op, class Kernel>
 struct CustomOp : Ort::CustomOpBase<Op, Kernel, true> {
   CustomOp() { OrtCustomOp::version = kApiVersion; }
@@ -250,7 +261,7 @@ struct LayerOp : CustomOp<LayerOp<Linear>, LayerKernel> {
                         : ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
   }
   OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
-    return guarded(GetName(), [&] { *kernel = new LayerKernel(Ort::ConstKernelInfo(info), Linear); });
+    return create<LayerKernel>(GetName(), info, kernel, Linear);
   }
 };
 
@@ -259,7 +270,7 @@ struct LifOp : CustomOp<LifOp, LifKernel> {
   size_t GetInputTypeCount() const { return 1; }
   ONNXTensorElementDataType GetInputType(size_t) const { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; }
   OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
-    return guarded(GetName(), [&] { *kernel = new LifKernel(Ort::ConstKernelInfo(info)); });
+    return create<LifKernel>(GetName(), info, kernel);
   }
 };
 

@@ -20,6 +20,7 @@ constexpr int64_t kMostInputs = int64_t(1) << 26;   // of one output: the engine
 constexpr int64_t kMostEvents = int64_t(1) << 16;   // channels that an event can number
 constexpr size_t kTogether = size_t(1) << 20;       // elements of the images that are computed layer by layer
 constexpr size_t kMostPlans = 4;
+constexpr int64_t kMostTimesteps = 1 << 14;
 constexpr double kWorthThreads = 50'000;            // nanoseconds
 constexpr uint32_t kOne = 0x3F800000;               // 1.0f
 constexpr int kRow = 64;                            // positions packed at once
@@ -132,11 +133,26 @@ void WorkspacePool::give_back(std::unique_ptr<Workspace> workspace) {
   spare_.push_back(std::move(workspace));
 }
 
+// A workspace until the end of the scope.
+class StandaloneLayer::Borrowed {
+ public:
+  explicit Borrowed(WorkspacePool& pool) : pool_(pool), workspace_(pool.borrow()) {}
+  ~Borrowed() { pool_.give_back(std::move(workspace_)); }
+  Borrowed(const Borrowed&) = delete;
+  Borrowed& operator=(const Borrowed&) = delete;
+  Workspace& operator*() const { return *workspace_; }
+  Workspace* operator->() const { return workspace_.get(); }
+
+ private:
+  WorkspacePool& pool_;
+  std::unique_ptr<Workspace> workspace_;
+};
+
 // A layer for one size of input, spikes or real.
 struct StandaloneLayer::Plan {
   Plan(const StandaloneLayer& of, int height, int width, int out_height, int out_width, bool spikes)
-      : values{{.channels = of.channels_, .height = height, .width = width, .spikes = spikes, .storage = 0},
-               {.channels = of.outputs_, .height = out_height, .width = out_width, .storage = 1}},
+      : values{{.channels = of.channels_, .height = height, .width = width, .spikes = spikes, .timed = true, .storage = 0},
+               {.channels = of.outputs_, .height = out_height, .width = out_width, .timed = true, .storage = 1}},
         layer(Layer{values,
                     {Source{0, of.geometry_, of.groups_, {of.csr_.values, of.csr_.indices, of.csr_.indptr}}},
                     {},
@@ -241,48 +257,50 @@ std::shared_ptr<StandaloneLayer::Plan> StandaloneLayer::plan(int height, int wid
   return plans_.front();
 }
 
-void StandaloneLayer::run(const float* x, int64_t images, int height, int width, float* y,
+void StandaloneLayer::run(const float* x, int64_t timesteps, int64_t images, int height, int width, float* y,
                           const Workers& workers) const {
-  if (images == 0) return;
-  const int positions = height * width, words = words_of(channels_);
-  const size_t image_size = size_t(channels_) * positions;
-  std::unique_ptr<Workspace> workspace = pool_->borrow();
+  if (timesteps == 0 || images == 0) return;
+  require(timesteps <= kMostTimesteps, "more than " + std::to_string(kMostTimesteps) + " timesteps");
+  const int steps = int(timesteps), positions = height * width, words = words_of(channels_);
+  const auto [out_height, out_width] = output_size(channels_, height, width);
+  const size_t in_size = size_t(channels_) * positions, out_positions = size_t(out_height) * out_width;
+  const size_t out_size = out_positions * outputs_;
+  const size_t largest = std::max(size_t(positions) * padded(channels_), out_positions * padded(outputs_)) * steps;
+  const int group = int(std::clamp<int64_t>(kTogether / largest, 1, images));
+  Borrowed workspace(*pool_);
   workspace->reals.resize(2);
   workspace->spikes.resize(2);
   workspace->scratch.resize(std::max(workspace->scratch.size(), size_t(workers.workers())));
-  const auto [out_height, out_width] = output_size(channels_, height, width);
-  const size_t out_positions = size_t(out_height) * out_width, out_size = out_positions * outputs_;
-  const size_t largest = std::max(size_t(positions) * padded(channels_), out_positions * padded(outputs_));
-  const int group = int(std::clamp<int64_t>(kTogether / largest, 1, images));
 
   bool spikes = channels_ <= kMostEvents;
   for (int64_t first = 0; first < images; first += group) {
-    const int count = int(std::min<int64_t>(group, images - first));
-    const float* from = x + first * image_size;
+    const int count = int(std::min<int64_t>(group, images - first)), planes = count * steps;
+    // The engine keeps the timesteps of an image together, the host the images of a timestep.
+    const auto place = [&](int plane) { return size_t(plane % steps) * images + first + plane / steps; };
     if (spikes) {
-      uint64_t* to = workspace->spikes[0].reserve(size_t(count) * positions * words);
+      uint64_t* to = workspace->spikes[0].reserve(size_t(planes) * positions * words);
       std::atomic<bool> real{false};
-      workers.for_each(count * words, [&](int task, int) {
+      workers.for_each(planes * words, [&](int task, int) {
         if (real.load(std::memory_order_relaxed)) return;
-        const int image = task / words, word = task % words, c = word * kWord;
-        if (!pack(from + image * image_size + size_t(c) * positions, std::min(kWord, channels_ - c), positions,
-                  to + size_t(image) * positions * words + word, words))
+        const int plane = task / words, word = task % words, c = word * kWord;
+        if (!pack(x + place(plane) * in_size + size_t(c) * positions, std::min(kWord, channels_ - c), positions,
+                  to + size_t(plane) * positions * words + word, words))
           real = true;
       });
       spikes = !real;  // and so are the images after them
     }
     const std::shared_ptr<Plan> plan = this->plan(height, width, spikes);
-    const Context context{plan->values, kernels_, *workspace, count, 1, 0, 1};
+    const Context context{plan->values, kernels_, *workspace, count, steps, 0, steps};
     if (!spikes) {
-      float* to = workspace->reals[0].reserve(count * plan->in().plane());
-      workers.for_each(count, [&](int image, int) {
-        transpose(from + image * image_size, positions, channels_, positions, to + image * plan->in().plane(),
+      float* to = workspace->reals[0].reserve(planes * plan->in().plane());
+      workers.for_each(planes, [&](int i, int) {
+        transpose(x + place(i) * in_size, positions, channels_, positions, to + i * plan->in().plane(),
                   plan->in().stride());
       });
     }
-    workspace->reals[1].reserve(count * plan->out().plane());
+    const float* from = workspace->reals[1].reserve(planes * plan->out().plane());
     plan->layer.reserve(context);
-    const bool worth = plan->layer.work() * count > kWorthThreads;
+    const bool worth = plan->layer.work() * planes > kWorthThreads;
     for (int phase = 0; phase < plan->layer.phases(); ++phase) {
       const int tasks = plan->layer.tasks(context, phase);
       const auto run = [&](int task, int worker) { plan->layer.run(context, phase, task, workspace->scratch[worker]); };
@@ -291,12 +309,11 @@ void StandaloneLayer::run(const float* x, int64_t images, int height, int width,
       else
         for (int task = 0; task < tasks; ++task) run(task, 0);
     }
-    workers.for_each(count, [&](int image, int) {
-      transpose(context.reals(plan->out(), image), plan->out().stride(), int(out_positions), outputs_,
-                y + (first + image) * out_size, out_positions);
+    workers.for_each(planes, [&](int i, int) {
+      transpose(from + i * plan->out().plane(), plan->out().stride(), int(out_positions), outputs_,
+                y + place(i) * out_size, out_positions);
     });
   }
-  pool_->give_back(std::move(workspace));
 }
 
 void fire_plain(const LifParameters& lif, const float* x, int64_t timesteps, size_t step, size_t count, float* spikes) {

@@ -53,12 +53,14 @@ class StandaloneLayer {
   // Height and width of the output. Throws std::invalid_argument where such an input does not fit.
   std::pair<int, int> output_size(int64_t channels, int64_t height, int64_t width) const;
 
-  // x [images][channels][height][width] -> y [images][outputs][...], both checked by output_size. Calls from several
-  // threads at once are safe.
-  void run(const float* x, int64_t images, int height, int width, float* y, const Workers& workers) const;
+  // x [timesteps][images][channels][height][width] -> y [timesteps][images][outputs][...], both checked by output_size.
+  // Calls from several threads at once are safe.
+  void run(const float* x, int64_t timesteps, int64_t images, int height, int width, float* y,
+           const Workers& workers) const;
 
  private:
   struct Plan;
+  class Borrowed;
   std::shared_ptr<Plan> plan(int height, int width, bool spikes) const;
 
   int outputs_, channels_, groups_;
