@@ -1,94 +1,268 @@
-"""Latency of the paper's networks at its sparsities: the native engine against onnxruntime, in turn.
+"""The native engine against dense and sparse rivals on the paper's networks: `make bench`, or see -h.
 
-    python benchmarks/inference.py [--data DIR] [--archs vgg16,resnet19] [--sparsities 0,98.13] [--out FILE]
-
-Tickets are cut from initial weights (`snn-search oneshot --epochs 0`), batch norm calibrated on training
-images, so that firing rates are realistic; they are printed beside the latencies. Without CIFAR-10 in
-DIR, smooth random images stand in for it.
+Tickets: see tickets.py. Rivals: see rivals.py. All contestants of a configuration are built, held against the float64
+oracle, and timed in turns in one process; one whose logits are wrong is not timed. The first run makes the tickets
+(half a minute each) and keeps them in OUT/models.
 """
 
+import gc
 import json
-import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Annotated
+from time import perf_counter, strftime
+from typing import Annotated, Any
 
-import numpy as np
 import typer
+from footprint import measure_footprint
+from load import OtherLoad
+from plot import draw
+from results import (
+    Configuration,
+    Result,
+    Sheet,
+    footprint_sheet,
+    latency_sheets,
+    layer_sheet,
+    notes_on,
+    ticket_sheet,
+)
 from rich.console import Console
-from rich.table import Table
+from rivals import COMPILED, CONTESTANTS, Contestant, Setup, Unavailable, prepare
+from rivals import folded_bytes as folded_onnx
+from tickets import IMAGES, TIMESTEPS, Recipe, Ticket, load_images, make_ticket
+from turns import take_turns
 
-from spiketicket.domain import INPUT
-from spiketicket.errors import DataError
-from spiketicket.export.pack import export_ticket
+from spiketicket.cli import err, guarded, make_app, out, say
+from spiketicket.errors import InputError, MissingExtraError
 from spiketicket.files import write_atomic
-from spiketicket.profiling.latency import profile
-from spiketicket.runtime import Session
-from spiketicket.runtime.inputs import dataset_inputs
-from spiketicket.train.data import Dataset, Normalisation, Split, load_dataset
-from spiketicket.train.search import search
-from spiketicket.train.settings import Settings
+from spiketicket.profiling.machine import machine_facts
+from spiketicket.train.models import ARCHITECTURES
 
-ENGINES = ["native", "onnxruntime"]
+SLOW_TO_COMPILE = "compiling takes 10 to 40 s: measured at the highest T and thread number only"
+FOOTPRINT = ("vgg16", 98.13)
+WIDTH = 140  # of tables that go to a file
+
+app = make_app("Latency and memory of the native engine and its rivals.")
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What to measure."""
+
+    archs: list[str]
+    sparsities: list[float]
+    timesteps: list[int]
+    batches: list[int]
+    threads: list[int]
+    engines: list[str]
+    duration: float
+    init: str
+    beta: float
+    deepsparse_python: Path | None
+
+    def __post_init__(self) -> None:
+        _known("archs", self.archs, list(ARCHITECTURES))
+        _known("engines", self.engines, list(CONTESTANTS))
+        if not all((self.sparsities, self.timesteps, self.batches, self.threads)):
+            raise InputError("sparsities, timesteps, batches and threads: expected one or more of each")
+        if not all(1 <= t <= TIMESTEPS for t in self.timesteps):
+            raise InputError(f"timesteps: expected 1 to {TIMESTEPS}, got {self.timesteps}")
+        if not all(n >= 1 and IMAGES % n == 0 for n in self.batches):
+            raise InputError(f"batches: expected divisors of {IMAGES}, got {self.batches}")
+        if not all(n >= 1 for n in self.threads) or not self.duration > 0:
+            raise InputError(f"expected threads from 1 and a duration above 0, got {self.threads}, {self.duration}")
+        if self.deepsparse_python and not self.deepsparse_python.is_file():
+            raise InputError(f"--deepsparse-python: {self.deepsparse_python} is no file")
+
+    def configurations(self, arch: str, sparsity: float) -> Iterator[Configuration]:
+        for timesteps, batch, threads in product(self.timesteps, self.batches, self.threads):
+            yield Configuration(arch, sparsity, timesteps, batch, threads)
+
+
+@app.command()
+@guarded
 def main(
-    data: Annotated[Path, typer.Option(help="Folder that holds cifar-10-batches-py.")] = Path("data"),
-    archs: str = "vgg16,resnet19",
-    sparsities: str = "0,68.30,89.91,95.69,98.13",
-    timesteps: str = "1,5",
-    batch: int = 1,
-    threads: int | None = None,
-    duration: float = 1.0,
-    out: Path = Path("build/bench/inference.json"),
+    data: Annotated[Path, typer.Option(help="Folder that holds cifar-10-batches-py; else synthetic images.")] = Path(
+        "data"
+    ),
+    archs: Annotated[str, typer.Option(help="Networks; all lists are separated by commas.")] = "vgg16,resnet19",
+    sparsities: Annotated[str, typer.Option(help="The paper's p in percent.")] = "0,68.30,89.91,95.69,98.13",
+    timesteps: Annotated[str, typer.Option(help=f"1 to {TIMESTEPS}.")] = "5,1",
+    batches: Annotated[str, typer.Option(help="Images per run.")] = "1,32",
+    threads: Annotated[str, typer.Option(help="CPU threads.")] = "1,2",
+    engines: Annotated[str, typer.Option(help="Contestants.")] = ",".join(CONTESTANTS),
+    duration: Annotated[float, typer.Option(help="Seconds per contestant; five turns at least.")] = 0.6,
+    init: Annotated[str, typer.Option(help="kaiming, or plain: layers may be emptied by the cut.")] = "kaiming",
+    beta: Annotated[float, typer.Option(help="Shift of batch norm's output: above 0, neurons fire more.")] = 0.0,
+    deepsparse_python: Annotated[Path | None, typer.Option(help="A Python that has DeepSparse 1.8.")] = None,
+    footprint: Annotated[bool, typer.Option(help="Measure load time and memory, too.")] = True,
+    folder: Annotated[Path, typer.Option("--out", help="Folder of tickets and results.")] = Path("build/bench"),
+    quick: Annotated[bool, typer.Option("--quick", help="Only VGG16 at 98.13%, T = 5, batch 1, 2 threads.")] = False,
 ) -> None:
-    """Measure and print; write the figures as JSON."""
-    dataset = images(data)
-    steps = [int(t) for t in timesteps.split(",")]
-    table = Table(title=f"Median ms per image, batch {batch}, {dataset.name}")
-    for column in ("network", "p %", "MB", "firing rate", "T", *ENGINES, "ratio"):
-        table.add_column(column, justify="right")
-    results = []
-    for arch in archs.split(","):
-        for sparsity in map(float, sparsities.split(",")):
-            with tempfile.TemporaryDirectory() as folder:
-                model = Path(folder) / "model.onnx"
-                settings = Settings("oneshot", arch, dataset.name, sparsity=sparsity, epochs=0, rewind_epoch=0)
-                (ticket,) = search(settings, dataset, Path(folder) / "run")
-                exported = export_ticket(ticket, model)
-                rate = firing_rate(model, dataset)
-                report = profile(model, ENGINES, steps, batch, threads, 3, duration, data)
-            rows = {(row.engine, row.timesteps): row for row in report.rows}
-            for t in steps:
-                native, rival = (rows[engine, t].latency.p50 for engine in ENGINES)
-                table.add_row(
-                    arch, f"{sparsity:g}", f"{exported.nbytes / 1e6:.2f}", f"{rate:.1%}", str(t),
-                    f"{native:.2f}", f"{rival:.2f}", f"{rival / native:.2f}x",
-                )  # fmt: skip
-            results.append({"arch": arch, "sparsity": sparsity, "firing_rate": rate, **report.to_dict()})
-    Console().print(table)
-    write_atomic(out, (json.dumps(results, indent=2) + "\n").encode())
-    Console().print(f"wrote {out}")
+    """Median milliseconds per run of each contestant, and the best rival's over the native engine's.
+
+    Writes results.json, results.md and results.png.
+    The whole grid takes some 25 minutes on two cores, and 5 more where the tickets are not made yet.
+    """
+    if quick:
+        archs, sparsities, timesteps, batches, threads = "vgg16", "98.13", "5", "1", "2"
+    plan = Plan(
+        _split(archs), _numbers(sparsities), _whole(timesteps), _whole(batches), _whole(threads), _split(engines),
+        duration, init, beta, deepsparse_python,
+    )  # fmt: skip
+    dataset = load_images(data)
+    images = "CIFAR-10 test images" if dataset.name == "cifar10" else f"synthetic images: no CIFAR-10 in {data}"
+    say(f"images: {images}")
+    report: dict[str, Any] = {
+        "format": "spiketicket.benchmark", "version": 1, "started": strftime("%Y-%m-%d %H:%M:%S"), "images": images,
+        "duration": duration, "machine": machine_facts(), "tickets": [], "runs": [], "footprint": [],
+    }  # fmt: skip
+    results: list[Result] = []
+    clock = _Clock(len(plan.archs) * len(plan.sparsities) * len(list(plan.configurations("", 0))))
+    for arch, sparsity in product(plan.archs, plan.sparsities):
+        with err.status(f"ticket {arch} {sparsity:g}% ..."):
+            ticket = make_ticket(Recipe(arch, sparsity, init, beta), dataset, folder / "models")
+            report["tickets"].append(ticket.facts())
+        for configuration in plan.configurations(arch, sparsity):
+            with err.status(clock.line(configuration)):
+                result = run_configuration(plan, configuration, ticket)
+            clock.done += 1
+            results.append(result)
+            report["runs"].append(result.to_dict())
+            write_atomic(folder / "results.json", (json.dumps(report, indent=1) + "\n").encode())
+        if footprint and (arch, sparsity) == FOOTPRINT:
+            with err.status("load time and memory ..."):
+                report["footprint"] = footprints(ticket, max(plan.threads), folder)
+    report["finished"] = strftime("%Y-%m-%d %H:%M:%S")
+    write_atomic(folder / "results.json", (json.dumps(report, indent=1) + "\n").encode())
+    present(report, results, folder)
 
 
-def images(folder: Path) -> Dataset:
-    """CIFAR-10, or smooth random images in its place."""
+def run_configuration(plan: Plan, configuration: Configuration, ticket: Ticket) -> Result:
+    """Build, check and time every contestant."""
+    c = configuration
+    contestants: dict[str, Contestant] = {}
+    missing: dict[str, str] = {}
+    with ExitStack() as stack:
+        setup = Setup(ticket, c.timesteps, c.batch, c.threads, stack, plan.deepsparse_python)
+        for name in plan.engines:
+            try:
+                if name == COMPILED and (c.timesteps, c.threads) != (max(plan.timesteps), max(plan.threads)):
+                    raise Unavailable(SLOW_TO_COMPILE)
+                contestants[name] = prepare(name, setup)
+            except Unavailable as error:
+                missing[name] = str(error)
+        agreements = {name: contestant.agreement for name, contestant in contestants.items()}
+        right = {name: contestant for name, contestant in contestants.items() if contestant.agreement.right}
+        missing |= {name: f"wrong logits, {found}" for name, found in agreements.items() if name not in right}
+        with OtherLoad() as others:
+            seconds = take_turns(
+                {name: partial(contestant.run, ticket.images[: c.batch]) for name, contestant in right.items()},
+                {name: contestant.seconds for name, contestant in right.items()},
+                plan.duration,
+            )
+        contestants.clear()
+        right.clear()
+    gc.collect()
+    return Result(c, seconds, agreements, missing, others.cores)
+
+
+def footprints(ticket: Ticket, threads: int, folder: Path) -> list[dict[str, Any]]:
+    """Of the sparse file in both engines, and of the dense one in onnxruntime."""
+    dense = folder / "models" / "dense.onnx"
+    write_atomic(dense, folded_onnx(ticket))
+    what = f"{ticket.recipe.arch} at {ticket.recipe.sparsity:g}%, batch 1, {threads} threads, medians of 3 processes"
     try:
-        return load_dataset("cifar10", folder)
-    except DataError:
-        rng = np.random.default_rng(0)
-        coarse = rng.integers(0, 256, (600, 3, 8, 8), dtype=np.uint8)
-        pixels, labels = coarse.repeat(4, axis=2).repeat(4, axis=3), rng.integers(0, 10, 600)
-        normalisation = Normalisation(255.0, (0.5,) * 3, (0.29,) * 3)
-        split = Split(pixels, labels)
-        return Dataset("random images", split, split, tuple(map(str, range(10))), normalisation, augmented=False)
+        return [
+            {**measure_footprint(engine, path, ticket.images[:1], threads), "label": label, "what": what}
+            for label, engine, path in (
+                ("native", "native", ticket.path),
+                ("onnxruntime, the same file", "onnxruntime", ticket.path),
+                ("onnxruntime, dense file", "onnxruntime", dense),
+            )
+        ]
+    finally:
+        dense.unlink()
 
 
-def firing_rate(model: Path, dataset: Dataset) -> float:
-    """Mean spikes per neuron and timestep over a few test images."""
-    with Session(model) as session:
-        spikes = session.spikes({INPUT: dataset_inputs(session, dataset, "test")[:8]})
-    return float(sum(s.sum() for s in spikes.values()) / sum(s.size for s in spikes.values()))
+def present(report: dict[str, Any], results: list[Result], folder: Path) -> None:
+    """Tables on the terminal and in results.md, the picture in results.png."""
+    sheets = [ticket_sheet(report["tickets"])]
+    sparsest = {facts["arch"]: facts for facts in sorted(report["tickets"], key=lambda facts: facts["sparsity"])}
+    per_layer = [layer_sheet(facts) for facts in sparsest.values()]
+    sheets += latency_sheets(results)
+    if report["footprint"]:
+        sheets.append(footprint_sheet(report["footprint"]))
+    console = out if out.is_terminal else Console(width=WIDTH)
+    for sheet in sheets:
+        sheet.show(console)
+    facts = ", ".join(f"{key} {value}" for key, value in report["machine"].items())
+    notes = [f"images: {report['images']}", f"machine: {facts}", *notes_on(results)]
+    for note in notes:
+        say(note)
+    write_atomic(folder / "results.md", _markdown(report, notes, [*sheets, *per_layer]).encode())
+    written = ["results.json", "results.md"]
+    if any(result.ratio() for result in results):
+        machine = report["machine"]
+        subtitle = f"{machine['cpu']}, {machine['cores']} cores, {machine['instruction set']}"
+        try:
+            draw(results, folder / "results.png", subtitle)
+            written.append("results.png")
+        except MissingExtraError as error:
+            say(str(error))
+    for name in written:
+        say(f"wrote {folder / name}")
+
+
+def _markdown(report: dict[str, Any], notes: list[str], sheets: list[Sheet]) -> str:
+    head = f"# Inference benchmark, {report['started']}\n\n" + "".join(f"- {note}\n" for note in notes)
+    return head + "\n" + "\n".join(sheet.markdown() for sheet in sheets)
+
+
+@dataclass
+class _Clock:
+    total: int
+    done: int = 0
+
+    def __post_init__(self) -> None:
+        self.start = perf_counter()
+
+    def line(self, c: Configuration) -> str:
+        left = (perf_counter() - self.start) / self.done * (self.total - self.done) / 60 if self.done else None
+        rest = "" if left is None else f", about {left:.0f} min left"
+        return (
+            f"{self.done + 1}/{self.total}{rest}: {c.arch} {c.sparsity:g}%, T = {c.timesteps}, batch {c.batch}, "
+            f"threads {c.threads} ..."
+        )
+
+
+def _split(text: str) -> list[str]:
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in _split(text)]
+    except ValueError as error:
+        raise InputError(f"expected numbers separated by commas, got {text!r}") from error
+
+
+def _whole(text: str) -> list[int]:
+    try:
+        return [int(part) for part in _split(text)]
+    except ValueError as error:
+        raise InputError(f"expected whole numbers separated by commas, got {text!r}") from error
+
+
+def _known(what: str, names: list[str], known: list[str]) -> None:
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise InputError(f"{what}: expected some of {', '.join(known)}, got {', '.join(unknown) or 'none'}")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

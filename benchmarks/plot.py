@@ -1,0 +1,93 @@
+"""The picture: ratio to the best rival against sparsity, one panel per network and batch."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from results import TARGET_THREADS, TARGET_TIMESTEPS, TARGETS, Result
+
+from spiketicket.errors import MissingExtraError
+from spiketicket.files import write_atomic
+
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")  # Okabe and Ito: told apart by colour-blind readers
+MARKERS = ("s", "o", "^", "D")
+LINES = ("-", "--", ":", "-.")
+TICKS = (0.25, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30)
+
+
+def draw(results: Sequence[Result], path: Path, subtitle: str) -> None:
+    """Colour and marker tell T, the line tells the threads. Raises MissingExtraError without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "bench", "the picture") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    measured = [r for r in results if r.ratio() is not None]
+    archs, batches, steps, threads = (_distinct(measured, key) for key in ("arch", "batch", "timesteps", "threads"))
+    sparsities = sorted(_distinct(measured, "sparsity"))
+    figure, axes = plt.subplots(
+        len(archs), len(batches), figsize=(4.6 * len(batches) + 0.6, 3.4 * len(archs) + 1.2),
+        squeeze=False, sharex=True, sharey=True, layout="constrained",
+    )  # fmt: skip
+    for arch, row in zip(archs, axes, strict=True):  # vgg16 above
+        for batch, ax in zip(sorted(batches), row, strict=True):
+            here = [r for r in measured if (r.configuration.arch, r.configuration.batch) == (arch, batch)]
+            _lines(ax, here, sparsities, steps, threads)
+            if TARGET_TIMESTEPS in steps and TARGET_THREADS in threads:
+                _target(ax, TARGETS.get((arch, batch), {}), sparsities)
+            ax.axhline(1, color="0.5", linewidth=1)
+            ax.set_title(f"{arch}, batch {batch}", fontsize=11)
+            ax.grid(alpha=0.3)
+    first = axes[0][0]
+    ratios = [r.ratio() or 1 for r in measured] + [ratio for goal in TARGETS.values() for ratio in goal.values()]
+    first.set_yscale("log")
+    first.set_yticks(TICKS)
+    first.set_ylim(min(0.7, min(ratios) / 1.2), max(ratios) * 1.2)
+    first.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}x"))
+    first.yaxis.set_minor_formatter(NullFormatter())
+    first.set_xticks(range(len(sparsities)), [f"{p:g}" for p in sparsities])
+    for ax in axes[-1]:
+        ax.set_xlabel("sparsity p, % of all parameters")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("times as fast as the best rival")
+    figure.suptitle(f"Native engine against its best rival\n{subtitle}", fontsize=11)
+    handles, labels = first.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    plt.close(figure)
+    write_atomic(path, picture.getvalue())
+
+
+def _lines(ax: Any, results: list[Result], sparsities: list[float], steps: list[int], threads: list[int]) -> None:
+    for (i, t), (j, n) in product(enumerate(steps), enumerate(threads)):
+        points = {
+            sparsities.index(r.configuration.sparsity): r.ratio()
+            for r in results
+            if (r.configuration.timesteps, r.configuration.threads) == (t, n)
+        }
+        ordered = sorted(points)
+        ax.plot(
+            ordered, [points[place] for place in ordered], color=COLOURS[i % 4], marker=MARKERS[i % 4],
+            linestyle=LINES[j % 4], fillstyle="none" if j else "full",
+            label=f"T = {t}, {n} thread{'s' if n > 1 else ''}",
+        )  # fmt: skip
+
+
+def _target(ax: Any, goal: dict[float, float], sparsities: list[float]) -> None:
+    places = {sparsities.index(p): ratio for p, ratio in goal.items() if p in sparsities}
+    if places:
+        ax.plot(
+            list(places), list(places.values()), color="black", marker="_", markersize=14, linestyle="none",
+            markeredgewidth=2, label=f"target (T = {TARGET_TIMESTEPS}, {TARGET_THREADS} threads)",
+        )  # fmt: skip
+
+
+def _distinct(results: list[Result], key: str) -> list[Any]:
+    """Falling, so that T = 5 and two threads come first."""
+    return sorted({getattr(r.configuration, key) for r in results}, reverse=True)

@@ -1,0 +1,218 @@
+"""What was measured, as tables: one per network, T, batch and thread number; contestants down, sparsities across."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from load import QUIET
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rivals import AVX2, NATIVE, Agreement
+from turns import Spread
+
+MS = 1e3
+TARGET_TIMESTEPS, TARGET_THREADS = 5, 2
+_SPARSITIES = (0.0, 68.30, 89.91, 95.69, 98.13)
+_VGG16 = {1: (2.5, 3.5, 5.0, 7.0, 10.0), 32: (2.0, 3.0, 4.5, 6.0, 8.0)}
+TARGETS = {  # (arch, batch) -> sparsity -> ratio to the best rival, at T = 5 and two threads
+    (arch, batch): {p: share * ratio for p, ratio in zip(_SPARSITIES, ratios, strict=True)}
+    for arch, share in (("vgg16", 1.0), ("resnet19", 0.8))
+    for batch, ratios in _VGG16.items()
+}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    arch: str
+    sparsity: float
+    timesteps: int
+    batch: int
+    threads: int
+
+    @property
+    def panel(self) -> tuple[str, int, int, int]:
+        return self.arch, self.timesteps, self.batch, self.threads
+
+    @property
+    def target(self) -> float | None:
+        if (self.timesteps, self.threads) != (TARGET_TIMESTEPS, TARGET_THREADS):
+            return None
+        return TARGETS.get((self.arch, self.batch), {}).get(self.sparsity)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One configuration: seconds per run of all that ran right, and why others are missing."""
+
+    configuration: Configuration
+    seconds: dict[str, Spread]
+    agreements: dict[str, Agreement]
+    missing: dict[str, str] = field(default_factory=dict)
+    other_load: float | None = None  # cores that other processes took meanwhile
+
+    @property
+    def best_rival(self) -> str | None:
+        rivals = {name: spread.p50 for name, spread in self.seconds.items() if name not in (NATIVE, AVX2)}
+        return min(rivals, key=rivals.__getitem__, default=None)
+
+    def ratio(self, contestant: str = NATIVE) -> float | None:
+        """Median of the best rival / that of `contestant`: above 1 is faster."""
+        if self.best_rival is None or contestant not in self.seconds:
+            return None
+        return self.seconds[self.best_rival].p50 / self.seconds[contestant].p50
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **vars(self.configuration),
+            "contestants": {
+                name: {
+                    "seconds_per_run": spread.to_dict(),
+                    "images_per_second": self.configuration.batch / spread.p50,
+                    "agreement": vars(self.agreements[name]),
+                }
+                for name, spread in self.seconds.items()
+            },
+            "missing": self.missing,
+            "other_load": self.other_load,
+            "wrong": {name: vars(a) for name, a in self.agreements.items() if name not in self.seconds},
+            "best_rival": self.best_rival,
+            "ratio": self.ratio(),
+            "ratio_avx2": self.ratio(AVX2),
+            "target": self.configuration.target,
+        }
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table that a terminal and a Markdown file can show."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+
+    def show(self, console: Console) -> None:
+        console.print(f"\n{self.title}", style="bold", markup=False, highlight=False, soft_wrap=True)
+        table = Table()
+        for place, name in enumerate(self.header):
+            table.add_column(name, justify="right" if place else "left")
+        for row in self.rows:
+            table.add_row(*map(escape, row))
+        console.print(table)
+        for note in self.notes:
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
+
+    def markdown(self) -> str:
+        lines = [f"### {self.title}", "", _line(self.header), _line(["---", *["--:"] * (len(self.header) - 1)])]
+        lines += [_line(row) for row in self.rows] + [""]
+        return "\n".join(lines + [f"{note}\n" for note in self.notes])
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def latency_sheets(results: Sequence[Result]) -> list[Sheet]:
+    panels: dict[tuple[str, int, int, int], list[Result]] = {}
+    for result in results:
+        panels.setdefault(result.configuration.panel, []).append(result)
+    return [_latency_sheet(group) for group in panels.values()]
+
+
+def _latency_sheet(results: list[Result]) -> Sheet:
+    c = results[0].configuration
+    names = list(dict.fromkeys(name for r in results for name in [*r.agreements, *r.missing]))
+    rows = [
+        [name, *(_milliseconds(r, name) for r in results)] for name in names if any(name in r.seconds for r in results)
+    ]
+    if c.batch > 1:
+        rows.append(["native, images/s", *(_images_per_second(r, NATIVE) for r in results)])
+        rows.append(["best rival, images/s", *(_images_per_second(r, r.best_rival) for r in results)])
+    rows.append(["best rival", *(r.best_rival or "-" for r in results)])
+    rows.append(["best rival / native", *(_ratio(r.ratio()) for r in results)])
+    if any(AVX2 in r.seconds for r in results):
+        rows.append(["best rival / native/avx2", *(_ratio(r.ratio(AVX2)) for r in results)])
+    if any(r.configuration.target for r in results):
+        rows.append(["target", *(_ratio(r.configuration.target) for r in results)])
+    title = (
+        f"{c.arch}, T = {c.timesteps}, batch {c.batch}, {c.threads} thread{'s' if c.threads > 1 else ''}: ms per run"
+    )
+    return Sheet(title, ["median (p10-p90)", *(f"p = {r.configuration.sparsity:g}%" for r in results)], rows)
+
+
+def _milliseconds(result: Result, name: str) -> str:
+    if name not in result.seconds:
+        return "wrong" if name in result.agreements else "-"
+    s = result.seconds[name]
+    return f"{_short(MS * s.p50)} ({_short(MS * s.p10)}-{_short(MS * s.p90)})"
+
+
+def _short(ms: float) -> str:
+    return f"{ms:.0f}" if ms >= 100 else f"{ms:.1f}" if ms >= 10 else f"{ms:.2f}"
+
+
+def _images_per_second(result: Result, name: str | None) -> str:
+    return f"{result.configuration.batch / result.seconds[name].p50:,.0f}" if name in result.seconds else "-"
+
+
+def _ratio(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.3g}x"
+
+
+def ticket_sheet(facts: Sequence[dict[str, Any]]) -> Sheet:
+    rows = [
+        [
+            f"{f['arch']} {f['sparsity']:g}%", f"{f['megabytes']:.2f}", f"{f['mac_density']:.1%}",
+            f"{f['firing_rate']:.1%}", f"{min(f['firing_rates'].values()):.1%}",
+            f"{max(f['firing_rates'].values()):.1%}",
+            f"{f['silent_neurons']:.0%}", f"{min(layer['density'] for layer in f['layers']):.2%}",
+            str(len(f["dead_layers"])),
+        ]
+        for f in facts
+    ]  # fmt: skip
+    header = ["ticket", "MB", "density by MACs", "firing rate", "lowest layer", "highest layer", "silent over all T",
+              "lowest density", "dead layers"]  # fmt: skip
+    return Sheet("Tickets (per layer in results.json)", header, rows)
+
+
+def layer_sheet(facts: dict[str, Any]) -> Sheet:
+    """Density of the weights and rate of the spiking layers of one ticket, in order."""
+    weights = [
+        [layer["name"], "x".join(map(str, layer["shape"])), f"{layer['density']:.2%}", ""] for layer in facts["layers"]
+    ]
+    spiking = [[name, "LIF", "", f"{rate:.1%}"] for name, rate in facts["firing_rates"].items()]
+    title = f"{facts['arch']} at {facts['sparsity']:g}%, layer by layer"
+    return Sheet(title, ["layer", "weight", "density", "firing rate"], weights + spiking)
+
+
+def footprint_sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
+    cells = [
+        [
+            r["label"], f"{r['file_mb']:.2f}", f"{r['load_s']:.3f}", f"{r['load_and_first_run_s']:.3f}",
+            f"{r['resident_mb']:.1f}", f"{r['peak_mb']:.1f}",
+        ]
+        for r in rows
+    ]  # fmt: skip
+    header = ["engine", "file MB", "load s", "load + first run s", "resident MB more", "at its peak MB more"]
+    return Sheet(f"Load and memory, {rows[0]['what']}" if rows else "Load and memory", header, cells)
+
+
+def notes_on(results: Sequence[Result]) -> list[str]:
+    """What the tables do not say: contestants that are missing and why, and whether the machine was quiet."""
+    where: dict[tuple[str, str], int] = {}
+    for result in results:
+        for name, reason in result.missing.items():
+            where[name, reason] = where.get((name, reason), 0) + 1
+    notes = [
+        f"not measured: {name}: {reason} ({count} of {len(results)} configurations)"
+        for (name, reason), count in where.items()
+    ]
+    loads = [result.other_load for result in results if result.other_load is not None]
+    disturbed = sum(load > QUIET for load in loads)
+    if disturbed:
+        notes.append(
+            f"the machine was not quiet: in {disturbed} of {len(results)} configurations other processes took more "
+            f"than {QUIET:g} cores, at most {max(loads):.2g}; spinning threads suffer most"
+        )
+    return notes

@@ -1,0 +1,269 @@
+"""The native engine and its rivals: each a function from images to logits, built for one T, batch and thread number.
+
+All of them compute in float32 with the same folded weights; only the native engine knows which are zero (and
+DeepSparse, where it is at hand). Rivals get their best form of those tried: `unrolled` ONNX, a convolution over all
+timesteps at once, contiguous tensors for eager torch (channels last is slower), weights packed ahead by inductor
+(`freezing`).
+"""
+
+import importlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from time import perf_counter
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from deepsparse_client import deepsparse
+from numpy.typing import NDArray
+from tickets import Ticket
+from torch._inductor import config as inductor
+from torch_network import TorchNetwork
+from unrolled import unrolled_onnx
+
+from spiketicket.domain import INPUT, LOGITS_T, TIMESTEPS
+from spiketicket.errors import InputError, SpikeTicketError
+from spiketicket.export.onnx_writer import to_onnx
+from spiketicket.export.verify import LOGITS_TOLERANCE, MIN_TOP1
+from spiketicket.runtime import Session
+from spiketicket.runtime.native import build_info
+
+Floats = NDArray[np.float32]
+Run = Callable[[Floats], Floats]  # [N, C, H, W] -> logits [T, N, classes]
+
+NATIVE, AVX2, COMPILED, DEEPSPARSE = "native", "native/avx2", "torch.compile", "deepsparse"
+MIN_EXACT = 0.5  # share of images without a flipped spike, as spiketicket.export.verify asks
+CHECKED_ONE_BY_ONE = 8  # images, at batch 1
+COMPILE_SECONDS = 120
+ISA_VARIABLE = "SPIKETICKET_ISA"
+
+
+class Unavailable(SpikeTicketError):
+    """A contestant that cannot be measured, and why."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a contestant is built for. `stack` closes it."""
+
+    ticket: Ticket
+    timesteps: int
+    batch: int
+    threads: int
+    stack: ExitStack
+    deepsparse_python: Path | None = None
+
+
+def native(setup: Setup) -> Run:
+    session = setup.stack.enter_context(Session(setup.ticket.path, engine="native", threads=setup.threads))
+    return lambda x: session.run({INPUT: x}, setup.timesteps)[LOGITS_T]
+
+
+def native_avx2(setup: Setup) -> Run:
+    if build_info()["isa"] == "avx2":
+        raise Unavailable("native itself runs AVX2 on this CPU")
+    with environment(ISA_VARIABLE, "avx2"):
+        try:
+            return native(setup)
+        except InputError as error:
+            raise Unavailable(str(error)) from error
+
+
+def onnxruntime_folded(setup: Setup) -> Run:
+    session = onnxruntime_session(folded_bytes(setup.ticket), setup.threads)
+    steps = np.array(setup.timesteps, dtype=np.int64)
+    return lambda x: session.run([LOGITS_T], {INPUT: x, TIMESTEPS: steps})[0]
+
+
+def onnxruntime_unrolled(setup: Setup) -> Run:
+    session = onnxruntime_session(unrolled_bytes(setup.ticket, setup.timesteps, setup.batch), setup.threads)
+    return lambda x: session.run([LOGITS_T], {INPUT: x})[0]
+
+
+def onnxruntime_session(model: bytes | str, threads: int) -> Any:
+    """Threads spin within a run, as by default, but not after it: they would hold a core in the next rival's turn."""
+    onnxruntime = _import("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def openvino(setup: Setup) -> Run:
+    """The unrolled graph (OpenVINO cannot read the Scan's), one request that takes all threads, exact float32.
+
+    For batch 32, the THROUGHPUT hint and two requests at once were not faster on two cores.
+    """
+    ov, properties = _import("openvino"), _import("openvino.properties")
+    hint = _import("openvino.properties.hint")
+    core = ov.Core()
+    compiled = core.compile_model(
+        core.read_model(unrolled_bytes(setup.ticket, setup.timesteps, setup.batch)),
+        "CPU",
+        {
+            hint.performance_mode: hint.PerformanceMode.LATENCY,
+            hint.inference_precision: ov.Type.f32,
+            properties.inference_num_threads: setup.threads,
+        },
+    )
+    if compiled.get_property(hint.inference_precision) != ov.Type.f32:
+        raise Unavailable("OpenVINO does not compute in float32 here")
+    request = compiled.create_infer_request()
+    return lambda x: np.array(request.infer({INPUT: x}, share_inputs=True)[LOGITS_T])
+
+
+def torch_eager(setup: Setup) -> Run:
+    torch.set_num_threads(setup.threads)
+    network = TorchNetwork(setup.ticket.graph, setup.timesteps).eval()
+
+    @torch.inference_mode()
+    def run(x: Floats) -> Floats:
+        logits: Floats = network(torch.from_numpy(x)).numpy()
+        return logits
+
+    return run
+
+
+def torch_compiled(setup: Setup) -> Run:
+    torch.set_num_threads(setup.threads)
+    torch._dynamo.reset()
+    network = TorchNetwork(setup.ticket.graph, setup.timesteps).eval()
+    compiled = torch.compile(network, fullgraph=True)
+
+    @torch.no_grad()
+    def run(x: Floats) -> Floats:
+        logits: Floats = compiled(torch.from_numpy(x)).numpy()
+        return logits
+
+    with time_limit(COMPILE_SECONDS), inductor.patch(freezing=True):
+        run(setup.ticket.images[: setup.batch])
+    return run
+
+
+def deepsparse_engine(setup: Setup) -> Run:
+    if setup.deepsparse_python is None:
+        raise Unavailable("no --deepsparse-python given")
+    model = unrolled_bytes(setup.ticket, setup.timesteps, setup.batch)
+    return setup.stack.enter_context(deepsparse(setup.deepsparse_python, model, setup.threads))
+
+
+CONTESTANTS: dict[str, Callable[[Setup], Run]] = {
+    NATIVE: native,
+    AVX2: native_avx2,
+    "onnxruntime/folded": onnxruntime_folded,
+    "onnxruntime/unrolled": onnxruntime_unrolled,
+    "openvino": openvino,
+    "torch": torch_eager,
+    COMPILED: torch_compiled,
+    DEEPSPARSE: deepsparse_engine,
+}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a contestant's logits are the oracle's. A flipped spike changes all that follows in that image."""
+
+    images: int
+    top1: float  # share of images with the oracle's class
+    exact: float  # share of images whose logits agree within LOGITS_TOLERANCE of the image's largest
+    error: float  # largest difference on those, by the same measure
+
+    @property
+    def right(self) -> bool:
+        return self.exact >= MIN_EXACT and self.top1 >= MIN_TOP1
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Built and checked, ready to be timed."""
+
+    run: Run
+    agreement: Agreement
+    seconds: float  # of a run, roughly
+
+
+def prepare(name: str, setup: Setup) -> Contestant:
+    """The contestant `name`. Raises Unavailable, saying why, also where its library fails."""
+    try:
+        run = CONTESTANTS[name](setup)
+        start = perf_counter()
+        found = agreement(run, setup)
+        return Contestant(run, found, (perf_counter() - start) * setup.batch / found.images)
+    except Unavailable:
+        raise
+    except Exception as error:  # the libraries' exceptions share no other base
+        if name == NATIVE:
+            raise
+        kind = "" if isinstance(error, SpikeTicketError) else f"{type(error).__name__}: "
+        raise Unavailable(kind + " ".join(str(error).split())[:300]) from error
+
+
+def agreement(run: Run, setup: Setup) -> Agreement:
+    """Of the logits on the timed images; at batch 1, of the first eight one by one."""
+    count = setup.batch if setup.batch > 1 else CHECKED_ONE_BY_ONE
+    images = setup.ticket.images[:count]
+    got = np.concatenate([run(x) for x in np.split(images, count // setup.batch)], axis=1)
+    oracle = setup.ticket.oracle[: setup.timesteps, :count]
+    if got.shape != oracle.shape:
+        raise Unavailable(f"logits have the shape {list(got.shape)}, expected {list(oracle.shape)}")
+    difference, scale = (np.abs(array).max(axis=(0, 2)) for array in (got - oracle, oracle))
+    exact = difference <= LOGITS_TOLERANCE * scale  # false for NaN
+    relative = difference / np.where(scale > 0, scale, 1)
+    same = got.mean(axis=0).argmax(axis=1) == oracle.mean(axis=0).argmax(axis=1)
+    return Agreement(count, float(same.mean()), float(exact.mean()), float(relative[exact].max(initial=0.0)))
+
+
+@lru_cache(maxsize=1)
+def folded_bytes(ticket: Ticket) -> bytes:
+    data: bytes = to_onnx(ticket.graph, dense=True).SerializeToString()
+    return data
+
+
+@lru_cache(maxsize=1)
+def unrolled_bytes(ticket: Ticket, timesteps: int, batch: int) -> bytes:
+    data: bytes = unrolled_onnx(ticket.graph, timesteps, batch).SerializeToString()
+    return data
+
+
+@contextmanager
+def environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Unavailable after that many seconds, where Python runs in between."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise Unavailable(f"not ready after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise Unavailable(f"{module} is not installed") from error
