@@ -35,7 +35,7 @@ class Convolution : public Operation {
   const Choice& chosen() const { return choice_; }
   size_t weight_bytes() const { return form_->bytes(); }
 
-  int phases() const override { return 2; }
+  int phases() const override { return form_->phases(); }
   int tasks(const Context& context, int phase) const override { return form_->tasks(context, phase); }
   void run(const Context& context, int phase, int task, Scratch& scratch) const override {
     form_->run(context, phase, task, scratch);

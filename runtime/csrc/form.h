@@ -35,6 +35,7 @@ struct Layer {
 class Form {
  public:
   virtual ~Form() = default;
+  virtual int phases() const { return 2; }
   virtual int tasks(const Context& context, int phase) const = 0;
   virtual void run(const Context& context, int phase, int task, Scratch& scratch) const = 0;
   virtual void reserve(const Context& context) const = 0;

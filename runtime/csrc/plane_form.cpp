@@ -32,25 +32,31 @@ class PlaneForm : public Form {
       : layer_(layer), pitch_(pitch), flat_(int((layer.height - 1) * pitch + layer.width)),
         room_(rounded(flat_) + kWord) {}
 
+  int phases() const override { return 3; }
+
   int tasks(const Context& context, int phase) const override {
-    return phase == 0 ? layout_tasks(context) : context.images * output_tasks();
+    if (phase == 0) return layout_tasks(context);
+    if (phase == 1) return context.images * output_tasks();
+    return layer_.lif ? context.images * context.timesteps : 0;
   }
 
   void run(const Context& context, int phase, int task, Scratch& scratch) const override {
     if (phase == 0)
       lay_out(context, task, scratch);
-    else
+    else if (phase == 1)
       compute(context, task / output_tasks(), task % output_tasks() * kOutputsPerTask, scratch);
+    else
+      pack(context, task / context.timesteps, task % context.timesteps);
   }
 
   void reserve(const Context& context) const override {
     reserve_arena(context);
+    context.workspace.arena.fired.reserve(context.images * size_t(layer_.outputs) * context.timesteps * fired_words());
     for (Scratch& scratch : context.workspace.scratch) {
       scratch.current.reserve(layer_.planes(context) * room_);
       if (layer_.periodic()) scratch.summed.reserve(context.timesteps * room_);
       scratch.potential.reserve(room_);
       scratch.residuals.reserve(layer_.residuals.size() * kBits * context.timesteps * flat_masks());
-      scratch.fired.reserve(size_t(kOutputsPerTask) * context.timesteps * room_ / kWord);
     }
   }
 
@@ -84,11 +90,10 @@ class PlaneForm : public Form {
       }
       add_residuals(context, channel, current, scratch);
       if (layer_.lif)
-        fire(context, image, channel, current, scratch);
+        fire(context, image, channel, current);
       else
         store(context, image, channel, current);
     }
-    if (layer_.lif) pack(context, image, first, last - first, scratch);
   }
 
   int flat_masks() const { return (flat_ + kBits - 1) / kBits; }
@@ -125,38 +130,44 @@ class PlaneForm : public Form {
           context.kernels.add_spikes(masks[t * flat_masks() + mask], 1, current + t * room_ + mask * kBits);
   }
 
-  // scratch.fired[output][t][64 positions].
-  void fire(const Context& context, int image, int channel, const float* current, Scratch& scratch) const {
-    float* u = nullptr;
-    if (context.stateful) u = context.workspace.potentials[layer_.index].data() + image * state() + channel * room_;
-    const size_t words = room_ / kWord;
-    uint64_t* fired = scratch.fired.data() + channel % kOutputsPerTask * context.timesteps * words;
-    for (int p = 0; p < flat_; p += kWord)
-      context.kernels.lif(*layer_.lif, current + p, room_, context.timesteps,
-                          (std::min(flat_ - p, kWord) + kLanes - 1) / kLanes, u != nullptr ? u + p : u,
-                          fired + p / kWord, words);
+  // arena.fired[image][output][t][64 positions].
+  size_t fired_words() const { return (flat_ + kWord - 1) / kWord; }
+  uint64_t* fired(const Context& context, int image, int channel) const {
+    return context.workspace.arena.fired.data() +
+           (size_t(image) * layer_.outputs + channel) * context.timesteps * fired_words();
   }
 
-  // From bits of positions per output to 16 bits of outputs per position.
-  void pack(const Context& context, int image, int first, int outputs, Scratch& scratch) const {
+  void fire(const Context& context, int image, int channel, const float* current) const {
+    float* u = nullptr;
+    if (context.stateful) u = context.workspace.potentials[layer_.index].data() + image * state() + channel * room_;
+    uint64_t* bits = fired(context, image, channel);
+    for (int p = 0; p < flat_; p += kWord)
+      context.kernels.lif(*layer_.lif, current + p, room_, context.timesteps,
+                          (std::min(flat_ - p, kWord) + kLanes - 1) / kLanes, u != nullptr ? u + p : u, bits + p / kWord,
+                          fired_words());
+  }
+
+  // From bits of positions per output to words of outputs per position. A phase of its own, so that no two threads
+  // write to one cache line in turn.
+  void pack(const Context& context, int image, int t) const {
     const Value& out = context.values[layer_.output];
-    const size_t words = room_ / kWord, stride = out.stride() * sizeof(uint64_t) / sizeof(uint16_t);
-    const int used = (layer_.outputs + kBits - 1) / kBits, all = int(stride);
-    for (int t = 0; t < context.timesteps; ++t) {
-      uint16_t* to = reinterpret_cast<uint16_t*>(context.spikes(out, image, t)) + first / kBits;
-      for (int word = 0; word * kWord < flat_; ++word) {
+    const size_t stride = out.stride() * sizeof(uint64_t) / sizeof(uint16_t);
+    const size_t next = context.timesteps * fired_words();
+    for (size_t group = 0; group < stride; ++group) {
+      uint16_t* to = reinterpret_cast<uint16_t*>(context.spikes(out, image, t)) + group;
+      const int outputs = std::clamp(layer_.outputs - int(group) * kBits, 0, kBits);  // none: they stay silent
+      const uint64_t* from = fired(context, image, 0) + group * kBits * next + t * fired_words();
+      for (size_t word = 0; word < fired_words(); ++word) {
         uint64_t rows[kBits] = {};
-        for (int i = 0; i < outputs; ++i) rows[i] = scratch.fired.data()[(size_t(i) * context.timesteps + t) * words + word];
+        for (int i = 0; i < outputs; ++i) rows[i] = from[i * next + word];
         transpose(rows);
-        const int last = std::min(kWord, flat_ - word * kWord);
+        const int last = std::min(kWord, flat_ - int(word) * kWord);
         int y = int(word * kWord / pitch_), x = int(word * kWord % pitch_);
         for (int i = 0; i < last; ++i) {
           if (x < layer_.width) to[(size_t(y) * layer_.width + x) * stride] = uint16_t(rows[i % kBits] >> (i / kBits * kBits));
           if (++x == pitch_) x = 0, ++y;
         }
       }
-      if (first / kBits + 1 == used && used < all)  // the last word's channels that do not exist stay silent
-        for (int p = 0; p < layer_.positions(); ++p) std::fill_n(to + p * stride + 1, all - used, uint16_t(0));
     }
   }
 

@@ -6,7 +6,7 @@ namespace spiketicket {
 namespace {
 
 // Threads of one run are apart by microseconds: waking one takes longer than that. Nobody spins longer.
-constexpr std::chrono::microseconds kSpin{30};
+constexpr std::chrono::microseconds kSpin{100};
 
 void pause() {
 #if defined(__x86_64__)

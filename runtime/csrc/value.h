@@ -73,6 +73,7 @@ struct Arena {
   Buffer<uint16_t> events;
   Buffer<uint8_t> planes;
   Buffer<uint16_t> masks;
+  Buffer<uint64_t> fired;
 };
 
 // Memory for the images of one run.
