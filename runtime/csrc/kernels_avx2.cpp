@@ -19,9 +19,18 @@ inline unsigned fires(Vector h, Vector level) {
   return unsigned(_mm256_movemask_ps(_mm256_cmp_ps(h, level, _CMP_GE_OQ)));
 }
 
+// All ones in the lanes whose bit is set: one load is quicker than making it.
+struct LaneMasks {
+  alignas(32) uint32_t lane[256][8];
+  constexpr LaneMasks() : lane() {
+    for (int bits = 0; bits < 256; ++bits)
+      for (int i = 0; i < 8; ++i) lane[bits][i] = (bits >> i & 1) != 0 ? 0xFFFFFFFF : 0;
+  }
+};
+constexpr LaneMasks kLaneMasks;
+
 inline Vector where(unsigned bits, Vector value) {
-  const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-  const __m256i set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(int(bits)), lane), lane);
+  const __m256i set = _mm256_load_si256(reinterpret_cast<const __m256i*>(kLaneMasks.lane[bits]));
   return _mm256_and_ps(_mm256_castsi256_ps(set), value);
 }
 
