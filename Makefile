@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | sanitize | wheel-check | headers
+# make demo | test | lint | bench | sanitize | sanitize-threads | cross | wheel-check | headers
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ NATIVE := CMakeLists.txt $(wildcard runtime/csrc/*)
 HEADERS := build/onnxruntime
 OPERATORS := $(if $(wildcard $(HEADERS)),-C cmake.define.SPIKETICKET_ONNXRUNTIME_INCLUDE=$(abspath $(HEADERS)))
 
-.PHONY: demo test lint bench sanitize wheel-check headers clean
+.PHONY: demo test lint bench sanitize sanitize-threads cross wheel-check headers clean
 
 $(INSTALLED): pyproject.toml constraints.txt $(NATIVE) $(wildcard $(HEADERS))
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -35,18 +35,40 @@ DATA := data
 bench: $(INSTALLED)
 	$(BIN)/pip install -q -c constraints.txt openvino matplotlib
 	$(BIN)/python benchmarks/inference.py --data $(DATA)
+	for ticket in build/bench/models/*-98.13-*; do $(BIN)/python benchmarks/layers.py $$ticket || exit 1; done
 
 # The engine's tests under the address and undefined-behaviour sanitizers, without torch.
 SANITIZED := build/sanitize/bin
 LIBRARIES := $(shell g++ -print-file-name=libasan.so):$(shell g++ -print-file-name=libubsan.so)
 build/sanitize/.installed: pyproject.toml constraints.txt $(NATIVE)
 	$(PYTHON) -m venv build/sanitize
-	$(SANITIZED)/pip install -q -c constraints.txt -C cmake.define.SPIKETICKET_SANITIZE=ON $(OPERATORS) '.[cpu,test]'
+	$(SANITIZED)/pip install -q -c constraints.txt -C cmake.define.SPIKETICKET_SANITIZE=address $(OPERATORS) '.[cpu,test]'
 	touch $@
 
 sanitize: build/sanitize/.installed
 	LD_PRELOAD=$(LIBRARIES) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	    $(SANITIZED)/python -m pytest tests/runtime -m "not slow"
+
+# What threads share, under the thread sanitizer.
+RACED := build/sanitize-threads/bin
+build/sanitize-threads/.installed: pyproject.toml constraints.txt $(NATIVE)
+	$(PYTHON) -m venv build/sanitize-threads
+	$(RACED)/pip install -q -c constraints.txt -C cmake.define.SPIKETICKET_SANITIZE=thread '.[cpu,test]'
+	touch $@
+
+sanitize-threads: build/sanitize-threads/.installed
+	LD_PRELOAD=$(shell g++ -print-file-name=libtsan.so) TSAN_OPTIONS="halt_on_error=1 report_signal_unsafe=0" \
+	    $(RACED)/python -m pytest tests/runtime/test_engines.py -k "number_of_threads or several_threads or residual_blocks"
+
+# The engine compiled for AArch64 (Debian: g++-aarch64-linux-gnu), and its NEON kernels held against the portable ones
+# under an emulator (qemu-user).
+ARM := aarch64-linux-gnu-g++ -std=c++20 -O3 -Wall -Wextra -Werror -ffp-contract=off -DSPIKETICKET_NEON
+FOREIGN := %/bindings.cpp %_avx2.cpp %_avx512.cpp %/onnxruntime_ops.cpp
+cross:
+	mkdir -p build/cross
+	cd build/cross && $(ARM) -c $(addprefix ../../,$(filter-out $(FOREIGN),$(wildcard runtime/csrc/*.cpp)))
+	$(ARM) -static tests/runtime/kernels_check.cpp build/cross/kernels_*.o build/cross/dispatch.o -o build/cross/check
+	qemu-aarch64 build/cross/check
 
 # A wheel in an empty environment: the runtime must work without torch.
 wheel-check: $(INSTALLED)

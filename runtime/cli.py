@@ -43,6 +43,9 @@ def run(
     plan: Annotated[
         str, typer.Option(help=f"Kernels of the native engine: {', '.join(PLANS)} (auto: measured once, cached).")
     ] = AUTO,
+    values: Annotated[
+        str, typer.Option(help="Weights of the native engine: float32, or int16 (rounded where faster).")
+    ] = "float32",
     margin: Annotated[
         float | None,
         typer.Option(
@@ -55,7 +58,7 @@ def run(
     """Classify a data set (accuracy, confusion counts, images per second) or an array of images."""
     if not explain and (dataset is None) == (array is None):
         raise InputError("give either --dataset or --input")
-    with Session(model, engine=engine, threads=threads, plan=plan) as session:
+    with Session(model, engine=engine, threads=threads, plan=plan, values=values) as session:
         if explain:
             _print_layers(session, json)
             return

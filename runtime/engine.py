@@ -39,12 +39,20 @@ class Plan:
     why: str
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a session runs. Engines ignore what they have no choice in."""
+
+    threads: int
+    plan: str  # how kernels are chosen (planner.py)
+    values: str  # float32, or int16: weights may be rounded
+
+
 class Engine(ABC):
     """One way to run a model. Safe to call from several threads at once."""
 
     @abstractmethod
-    def __init__(self, model: Model, threads: int, plan: str) -> None:
-        """`plan`: how to choose kernels (planner.py); an engine without a choice ignores it."""
+    def __init__(self, model: Model, options: Options) -> None: ...
 
     @abstractmethod
     def run(self, x: Floats, timesteps: int) -> Floats:

@@ -8,7 +8,7 @@ import numpy as np
 
 from spiketicket.errors import InputError, ModelError
 from spiketicket.graph import Add, AvgPool, Conv, Flatten, Lif, Linear, MaxPool, Node, Repeat
-from spiketicket.runtime.engine import Engine, Floats, Model, Plan, Spikes, lif_names
+from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes, lif_names
 from spiketicket.runtime.planner import decide
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ def build_info() -> dict[str, str]:
 
 
 class NativeEngine(Engine):
-    def __init__(self, model: Model, threads: int, plan: str) -> None:
+    def __init__(self, model: Model, options: Options) -> None:
         self.graph = model.graph
         try:
-            self.lowered = _Lowered(model, threads, plan)
+            self.lowered = _Lowered(model, options)
         except ValueError as error:
             raise InputError(str(error)) from error
         except RuntimeError as error:
-            raise InputError(f"cannot start {threads} threads: {error}") from error
+            raise InputError(f"cannot start {options.threads} threads: {error}") from error
 
     def run(self, x: Floats, timesteps: int) -> Floats:
         return self._run(x, timesteps, [])
@@ -81,9 +81,9 @@ class _Lowered:
     timestep is computed once. A LIF takes in the weighted layers whose currents only it reads.
     """
 
-    def __init__(self, model: Model, threads: int, plan: str) -> None:
+    def __init__(self, model: Model, options: Options) -> None:
         self.graph = graph = model.graph
-        self.network = _native.Network(threads)
+        self.network = _native.Network(options.threads, options.values == "int16")
         self.isa: str = self.network.isa
         self.plan: dict[str, Plan] = {}
         self.images: dict[str, tuple[int, int, int]] = {graph.input: _image(graph.input_shape)}
@@ -100,7 +100,7 @@ class _Lowered:
         for node in graph.nodes:
             self.lower(node)
         self.network.finish(self.ids[graph.output])
-        chosen = decide(self.network, self.layers, model, plan)
+        chosen = decide(self.network, self.layers, model, options)
         for name, choice in chosen.items():
             self.plan[name] = Plan(f"{choice.kernel} ({self.isa})", choice.why)
         self.arrays.clear()

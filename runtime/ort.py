@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from spiketicket.domain import INPUT, LOGITS_T, TIMESTEPS
 from spiketicket.errors import MissingExtraError, ModelError
-from spiketicket.runtime.engine import Engine, Floats, Model, Plan, Spikes, lif_names
+from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes, lif_names
 
 try:
     import onnxruntime
@@ -21,9 +21,9 @@ QUIET = 3  # errors only: onnxruntime warns that the default of `timesteps` is n
 
 
 class OnnxRuntimeEngine(Engine):
-    def __init__(self, model: Model, threads: int, plan: str) -> None:
+    def __init__(self, model: Model, options: Options) -> None:
         self.model = model
-        self.threads = threads
+        self.threads = options.threads
         self.session = self._load(model.data)
 
     def run(self, x: Floats, timesteps: int) -> Floats:

@@ -18,23 +18,25 @@ import numpy as np
 
 from spiketicket import __version__
 from spiketicket.files import write_atomic
-from spiketicket.runtime.engine import Floats, Model, Plan
+from spiketicket.runtime.engine import Floats, Model, Options, Plan
 
 AUTO, FIXED = "auto", "fixed"
-KERNELS = ("events", "sparse-events", "masks", "tables")
+KERNELS = ("events", "events-int16", "sparse-events", "masks", "tables")
 PLANS = (AUTO, FIXED, *KERNELS)
 
+BY_ESTIMATE = "the least work by estimate"
 MOST_TIMESTEPS = 8  # of a measurement
 
 Measured = dict[str, float]  # kernel -> milliseconds on one thread
 
 
-def decide(network: Any, values: Mapping[str, int], model: Model, plan: str) -> dict[str, Plan]:
+def decide(network: Any, values: Mapping[str, int], model: Model, options: Options) -> dict[str, Plan]:
     """Choose a kernel for every layer of the C++ `network`; `values`: layer name -> value id.
 
-    `plan`: auto (the cached measurement, or a new one), fixed (by estimate), or the name of a kernel that every
+    The plan is auto (the cached measurement, or a new one), fixed (by estimate), or the name of a kernel that every
     layer takes that it suits. Returns the choices by layer name, with reasons.
     """
+    plan = options.plan
     if plan in KERNELS:
         for value in values.values():
             fitting = [name for name in network.choices(value) if name.split("/")[0] == plan]
@@ -43,12 +45,12 @@ def decide(network: Any, values: Mapping[str, int], model: Model, plan: str) -> 
     if plan != AUTO:
         network.guess()
         network.planned()
-        why = "asked for" if plan in KERNELS else "the least work by estimate"
+        why = "asked for"
         return {
-            name: Plan(network.chosen(value), why if network.chosen(value).startswith(plan) else "by estimate")
+            name: Plan(network.chosen(value), why if network.chosen(value).split("/")[0] == plan else BY_ESTIMATE)
             for name, value in values.items()
         }
-    file = _cache_file(network.isa, model)
+    file = _cache_file(network.isa, model, options)
     measured = _read(file)
     known = len(measured) == len(values) and all(
         set(times) == set(network.choices(value)) for times, value in zip(measured, values.values(), strict=True)
@@ -87,10 +89,10 @@ def _noise(shape: tuple[int, ...]) -> Floats:
     return np.ascontiguousarray(image[None] / np.sqrt(len(scales)), dtype=np.float32)
 
 
-def _cache_file(isa: str, model: Model) -> Path:
+def _cache_file(isa: str, model: Model, options: Options) -> Path:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spiketicket" / "plans"
     key = hashlib.sha256(model.data)
-    key.update(f"{__version__} {isa} {_cpu()}".encode())
+    key.update(f"{__version__} {isa} {options.values} {_cpu()}".encode())
     return folder / f"{key.hexdigest()[:32]}.json"
 
 

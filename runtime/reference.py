@@ -7,13 +7,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from spiketicket.graph import Add, AvgPool, Conv, Flatten, Lif, Linear, MaxPool, Node, Repeat
-from spiketicket.runtime.engine import Engine, Floats, Model, Plan, Spikes, lif_names
+from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes, lif_names
 
 Array = NDArray[np.float64]
 
 
 class ReferenceEngine(Engine):
-    def __init__(self, model: Model, threads: int, plan: str) -> None:
+    def __init__(self, model: Model, options: Options) -> None:
         self.graph = model.graph
         self.weights: dict[str, Array] = {
             node.name: node.weight.to_dense().astype(np.float64) for node in self.graph.weighted()

@@ -18,11 +18,14 @@ from spiketicket.runtime.engine import (
     Engine,
     Floats,
     Model,
+    Options,
     Spikes,
     find_engine,
 )
 from spiketicket.runtime.onnx_reader import read_model
 from spiketicket.runtime.planner import AUTO, PLANS
+
+VALUES = ("float32", "int16")
 
 
 @dataclass(frozen=True)
@@ -50,21 +53,30 @@ class Session:
     many as this process may use). `plan`: how the native engine chooses kernels: auto (the fastest by
     a measurement that is made once per machine and model, and cached), fixed (by estimate: the same
     everywhere, to the last bit), or one of events, sparse-events, masks and tables, for every layer
-    that it suits. Raises ModelError for a damaged or foreign file, InputError for an unknown engine or
-    plan or a bad number of threads. Safe to call from several threads at once.
+    that it suits. `values`: float32, or int16: the native engine may round the weights of a layer to whole
+    numbers of at most 1023 times a scale per output where that is faster; sums of them are exact, and 16
+    bits cannot overflow. Raises ModelError for a damaged or foreign file, InputError for an unknown engine,
+    plan or values or a bad number of threads. Safe to call from several threads at once.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], engine: str = "auto", threads: int | None = None, plan: str = AUTO
+        self,
+        path: str | os.PathLike[str],
+        engine: str = "auto",
+        threads: int | None = None,
+        plan: str = AUTO,
+        values: str = "float32",
     ) -> None:
         self.engine_name = DEFAULT_ENGINE if engine == "auto" else engine
         engine_class = find_engine(self.engine_name)
         self.threads = _check_threads(threads)
         if plan not in PLANS:
             raise InputError(f"plan: expected one of {', '.join(PLANS)}, got {plan!r}")
+        if values not in VALUES:
+            raise InputError(f"values: expected one of {', '.join(VALUES)}, got {values!r}")
         graph, data = read_model(Path(path))
         self._graph = graph
-        self._engine: Engine | None = engine_class(Model(Path(path), data, graph), self.threads, plan)
+        self._engine: Engine | None = engine_class(Model(Path(path), data, graph), Options(self.threads, plan, values))
 
     @property
     def input_shape(self) -> tuple[int, ...]:

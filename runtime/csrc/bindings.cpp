@@ -69,6 +69,8 @@ nb::dict build_info() {
   info["compiler"] = "g++ " __VERSION__;
 #ifdef __SANITIZE_ADDRESS__
   info["sanitizers"] = "address, undefined";
+#elif defined(__SANITIZE_THREAD__)
+  info["sanitizers"] = "thread";
 #else
   info["sanitizers"] = "";
 #endif
@@ -103,7 +105,7 @@ NB_MODULE(_native, m) {
   nb::class_<Stepper>(m, "Stepper").def("step", &Stepper::step, "logits"_a);
 
   nb::class_<Network>(m, "Network")
-      .def(nb::init<int>(), "threads"_a)
+      .def(nb::init<int, bool>(), "threads"_a, "int16"_a)
       .def("input", &Network::input, "channels"_a, "height"_a, "width"_a)
       .def("layer", &layer, "sources"_a, "residuals"_a, "bias"_a, "lif"_a.none())
       .def("neurons", &Network::neurons, "input"_a, "lif"_a)

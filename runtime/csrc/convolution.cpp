@@ -9,6 +9,7 @@ namespace spiketicket {
 std::string name_of(const Choice& choice) {
   switch (choice.method) {
     case Method::events: return "events/" + std::to_string(choice.tile);
+    case Method::events_int16: return "events-int16/" + std::to_string(choice.tile);
     case Method::sparse_events: return "sparse-events";
     case Method::masks: return "masks";
     default: return "tables";
@@ -16,7 +17,8 @@ std::string name_of(const Choice& choice) {
 }
 
 Choice choice_named(const std::string& name) {
-  for (const Method method : {Method::events, Method::sparse_events, Method::masks, Method::tables})
+  for (const Method method : {Method::events, Method::events_int16, Method::sparse_events, Method::masks,
+                              Method::tables})
     for (const int tile : {16, 64})
       if (name_of({method, tile}) == name) return {method, tile};
   throw std::invalid_argument("unknown kernel '" + name + "'");
@@ -40,6 +42,10 @@ std::vector<Choice> Convolution::choices() const {
   if (listed && (small || density > 1.0 / 128)) {  // or dense rows would waste memory and time
     all.push_back({Method::events, 16});
     if (!layer_.real()) all.push_back({Method::events, 64});
+    if (!layer_.real() && layer_.int16) {
+      all.push_back({Method::events_int16, 16});
+      all.push_back({Method::events_int16, 64});
+    }
   }
   if (listed && (small || density < 1.0 / 8)) all.push_back({Method::sparse_events, 16});
   if (layer_.real()) return all;
@@ -57,6 +63,7 @@ double Convolution::estimate(const Choice& choice) const {
   const double density = nonzeros_ / dense_;
   switch (choice.method) {
     case Method::events: return positions * (dense_ * rate / 40 + 20) * (choice.tile == 16 || dense_ > 1 << 18 ? 1.0 : 1.01);
+    case Method::events_int16: return positions * (dense_ * rate / 65 + 20) * (choice.tile == 16 ? 1.0 : 1.01);
     case Method::sparse_events: return positions * (nonzeros_ * rate + 20);
     case Method::masks: return vectors * nonzeros_ * 0.35 + positions * layer_.outputs / 16;
     default: return vectors * dense_ / kGroup * (1 - std::pow(1 - density, kGroup)) * 0.6 + positions * layer_.outputs / 16;
@@ -67,8 +74,9 @@ void Convolution::choose(const Choice& choice) {
   choice_ = choice;
   form_.reset();
   switch (choice.method) {
-    case Method::events: form_ = make_row_form(layer_, false, choice.tile); break;
-    case Method::sparse_events: form_ = make_row_form(layer_, true, choice.tile); break;
+    case Method::events: form_ = make_row_form(layer_, Storage::dense, choice.tile); break;
+    case Method::events_int16: form_ = make_row_form(layer_, Storage::int16, choice.tile); break;
+    case Method::sparse_events: form_ = make_row_form(layer_, Storage::sparse, choice.tile); break;
     case Method::masks: form_ = make_mask_form(layer_); break;
     default: form_ = make_table_form(layer_);
   }

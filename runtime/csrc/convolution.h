@@ -10,9 +10,9 @@
 namespace spiketicket {
 
 // How a layer is computed (docs/engine.md). `events`: add the weight row of every spike; `sparse_events`: only the row's
-// nonzeros; `masks`: add every weight where its input fires, 16 positions at once; `tables`: look up the spikes of 4
+// nonzeros; `events_int16`: add rows of whole numbers; `masks`: add every weight where its input fires, 16 positions at once; `tables`: look up the spikes of 4
 // channels at 16 positions.
-enum class Method { events, sparse_events, masks, tables };
+enum class Method { events, events_int16, sparse_events, masks, tables };
 
 struct Choice {
   Method method = Method::events;

@@ -18,6 +18,7 @@ struct Layer {
   int outputs, height, width;
   std::vector<float> bias;  // padded to whole words
   std::optional<LifParameters> lif;
+  bool int16 = false;  // weights may be rounded to whole numbers
   int output = 0, index = 0;  // value and operation
 
   const Value& in(size_t s) const { return values[sources[s].value]; }
@@ -44,7 +45,7 @@ class Form {
 };
 
 // Channels side by side: lists of weight rows to add, `tile` positions at a time (row_form.cpp).
-std::unique_ptr<Form> make_row_form(const Layer& layer, bool sparse, int tile);
+std::unique_ptr<Form> make_row_form(const Layer& layer, Storage storage, int tile);
 
 // Positions side by side: per weight, or per table of 4 (plane_form.cpp).
 std::unique_ptr<Form> make_mask_form(const Layer& layer);

@@ -14,6 +14,10 @@ constexpr int kWord = 64;   // channels whose spikes share one word, and the wid
 constexpr int kGroup = 4;   // input channels whose spikes index one table
 constexpr int kSlack = 64;  // elements that a kernel may touch past the end of a buffer
 
+// Whole-number weights: the sum of kExact of them fits 16 bits.
+constexpr int kLargest = 1023, kExact = 32;
+static_assert(kLargest * kExact <= INT16_MAX);
+
 // u is the potential above rest: h = keep u + gain x; fired if h >= level; then u = 0 or, with a
 // soft reset, h - level.
 struct LifParameters {
@@ -69,6 +73,11 @@ struct Kernels {
   void (*gather_sparse)(const uint32_t* rows, const uint32_t* ends, size_t lists, const uint32_t* starts,
                         const uint16_t* columns, const float* weights, int vectors, const float* bias,
                         float* current);
+
+  // The same for whole-number weights of at most kLargest, rows of 32 * ((vectors + 1) / 2) of them: current = bias +
+  // scale times the sum. Sums are exact: 16 bits hold kExact rows, 32 bits hold the rest.
+  void (*gather_int16)(const uint32_t* rows, const uint32_t* ends, size_t lists, const int16_t* weights, int vectors,
+                       const float* scale, const float* bias, float* current);
 
   // The current of one output position of a layer with real-valued input: bias + the sum over taps and channels of
   // x[tap.position * stride + c] times the weight row tap.row + c.

@@ -83,6 +83,46 @@ void gather_sparse(const uint32_t* rows, const uint32_t* ends, size_t lists, con
   }
 }
 
+template <int Pairs>
+void gather_int16_lists(const uint32_t* rows, const uint32_t* ends, size_t lists, const int16_t* weights, int vectors,
+                        const float* scale, const float* bias, float* current) {
+  typedef int16_t Shorts __attribute__((vector_size(4 * kWidth), aligned(4), may_alias));
+  typedef int16_t Half __attribute__((vector_size(2 * kWidth), aligned(2), may_alias));
+  typedef int32_t Ints __attribute__((vector_size(4 * kWidth)));
+  constexpr int kCount = Pairs * kParts;  // vectors of 2 * kWidth whole numbers
+  const uint32_t* row = rows;
+  for (size_t i = 0; i < lists; ++i, current += vectors * kLanes) {
+    Ints totals[2 * kCount] = {};
+    for (const uint32_t* end = rows + ends[i]; row < end;) {
+      Shorts sums[kCount] = {};
+      for (const uint32_t* stop = end - row < kExact ? end : row + kExact; row < stop; ++row) {
+        const int16_t* weight = weights + size_t(*row) * (Pairs * 2 * kLanes);
+#pragma GCC unroll 16
+        for (int v = 0; v < kCount; ++v) sums[v] += *reinterpret_cast<const Shorts*>(weight + v * 2 * kWidth);
+      }
+#pragma GCC unroll 16
+      for (int v = 0; v < kCount; ++v) {
+        const Half* halves = reinterpret_cast<const Half*>(&sums[v]);
+        totals[2 * v] += __builtin_convertvector(halves[0], Ints);
+        totals[2 * v + 1] += __builtin_convertvector(halves[1], Ints);
+      }
+    }
+#pragma GCC unroll 16
+    for (int v = 0; v < 2 * kCount; ++v)
+      if (v < vectors * kParts)
+        store(current + v * kWidth,
+              load(bias + v * kWidth) + __builtin_convertvector(totals[v], Vector) * load(scale + v * kWidth));
+  }
+}
+
+void gather_int16(const uint32_t* rows, const uint32_t* ends, size_t lists, const int16_t* weights, int vectors,
+                  const float* scale, const float* bias, float* current) {
+  if (vectors <= 2)
+    gather_int16_lists<1>(rows, ends, lists, weights, vectors, scale, bias, current);
+  else
+    gather_int16_lists<2>(rows, ends, lists, weights, vectors, scale, bias, current);
+}
+
 template <int Vectors>
 void gather_real_rows(const Tap* taps, size_t count, const float* x, size_t stride, int channels, const float* weights,
                       const float* bias, float* current) {
@@ -285,7 +325,9 @@ void accumulate_masked(const MaskTap* taps, size_t count, float bias, const uint
   }
 }
 
-constexpr Kernels kKernels = {kIsa,       expand, list_rows,         gather,           gather_sparse, gather_real,
-                              gather_real_sparse, add_spikes, add_rows, lif, accumulate_tables, accumulate_masked};
+constexpr Kernels kKernels = {kIsa,       expand,     list_rows,          gather,
+                              gather_sparse, gather_int16, gather_real,  gather_real_sparse,
+                              add_spikes, add_rows,   lif,                accumulate_tables,
+                              accumulate_masked};
 
 }  // namespace

@@ -43,7 +43,7 @@ int most_divisors(int timesteps) {
 
 }  // namespace
 
-Network::Network(int threads) : kernels_(select_kernels()), pool_(threads) {}
+Network::Network(int threads, bool int16) : kernels_(select_kernels()), int16_(int16), pool_(threads) {}
 
 int Network::define(Value value) {
   value.storage = int(values_.size());
@@ -86,7 +86,7 @@ int Network::layer(std::vector<Source> sources, std::vector<int> residuals, int 
   const int height = out_height(sources.front().geometry, in), width = out_width(sources.front().geometry, in);
   const Value out{.channels = outputs, .height = height, .width = width, .spikes = lif.has_value(), .timed = in.timed};
   return append(std::make_unique<Convolution>(Layer{values_, std::move(sources), std::move(residuals), outputs, height,
-                                                    width, {bias.begin(), bias.end()}, lif}),
+                                                    width, {bias.begin(), bias.end()}, lif, int16_}),
                 out);
 }
 

@@ -17,7 +17,8 @@ namespace spiketicket {
 
 class Network {
  public:
-  explicit Network(int threads);
+  // `int16`: weights may be rounded to whole numbers where that is faster.
+  Network(int threads, bool int16);
 
   // Building, in order of execution; each returns the id of its output value. The caller
   // (runtime/native.py) has checked all shapes and indices, and keeps the CSR arrays until planned().
@@ -85,6 +86,7 @@ class Network {
   void give_back(std::unique_ptr<Workspace> workspace);
 
   const Kernels& kernels_;
+  const bool int16_;
   Pool pool_;
   std::vector<Value> values_;
   std::vector<std::unique_ptr<Operation>> operations_;

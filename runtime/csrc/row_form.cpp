@@ -16,8 +16,8 @@ const float kNoBias[512] = {};
 
 class RowForm : public Form {
  public:
-  RowForm(const Layer& layer, bool sparse, int tile)
-      : layer_(layer), tile_(tile), weights_(layer.values, layer.sources, layer.outputs, sparse) {}
+  RowForm(const Layer& layer, Storage storage, int tile)
+      : layer_(layer), tile_(tile), weights_(layer.values, layer.sources, layer.outputs, storage) {}
 
   int tasks(const Context& context, int phase) const override {
     if (phase == 0) {
@@ -295,8 +295,8 @@ void RowForm::finish(const Context& context, int image, int position, int block,
 
 }  // namespace
 
-std::unique_ptr<Form> make_row_form(const Layer& layer, bool sparse, int tile) {
-  return std::make_unique<RowForm>(layer, sparse, tile);
+std::unique_ptr<Form> make_row_form(const Layer& layer, Storage storage, int tile) {
+  return std::make_unique<RowForm>(layer, storage, tile);
 }
 
 }  // namespace spiketicket

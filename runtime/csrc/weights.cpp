@@ -1,5 +1,7 @@
 #include "weights.h"
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
 
 namespace spiketicket {
@@ -13,8 +15,9 @@ uint32_t row_of(const Source& source, uint32_t base, int channels, const Nonzero
 
 }  // namespace
 
-RowWeights::RowWeights(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs, bool sparse)
-    : sparse_(sparse), width_(sparse ? kSparseBlock : kWord) {
+RowWeights::RowWeights(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs,
+                       Storage storage)
+    : storage_(storage), width_(storage == Storage::sparse ? kSparseBlock : kWord) {
   for (const Source& source : sources) {
     bases_.push_back(uint32_t(rows_));
     rows_ += size_t(source.geometry.kernel_y) * source.geometry.kernel_x * values[source.value].channels;
@@ -24,8 +27,10 @@ RowWeights::RowWeights(const std::vector<Value>& values, const std::vector<Sourc
     Block& block = blocks_.emplace_back();
     block.vectors = padded(std::min(width_, outputs - first)) / kLanes;
   }
-  if (sparse)
+  if (storage == Storage::sparse)
     fill_sparse(values, sources, outputs);
+  else if (storage == Storage::int16)
+    fill_int16(values, sources, outputs);
   else
     fill_dense(values, sources, outputs);
 }
@@ -36,7 +41,7 @@ void RowWeights::fill_dense(const std::vector<Value>& values, const std::vector<
     const int channels = values[sources[s].value].channels;
     for (int output = 0; output < outputs; ++output) {
       Block& block = blocks_[output / width_];
-      float* column = block.aligned() + output % width_;
+      float* column = aligned(block.weights) + output % width_;
       const size_t width = size_t(block.vectors) * kLanes;
       for_nonzeros(sources[s], channels, outputs, output, [&](const Nonzero& n) {
         column[row_of(sources[s], bases_[s], channels, n) * width] = n.weight;
@@ -70,11 +75,38 @@ void RowWeights::fill_sparse(const std::vector<Value>& values, const std::vector
   }
 }
 
+// A weight is scale * whole, rounded; the largest of an output becomes kLargest.
+void RowWeights::fill_int16(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs) {
+  const auto width_of = [](const Block& block) { return size_t(block.vectors + 1) / 2 * 2 * kLanes; };
+  for (Block& block : blocks_) {
+    block.whole.assign(rows_ * width_of(block) + kWord, 0);
+    block.scale.assign(kWord, 0.0f);
+  }
+  for (int output = 0; output < outputs; ++output) {
+    Block& block = blocks_[output / width_];
+    float largest = 0.0f;
+    for (const Source& source : sources)
+      for_nonzeros(source, values[source.value].channels, outputs, output,
+                   [&](const Nonzero& n) { largest = std::max(largest, std::abs(n.weight)); });
+    const float scale = largest / kLargest;
+    block.scale[output % width_] = scale;
+    for (size_t s = 0; s < sources.size(); ++s) {
+      const int channels = values[sources[s].value].channels;
+      for_nonzeros(sources[s], channels, outputs, output, [&](const Nonzero& n) {
+        const float whole = std::nearbyint(scale > 0 ? n.weight / scale : 0.0f);
+        aligned(block.whole)[row_of(sources[s], bases_[s], channels, n) * width_of(block) + output % width_] =
+            int16_t(std::clamp(whole, float(-kLargest), float(kLargest)));
+      });
+    }
+  }
+}
+
 size_t RowWeights::bytes() const {
   size_t total = 0;
   for (const Block& block : blocks_)
     total += block.weights.size() * sizeof(float) + block.starts.size() * sizeof(uint32_t) +
-             block.columns.size() * sizeof(uint16_t);
+             block.columns.size() * sizeof(uint16_t) + block.whole.size() * sizeof(int16_t) +
+             block.scale.size() * sizeof(float);
   return total;
 }
 

@@ -44,15 +44,17 @@ void for_nonzeros(const Source& source, int channels, int rows, int row, const V
   }
 }
 
+// How rows are stored: every weight, the nonzeros, or every weight as a whole number and a scale per output.
+enum class Storage { dense, sparse, int16 };
+
 // Weights in rows: row = (source, ky, kx, in channel), split into blocks of output channels.
 class RowWeights {
  public:
   RowWeights() = default;
-  RowWeights(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs, bool sparse);
+  RowWeights(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs, Storage storage);
 
   // The row of source s, kernel tap 0, channel 0; taps follow each other channel by channel.
   uint32_t base(size_t s) const { return bases_[s]; }
-  bool sparse() const { return sparse_; }
   int blocks() const { return int(blocks_.size()); }
   int first(int block) const { return block * width_; }  // output channel
   int vectors(int block) const { return blocks_[block].vectors; }
@@ -61,20 +63,22 @@ class RowWeights {
   void gather(const Kernels& k, int block, const uint32_t* rows, const uint32_t* ends, size_t lists, const float* bias,
               float* current) const {
     const Block& b = blocks_[block];
-    if (sparse_)
+    if (storage_ == Storage::sparse)
       k.gather_sparse(rows, ends, lists, b.starts.data(), b.columns.data(), b.weights.data(), b.vectors, bias, current);
+    else if (storage_ == Storage::int16)
+      k.gather_int16(rows, ends, lists, aligned(b.whole), b.vectors, b.scale.data(), bias, current);
     else
-      k.gather(rows, ends, lists, b.aligned(), b.vectors, bias, current);
+      k.gather(rows, ends, lists, aligned(b.weights), b.vectors, bias, current);
   }
 
   void gather_real(const Kernels& k, int block, const Tap* taps, size_t count, const float* x, size_t stride,
                    int channels, const float* bias, float* current) const {
     const Block& b = blocks_[block];
-    if (sparse_)
+    if (storage_ == Storage::sparse)
       k.gather_real_sparse(taps, count, x, stride, channels, b.starts.data(), b.columns.data(), b.weights.data(),
                            b.vectors, bias, current);
     else
-      k.gather_real(taps, count, x, stride, channels, b.aligned(), b.vectors, bias, current);
+      k.gather_real(taps, count, x, stride, channels, aligned(b.weights), b.vectors, bias, current);
   }
 
  private:
@@ -83,18 +87,26 @@ class RowWeights {
     std::vector<float> weights;     // dense: [row][16 * vectors], from the first cache line on; sparse: nonzeros
     std::vector<uint32_t> starts;   // sparse: [rows + 1]
     std::vector<uint16_t> columns;  // sparse: output channel within the block
-
-    const float* aligned() const {
-      const auto address = reinterpret_cast<uintptr_t>(weights.data());
-      return weights.data() + (64 - address % 64) % 64 / sizeof(float);
-    }
-    float* aligned() { return const_cast<float*>(static_cast<const Block*>(this)->aligned()); }
+    std::vector<int16_t> whole;     // int16: [row][32 * ((vectors + 1) / 2)], from the first cache line on
+    std::vector<float> scale;       // int16: [64]
   };
+
+  // The first whole cache line.
+  template <class Element>
+  static Element* aligned(std::vector<Element>& elements) {
+    const auto address = reinterpret_cast<uintptr_t>(elements.data());
+    return elements.data() + (64 - address % 64) % 64 / sizeof(Element);
+  }
+  template <class Element>
+  static const Element* aligned(const std::vector<Element>& elements) {
+    return aligned(const_cast<std::vector<Element>&>(elements));
+  }
 
   void fill_dense(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs);
   void fill_sparse(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs);
+  void fill_int16(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs);
 
-  bool sparse_ = false;
+  Storage storage_ = Storage::dense;
   int width_ = 0;  // output channels per block
   std::vector<uint32_t> bases_;
   size_t rows_ = 0;

@@ -25,7 +25,7 @@ def test_exports_beside_the_ticket_and_prints_json(quick_run, tmp_path):
         "features.8",
         "classifier",
     ]
-    assert {a["engine"] for a in printed["agreements"]} == {"torch", "native", "onnxruntime"}
+    assert {a["engine"] for a in printed["agreements"]} == {"torch", "native", "onnxruntime", "native (int16)"}
 
 
 def test_table(quick_run, tmp_path):

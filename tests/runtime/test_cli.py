@@ -76,3 +76,21 @@ def test_zip_that_is_none(model, tmp_path):
     (tmp_path / "x.npy").write_bytes(b"PK\x03\x04 and no more")
     result = runner.invoke(app, [str(model), "--input", str(tmp_path / "x.npy")])
     assert result.exit_code == 1 and "as a .npy array" in result.stderr
+
+
+def test_explain_needs_no_images(model):
+    result = runner.invoke(app, [str(model), "--explain", "--plan", "masks"])
+    assert result.exit_code == 0
+    for word in ("down", "17x5x3x3", "masks (", "asked for", "part of same"):
+        assert word in result.stdout
+    layers = json.loads(runner.invoke(app, [str(model), "--explain", "--json"]).stdout)
+    assert [layer["name"] for layer in layers][:2] == ["stem", "repeat"]
+    assert "measured" in {layer["name"]: layer["why"] for layer in layers}["down"]
+
+
+def test_early_exit_on_an_array(model, tmp_path):
+    x = images(np.random.default_rng(1), 3, (3, 16, 16))
+    np.save(tmp_path / "x.npy", x)
+    result = runner.invoke(app, [str(model), "--input", str(tmp_path / "x.npy"), "--margin", "0", "--json"])
+    first = next(iter(Session(model).run_timesteps({"input": x})))
+    assert np.allclose(json.loads(result.stdout)["logits"], first)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from graphs import everything, images, one_conv, poolings_and_views, random_bias
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from spiketicket.csr import Csr
 from spiketicket.errors import InputError
 from spiketicket.export.verify import Trace, compare
 from spiketicket.graph import Conv, Flatten, Graph, Lif, Linear, Repeat, window
@@ -19,7 +21,8 @@ from spiketicket.runtime.native import build_info
 from spiketicket.runtime.planner import AUTO, FIXED, KERNELS
 
 ISAS = build_info()["isas"].split(", ")
-RIVALS = [("native", isa, plan) for isa in ISAS for plan in KERNELS] + [("native", "", AUTO), ("onnxruntime", "", AUTO)]
+EXACT = [kernel for kernel in KERNELS if kernel != "events-int16"]
+RIVALS = [("native", isa, plan) for isa in ISAS for plan in EXACT] + [("native", "", AUTO), ("onnxruntime", "", AUTO)]
 
 
 def trace(path, engine, x, timesteps, threads=None):
@@ -85,7 +88,7 @@ def test_the_test_graphs_are_alive(tmp_path, make):
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 @pytest.mark.parametrize("batch", [1, 2, 9])
-@pytest.mark.parametrize("plan", KERNELS)
+@pytest.mark.parametrize("plan", EXACT)
 def test_any_number_of_threads_gives_the_same_bits(tmp_path, threads, batch, plan):
     rng = np.random.default_rng(7)
     path = write(everything(rng, (3, 18, 66), (33, 31), 0.2), tmp_path)
@@ -96,7 +99,7 @@ def test_any_number_of_threads_gives_the_same_bits(tmp_path, threads, batch, pla
 
 
 @pytest.mark.skipif(len(ISAS) == 1, reason="this CPU has no vector instruction set that the build knows")
-@pytest.mark.parametrize("plan", KERNELS)
+@pytest.mark.parametrize("plan", EXACT)
 def test_instruction_sets_give_the_same_bits(tmp_path, monkeypatch, plan):
     rng = np.random.default_rng(8)
     path = write(everything(rng, size=(15, 18)), tmp_path)
@@ -330,3 +333,43 @@ def test_timesteps_are_of_the_images_at_the_call(tmp_path):
         steps = session.run_timesteps({"input": x})
         x[:] = 0
         assert all(np.array_equal(got, want) for got, want in zip(steps, expected, strict=True))
+
+
+def whole_numbers(graph):
+    """The graph with weights as the engine rounds them for int16: 1023 steps up to each output's largest."""
+
+    def rounded(node):
+        dense = node.weight.to_dense()
+        scale = np.abs(dense.reshape(len(dense), -1)).max(axis=1).astype(np.float32) / np.float32(1023)
+        scale = np.where(scale > 0, scale, 1).astype(np.float32).reshape(-1, *[1] * (dense.ndim - 1))
+        whole = np.clip(np.rint(dense.astype(np.float32) / scale), -1023, 1023)
+        return replace(node, weight=Csr.from_dense((whole * scale).astype(np.float32)))
+
+    nodes = [
+        rounded(n) if isinstance(n, Conv | Linear) and graph.values[n.inputs[0]].spikes else n for n in graph.nodes
+    ]
+    return replace(graph, nodes=tuple(nodes))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("out", [1, 16, 17, 40, 64, 100])
+@pytest.mark.parametrize("rate", [0.01, 0.3, 1.0])
+def test_int16_is_exact_for_the_rounded_weights(tmp_path, monkeypatch, isa, out, rate):
+    monkeypatch.setenv("SPIKETICKET_ISA", isa)
+    rng = np.random.default_rng(14)
+    graph = one_conv(rng, 70, out, (5, 6), (3, 3), 0.8, 4, pads=(1, 1, 1, 1))
+    path, oracle = write(graph, tmp_path), write(whole_numbers(graph), tmp_path, "rounded.onnx")
+    x = (rng.random((3, 70, 5, 6)) < rate).astype(np.float32)
+    with Session(path, plan="events-int16", values="int16") as session:
+        assert {layer.kernel.split("/")[0] for layer in session.layers() if layer.name == "conv"} == {"events-int16"}
+        ran = Trace(session.spikes({"input": x}), session.run({"input": x})["logits_t"])
+    agreement = compare("int16", ran, "reference", trace(oracle, "reference", x, 4))
+    agreement.require_exact()
+
+
+def test_int16_rounds_only_when_asked(tmp_path):
+    path = write(everything(np.random.default_rng(15)), tmp_path)
+    with Session(path, plan="events-int16") as session:
+        assert not any("int16" in layer.kernel for layer in session.layers())
+    with pytest.raises(InputError, match=r"values: expected one of float32, int16, got 'int8'"):
+        Session(path, values="int8")
