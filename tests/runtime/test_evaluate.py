@@ -31,7 +31,7 @@ def test_early_exit_saves_timesteps_and_little_accuracy(digits):
 
 
 def test_int16_keeps_the_classes(digits):
-    images, labels = digits
+    images, _ = digits
     with Session(ASSETS / "digits.onnx", plan="events-int16", values="int16") as session:
         rounded = session.run({"input": images})["logits"]
         assert any("int16" in layer.kernel for layer in session.layers())
