@@ -57,8 +57,9 @@ build/sanitize-threads/.installed: pyproject.toml constraints.txt $(NATIVE)
 	touch $@
 
 sanitize-threads: build/sanitize-threads/.installed
-	LD_PRELOAD=$(shell g++ -print-file-name=libtsan.so) TSAN_OPTIONS="halt_on_error=1 report_signal_unsafe=0" \
-	    $(RACED)/python -m pytest tests/runtime/test_engines.py -k "number_of_threads or several_threads or residual_blocks"
+	LD_PRELOAD=$(shell g++ -print-file-name=libtsan.so) TSAN_OPTIONS=halt_on_error=1 OPENBLAS_NUM_THREADS=1 \
+	    $(RACED)/python -m pytest -s tests/runtime/test_engines.py \
+	    -k "native and (number_of_threads or several_threads or residual_blocks) or number_of_threads or generators"
 
 # The engine compiled for AArch64 (Debian: g++-aarch64-linux-gnu), and its NEON kernels held against the portable ones
 # under an emulator (qemu-user).
