@@ -31,6 +31,8 @@ inline Table make_table(const float weight[4]) {
   return table;
 }
 
+// Past the last position the bytes may be anything.
 inline Vector look_up(const Table& table, const uint8_t* bytes) {
-  return Vector{table.entry[bytes[0]], table.entry[bytes[1]], table.entry[bytes[2]], table.entry[bytes[3]]};
+  return Vector{table.entry[bytes[0] & 15], table.entry[bytes[1] & 15], table.entry[bytes[2] & 15],
+                table.entry[bytes[3] & 15]};
 }
