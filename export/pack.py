@@ -121,7 +121,7 @@ def _verify(
         for agreement in agreements:
             if agreement.against == "reference":
                 agreement.require_exact()
-        # What rounding to whole numbers would change, for who wants it; nothing depends on it.
+        # What rounding to whole numbers would change, for who wants it; the file does not depend on it.
         whole = _trace_session(candidate, "native", samples, plan="events-int16", values="int16")
         agreements.append(compare("native (int16)", whole, "reference", oracle))
     return agreements

@@ -33,11 +33,9 @@ class NativeEngine(Engine):
     def __init__(self, model: Model, options: Options) -> None:
         self.graph = model.graph
         try:
-            self.lowered = _Lowered(model, options)
+            self.lowered = _Lowered(model, options, _network(options))
         except ValueError as error:
             raise InputError(str(error)) from error
-        except RuntimeError as error:
-            raise InputError(f"cannot start {options.threads} threads: {error}") from error
 
     def run(self, x: Floats, timesteps: int) -> Floats:
         return self._run(x, timesteps, [])
@@ -81,9 +79,9 @@ class _Lowered:
     timestep is computed once. A LIF takes in the weighted layers whose currents only it reads.
     """
 
-    def __init__(self, model: Model, options: Options) -> None:
+    def __init__(self, model: Model, options: Options, network: "Any") -> None:
         self.graph = graph = model.graph
-        self.network = _native.Network(options.threads, options.values == "int16")
+        self.network = network
         self.isa: str = self.network.isa
         self.plan: dict[str, Plan] = {}
         self.images: dict[str, tuple[int, int, int]] = {graph.input: _image(graph.input_shape)}
@@ -108,6 +106,7 @@ class _Lowered:
     def _terms(self, lif: Lif) -> "tuple[list[Conv | Linear], list[str], list[Node]] | None":
         """What a LIF's current is the sum of, where one kernel can compute it: weighted layers, spikes
         added as they are, and all the nodes that are taken in. None where it cannot."""
+        shapes = set()  # an image added to a vector is left to the Add, which refuses it
         layers: list[Conv | Linear] = []
         residuals: list[str] = []
         nodes: list[Node] = []
@@ -122,13 +121,22 @@ class _Lowered:
             elif isinstance(maker, Conv | Linear) and alone:
                 layers.append(maker)
                 nodes.append(maker)
+                shapes.add(_image(self.graph.values[value].shape))
             elif self.graph.values[value].spikes:
                 residuals.append(value)
+                shapes.add(self.image_of(value))
             else:
                 return None
         spikes = [self.graph.values[layer.inputs[0]].spikes for layer in layers]
         fits = len(layers) == 1 or all(spikes)
-        return (layers, residuals, nodes) if layers and fits and nodes else None
+        return (layers, residuals, nodes) if layers and fits and len(shapes) == 1 else None
+
+    def image_of(self, value: str) -> tuple[int, int, int]:
+        """The shape in which a value lies: what stands behind a Flatten, a LIF or a Repeat lies as its input does."""
+        maker = self.makers.get(value)
+        if isinstance(maker, Flatten | Repeat | Lif | Add):
+            return self.image_of(maker.inputs[0])
+        return _image(self.graph.values[value].shape)
 
     def lower(self, node: Node) -> None:
         image = self.images[node.inputs[0]]
@@ -196,6 +204,13 @@ class _Lowered:
 
     def define(self, node: Node, output: int) -> None:
         self.ids[node.output] = output
+
+
+def _network(options: Options) -> "Any":
+    try:
+        return _native.Network(options.threads, options.values == "int16")
+    except RuntimeError as error:
+        raise InputError(f"cannot start {options.threads} threads: {error}") from error
 
 
 def lif_parameters(node: Lif) -> object:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from spiketicket import __version__
+from spiketicket.errors import SpikeTicketError
 from spiketicket.files import write_atomic
 from spiketicket.runtime.engine import Floats, Model, Options, Plan
 
@@ -89,8 +90,12 @@ def _noise(shape: tuple[int, ...]) -> Floats:
     return np.ascontiguousarray(image[None] / np.sqrt(len(scales)), dtype=np.float32)
 
 
-def _cache_file(isa: str, model: Model, options: Options) -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spiketicket" / "plans"
+def _cache_file(isa: str, model: Model, options: Options) -> Path | None:
+    """Where this plan is kept; None where the user has no home."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spiketicket" / "plans"
+    except RuntimeError:
+        return None
     key = hashlib.sha256(model.data)
     key.update(f"{__version__} {isa} {options.values} {_cpu()}".encode())
     return folder / f"{key.hexdigest()[:32]}.json"
@@ -104,17 +109,21 @@ def _cpu() -> str:
     return next((line for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _read(file: Path) -> list[Measured]:
+def _read(file: Path | None) -> list[Measured]:
     """The measurements in a cache file, layer by layer; none where there is no such file or it holds anything else."""
+    if file is None:
+        return []
     try:
         return [{str(kernel): float(ms) for kernel, ms in times.items()} for times in json.loads(file.read_bytes())]
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError, OverflowError):
         return []
 
 
-def _write(file: Path, measured: list[Measured]) -> None:
+def _write(file: Path | None, measured: list[Measured]) -> None:
+    if file is None:
+        return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, json.dumps(measured, indent=1).encode())
-    except OSError:
+    except (OSError, SpikeTicketError):
         pass  # no cache, then: the next session measures again

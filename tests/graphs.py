@@ -164,3 +164,30 @@ def residual_blocks(rng, timesteps=5, size=(13, 10)):
         Linear("readout", ("f",), "y", random_csr(rng, (4, 70 * h2 * w2), 0.3), random_bias(rng, 4)),
     )
     return Graph("x", (3, h, w), nodes, "y", timesteps)
+
+
+def flattened_residual(rng):
+    """A Linear's currents and the flattened spikes that it reads, added before a LIF."""
+    nodes = (
+        Repeat("repeat", ("x",), "r"),
+        Lif("lif0", ("r",), "s", 1.0),
+        Flatten("flat", ("s",), "f"),
+        Linear("fc", ("f",), "l", random_csr(rng, (36, 36), 0.5), random_bias(rng, 36)),
+        Add("residual", ("l", "f"), "a"),
+        Lif("lif1", ("a",), "s1", TAU),
+        Linear("readout", ("s1",), "y", random_csr(rng, (3, 36), 0.8), random_bias(rng, 3)),
+    )
+    return Graph("x", (4, 3, 3), nodes, "y", 4)
+
+
+def wide_linear(rng, inputs=45_000):
+    """A layer that reads so many periodic spikes that its lists are made for a few images at a time."""
+    nodes = (
+        Repeat("repeat", ("x",), "r"),
+        Lif("lif0", ("r",), "s", TAU),
+        Flatten("flat", ("s",), "f"),
+        Linear("fc", ("f",), "l", random_csr(rng, (64, inputs), 0.02), random_bias(rng, 64)),
+        Lif("lif1", ("l",), "s1", TAU),
+        Linear("readout", ("s1",), "y", random_csr(rng, (3, 64), 0.8), random_bias(rng, 3)),
+    )
+    return Graph("x", (inputs, 1, 1), nodes, "y", 4)

@@ -42,7 +42,7 @@ std::vector<Choice> Convolution::choices() const {
   if (listed && (small || density > 1.0 / 128)) {  // or dense rows would waste memory and time
     all.push_back({Method::events, 16});
     if (!layer_.real()) all.push_back({Method::events, 64});
-    if (!layer_.real() && layer_.int16) {
+    if (!layer_.real() && layer_.int16 && dense_ / layer_.outputs * kLargest <= INT32_MAX) {
       all.push_back({Method::events_int16, 16});
       all.push_back({Method::events_int16, 64});
     }

@@ -30,15 +30,18 @@ int out_width(const Geometry& g, const Value& v) {
   return window(v.width, g.kernel_x, g.stride_x, g.left, g.right, g.dilation_x);
 }
 
-// The timestep up to `timesteps` with the most divisors.
-int most_divisors(int timesteps) {
-  int best = 1, most = 1;
-  for (int t = 2; t <= timesteps; ++t) {
-    int count = 0;
-    for (int d = 1; d <= t; ++d) count += t % d == 0;
-    if (count > most) best = t, most = count;
-  }
-  return best;
+// One timestep for every number of divisors that a timestep up to `timesteps` has.
+std::vector<int> one_per_divisor_count(int timesteps) {
+  std::vector<int> divisors(timesteps + 1, 0), found;
+  for (int d = 1; d <= timesteps; ++d)
+    for (int t = d; t <= timesteps; t += d) ++divisors[t];
+  std::vector<bool> seen(timesteps + 1, false);
+  for (int t = 1; t <= timesteps; ++t)
+    if (!seen[divisors[t]]) {
+      seen[divisors[t]] = true;
+      found.push_back(t);
+    }
+  return found;
 }
 
 }  // namespace
@@ -382,9 +385,11 @@ Network::State Network::begin(const float* x, int images, int timesteps) {
   state.workspace->scratch.resize(pool_.size());
   const Context context{values_, kernels_, *state.workspace, images, 1, 0, timesteps, true};
   prepare(context);
-  // The lists of later timesteps may be longer: a timestep reads the planes of all its divisors.
-  const Context longest{values_, kernels_, *state.workspace, images, 1, most_divisors(timesteps) - 1, timesteps, true};
-  for (const auto& operation : operations_) operation->reserve(longest);
+  // A timestep reads the planes of all its divisors: some need more memory than the first.
+  for (const int t : one_per_divisor_count(timesteps)) {
+    const Context later{values_, kernels_, *state.workspace, images, 1, t - 1, timesteps, true};
+    for (const auto& operation : operations_) operation->reserve(later);
+  }
   load(context, x);
   Team alone(1);
   execute(context, Which::fixed, alone, 0);

@@ -40,6 +40,7 @@ class Buffer {
   Element* reserve(size_t count) {
     if (size_ < count + kSlack) {
       data_.reset();
+      size_ = 0;  // for good if there is no memory
       data_ = std::unique_ptr<Element[]>(new Element[count + kSlack]);
       size_ = count + kSlack;
     }

@@ -4,15 +4,27 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
-from graphs import everything, images, one_conv, poolings_and_views, random_bias, random_csr, residual_blocks, write
+from graphs import (
+    everything,
+    flattened_residual,
+    images,
+    one_conv,
+    poolings_and_views,
+    random_bias,
+    random_csr,
+    residual_blocks,
+    wide_linear,
+    write,
+)
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from spiketicket.csr import Csr
-from spiketicket.errors import InputError
+from spiketicket.errors import InputError, ModelError
 from spiketicket.export.verify import Trace, compare
 from spiketicket.graph import Conv, Flatten, Graph, Lif, Linear, Repeat, window
 from spiketicket.runtime import Session
@@ -50,7 +62,7 @@ def engine(request, monkeypatch):
     return name, plan
 
 
-@pytest.mark.parametrize("timesteps", [1, 2, 3, 4, 5, 6, 9, 16])
+@pytest.mark.parametrize("timesteps", [1, 2, 3, 4, 5, 6, 7, 8, 9, 16])
 @pytest.mark.parametrize("batch", [1, 3, 5])
 def test_every_layer_kind(engine, tmp_path, batch, timesteps):
     rng = np.random.default_rng(timesteps)
@@ -196,6 +208,9 @@ def test_run_timesteps_is_the_running_mean(engine, tmp_path, make):
         assert len(means) == 7
         for t, mean in enumerate(means, 1):
             assert np.allclose(mean, logits_t[:t].mean(axis=0), atol=1e-6)
+        steps = np.array([t * mean.astype(np.float64) for t, mean in enumerate(means, 1)])
+        assert np.allclose(np.diff(steps, axis=0), logits_t[1:], atol=1e-5)
+        assert np.array_equal(means[0], logits_t[0])
 
 
 def test_two_generators_of_one_session_do_not_disturb_each_other(tmp_path):
@@ -373,3 +388,22 @@ def test_int16_rounds_only_when_asked(tmp_path):
         assert not any("int16" in layer.kernel for layer in session.layers())
     with pytest.raises(InputError, match=r"values: expected one of float32, int16, got 'int8'"):
         Session(path, values="int8")
+
+
+@pytest.mark.parametrize("plan", [*EXACT, AUTO])
+def test_an_image_added_to_a_vector_is_refused(tmp_path, plan):
+    """The engine keeps images as they are through a Flatten."""
+    path = write(flattened_residual(np.random.default_rng(16)), tmp_path)
+    with pytest.raises(ModelError, match="layer residual: the native engine cannot add a flattened image to a vector"):
+        Session(path, plan=plan)
+
+
+def test_timesteps_of_many_divisors_have_room(tmp_path):
+    """So many images that the tiles of one timestep are longer than another's: 180 has 18 divisors, 240 has 20."""
+    rng = np.random.default_rng(17)
+    path = write(wide_linear(rng), tmp_path)
+    x = rng.standard_normal((128, 45_000, 1, 1)).astype(np.float32)
+    with Session(path, plan="events") as session:
+        alone = session.run({"input": x[:1]}, 180)["logits_t"][:, 0]
+        means = [mean[0] for mean in islice(session.run_timesteps({"input": x}, 300), 180)]
+    assert np.allclose(means[-1], alone.mean(axis=0), atol=1e-5)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from graphs import everything, images, one_conv, write
 
-from spiketicket.errors import InputError
-from spiketicket.runtime import Session
+from spiketicket.errors import InputError, SpikeTicketError
+from spiketicket.runtime import Session, planner
 from spiketicket.runtime.planner import KERNELS
 
 
@@ -51,7 +51,20 @@ def isa(path):
     return kernels(path)["lif0"][0].removeprefix("lif (").removesuffix(")")
 
 
-@pytest.mark.parametrize("damage", ["", "[]", "{", "[1, 2]", '[{"events/16": "fast"}]', '{"a": 1}', "\x00\xff"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "[]",
+        "[" * 100_000,
+        '[{"events/16": 1' + "0" * 400 + "}]",
+        "{",
+        "[1, 2]",
+        '[{"events/16": "fast"}]',
+        '{"a": 1}',
+        "\x00\xff",
+    ],
+)
 def test_a_damaged_cache_is_measured_again(path, cache, damage):
     expected = set(kernels(path))
     (file,) = cache.iterdir()
@@ -64,6 +77,17 @@ def test_a_damaged_cache_is_measured_again(path, cache, damage):
 def test_no_cache_where_none_can_be_written(path, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert "measured" in kernels(path)["down"][1]
+
+
+def test_no_cache_where_writing_fails_or_there_is_no_home(path, cache, monkeypatch):
+    def fail(*_):
+        raise SpikeTicketError("cannot write")
+
+    monkeypatch.setattr(planner, "write_atomic", fail)
+    assert "measured" in kernels(path)["down"][1]
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(planner.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
     assert "measured" in kernels(path)["down"][1]
 
 
