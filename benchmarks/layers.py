@@ -20,24 +20,38 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from spiketicket.cli import guarded, make_app, run_app
 from spiketicket.csr import Csr
 from spiketicket.domain import INPUT
+from spiketicket.errors import InputError
 from spiketicket.export.onnx_writer import to_onnx
 from spiketicket.graph import Conv, Flatten, Graph, Lif, Linear, MaxPool, Repeat, window
 from spiketicket.runtime import Session
+from spiketicket.runtime.planner import PLANS
 
 REPEATS = 40
 LANES = 16
 SMALL = {"events": 16, "sparse-events": 16, "masks": 64, "tables": 64}  # input channels of the layer that gives a peak
 
 
+app = make_app("Where a run's time goes, layer by layer.")
+
+
+@app.command()
+@guarded
 def main(
-    ticket: Annotated[Path, typer.Argument(help="Folder of a ticket of benchmarks/inference.py.")],
-    timesteps: int = 5,
-    batch: int = 1,
-    plan: str = "auto",
+    ticket: Annotated[Path, typer.Argument(help="Folder of a ticket that benchmarks/inference.py made.")],
+    timesteps: Annotated[int, typer.Option(min=1, help="Timesteps T.")] = 5,
+    batch: Annotated[int, typer.Option(min=1, max=32, help="Images per run.")] = 1,
+    plan: Annotated[str, typer.Option(help=f"Kernels: {', '.join(PLANS)}.")] = "auto",
 ) -> None:
-    """Print milliseconds, kernel, additions per nanosecond and bytes of every layer."""
+    """Print milliseconds, kernel, additions per nanosecond (and their share of the kernel's peak) and bytes of every
+    layer, on one thread.
+    """
+    if not (ticket / "oracle.npz").exists():
+        raise InputError(
+            f"{ticket} is no ticket's folder: run benchmarks/inference.py, then give one of its OUT/models"
+        )
     with np.load(ticket / "oracle.npz") as stored:
         x = np.ascontiguousarray(stored["images"][:batch])
     with Session(ticket / "model.onnx", threads=1, plan=plan) as session:
@@ -198,4 +212,4 @@ def peak(kernel: str) -> float:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_app(app)

@@ -14,7 +14,7 @@ from spiketicket.cli import guarded, make_app, out, print_json, run_app, say
 from spiketicket.domain import INPUT, LOGITS
 from spiketicket.errors import InputError
 from spiketicket.runtime.engine import ENGINE_NAMES
-from spiketicket.runtime.evaluate import Evaluation, evaluate
+from spiketicket.runtime.evaluate import Evaluation, evaluate, exit_early
 from spiketicket.runtime.inputs import dataset_inputs, load_array
 from spiketicket.runtime.planner import AUTO, PLANS
 from spiketicket.runtime.session import Session
@@ -49,13 +49,14 @@ def run(
     margin: Annotated[
         float | None,
         typer.Option(
-            help="Early exit: an image stops where its best mean logit leads by this much.", show_default="no exit"
+            help="Early exit: an image stops when its best mean logit leads the second best by this much.",
+            show_default="no exit",
         ),
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Print each layer's kernel and why, run nothing.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Classify a data set (accuracy, confusion counts, images per second) or an array of images."""
+    """Classify a data set (accuracy, confusion counts, images per second) or an array of images, or explain a model."""
     if not explain and (dataset is None) == (array is None):
         raise InputError("give either --dataset or --input")
     with Session(model, engine=engine, threads=threads, plan=plan, values=values) as session:
@@ -63,12 +64,12 @@ def run(
             _print_layers(session, json)
             return
         if array is not None:
-            images = {INPUT: load_array(array)}
+            images = load_array(array)
             if margin is None:
-                logits = session.run(images, timesteps)[LOGITS]
+                logits, steps = session.run({INPUT: images}, timesteps)[LOGITS], None
             else:
-                *_, logits = session.run_timesteps(images, timesteps, margin)
-            _print_logits(session, logits, json)
+                logits, steps = exit_early(session, images, timesteps, margin)
+            _print_logits(session, logits, steps, json)
             return
         loaded = load_dataset(str(dataset), data)
         inputs, labels = dataset_inputs(session, loaded, split), loaded.split(split).labels
@@ -79,9 +80,11 @@ def run(
             "dataset": loaded.name,
             "split": split,
             "images": len(labels),
-            "timesteps": evaluation.timesteps,
+            "timesteps": session.timesteps if timesteps is None else timesteps,
+            "margin": margin,
+            "mean_timesteps": evaluation.timesteps,
             "threads": session.threads,
-            "batch": batch,
+            "batch": batch if margin is None else 1,
             "accuracy": evaluation.accuracy,
             "images_per_second": evaluation.images_per_second,
         }
@@ -122,24 +125,27 @@ def _print_evaluation(facts: dict[str, Any], evaluation: Evaluation, classes: tu
     out.print(table)
     say(
         f"{facts['dataset']} {facts['split']}: accuracy {evaluation.accuracy:.2%} of {facts['images']} images, "
-        f"{evaluation.images_per_second:,.0f} images/s ({facts['engine']}, T = {facts['timesteps']:g}, "
+        f"{evaluation.images_per_second:,.0f} images/s ({facts['engine']}, mean T = {facts['mean_timesteps']:.3g}, "
         f"batch {facts['batch']}, {facts['threads']} threads)",
     )  # fmt: skip
 
 
-def _print_logits(session: Session, logits: NDArray[np.float32], json: bool) -> None:
+def _print_logits(session: Session, logits: NDArray[np.float32], steps: NDArray[np.int64] | None, json: bool) -> None:
+    """`steps`: the timesteps of every image, where they exited early."""
     names = session.metadata.get("classes", "").split("\n")
     if len(names) != logits.shape[1]:
         names = [str(index) for index in range(logits.shape[1])]
     best = logits.argmax(axis=1)
     if json:
-        print_json({"class": [names[i] for i in best], LOGITS: logits.tolist()})
+        taken = {} if steps is None else {"timesteps": steps.tolist()}
+        print_json({"class": [names[i] for i in best], LOGITS: logits.tolist(), **taken})
         return
     table = Table()
-    for column in ("image", "class", "mean logit"):
+    for column in ("image", "class", "mean logit", *(() if steps is None else ("T",))):
         table.add_column(column, justify="right")
     for image, index in enumerate(best):
-        table.add_row(str(image), escape(names[index]), f"{logits[image, index]:.4f}")
+        taken_by = () if steps is None else (str(steps[image]),)
+        table.add_row(str(image), escape(names[index]), f"{logits[image, index]:.4f}", *taken_by)
     out.print(table)
 
 

@@ -18,6 +18,14 @@ class Evaluation:
     timesteps: float  # mean over the images
 
 
+def exit_early(
+    session: Session, images: NDArray[np.float32], timesteps: int | None, margin: float
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Run every image alone until its best mean logit leads the second by `margin`: logits `[N, classes]`, T `[N]`."""
+    runs = [list(session.run_timesteps({INPUT: images[i : i + 1]}, timesteps, margin)) for i in range(len(images))]
+    return np.concatenate([run[-1] for run in runs]), np.array([len(run) for run in runs], dtype=np.int64)
+
+
 def evaluate(
     session: Session,
     images: NDArray[np.float32],
@@ -33,14 +41,12 @@ def evaluate(
     start = time.perf_counter()
     if margin is None:
         starts = range(0, len(images), batch)
-        parts = [session.run({INPUT: images[i : i + batch]}, timesteps)[LOGITS] for i in starts]
+        logits = np.concatenate([session.run({INPUT: images[i : i + batch]}, timesteps)[LOGITS] for i in starts])
         taken = float(session.timesteps if timesteps is None else timesteps)
     else:
-        runs = [list(session.run_timesteps({INPUT: images[i : i + 1]}, timesteps, margin)) for i in range(len(images))]
-        parts = [run[-1] for run in runs]
-        taken = float(np.mean([len(run) for run in runs]))
+        logits, steps = exit_early(session, images, timesteps, margin)
+        taken = float(steps.mean())
     seconds = time.perf_counter() - start
-    logits = np.concatenate(parts)
     predicted = logits.argmax(axis=1)
     classes = max(logits.shape[1], int(labels.max()) + 1)
     confusion = np.zeros((classes, classes), dtype=np.int64)

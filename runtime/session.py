@@ -52,8 +52,8 @@ class Session:
     `engine`: auto (native), native, onnxruntime or reference. `threads`: CPU threads (default: as
     many as this process may use). `plan`: how the native engine chooses kernels: auto (the fastest by
     a measurement that is made once per machine and model, and cached), fixed (by estimate: the same
-    everywhere, to the last bit), or one of events, sparse-events, masks and tables, for every layer
-    that it suits. `values`: float32, or int16: the native engine may round the weights of a layer to whole
+    everywhere, to the last bit), or one of events, events-int16, sparse-events, masks and tables, for
+    every layer that it suits. `values`: float32, or int16: the native engine may round the weights of a layer to whole
     numbers of at most 1023 times a scale per output where that is faster; sums of them are exact, and 16
     bits cannot overflow. Raises ModelError for a damaged or foreign file, InputError for an unknown engine,
     plan or values or a bad number of threads. Safe to call from several threads at once.
@@ -74,6 +74,8 @@ class Session:
             raise InputError(f"plan: expected one of {', '.join(PLANS)}, got {plan!r}")
         if values not in VALUES:
             raise InputError(f"values: expected one of {', '.join(VALUES)}, got {values!r}")
+        if plan == "events-int16" and values != "int16":
+            raise InputError("plan events-int16 rounds weights: it needs values int16")
         graph, data = read_model(Path(path))
         self._graph = graph
         self._engine: Engine | None = engine_class(Model(Path(path), data, graph), Options(self.threads, plan, values))
@@ -114,7 +116,7 @@ class Session:
         engines compute all of them at the first). Raises InputError as `run`, and for a negative margin.
         """
         x, timesteps = self._check(inputs, timesteps)
-        if margin is not None and not margin >= 0:
+        if margin is not None and (isinstance(margin, bool | str) or not margin >= 0):
             raise InputError(f"margin must be a number from 0, got {margin!r}")
         return _running_mean(self._open().steps(x, timesteps), margin)
 

@@ -88,9 +88,13 @@ def test_explain_needs_no_images(model):
     assert "measured" in {layer["name"]: layer["why"] for layer in layers}["down"]
 
 
-def test_early_exit_on_an_array(model, tmp_path):
-    x = images(np.random.default_rng(1), 3, (3, 16, 16))
+def test_early_exit_on_an_array_is_image_by_image(model, tmp_path):
+    x = images(np.random.default_rng(1), 6, (3, 16, 16))
     np.save(tmp_path / "x.npy", x)
-    result = runner.invoke(app, [str(model), "--input", str(tmp_path / "x.npy"), "--margin", "0", "--json"])
-    first = next(iter(Session(model).run_timesteps({"input": x})))
-    assert np.allclose(json.loads(result.stdout)["logits"], first)
+    arguments = [str(model), "--input", str(tmp_path / "x.npy"), "--margin", "0.3"]
+    printed = json.loads(runner.invoke(app, [*arguments, "--json"]).stdout)
+    with Session(model) as session:
+        runs = [list(session.run_timesteps({"input": x[i : i + 1]}, margin=0.3)) for i in range(6)]
+    assert printed["timesteps"] == [len(run) for run in runs] and len(set(printed["timesteps"])) > 1
+    assert np.allclose(printed["logits"], [run[-1][0] for run in runs])
+    assert " T " in runner.invoke(app, arguments).stdout

@@ -384,8 +384,11 @@ def test_int16_is_exact_for_the_rounded_weights(tmp_path, monkeypatch, isa, out,
 
 def test_int16_rounds_only_when_asked(tmp_path):
     path = write(everything(np.random.default_rng(15)), tmp_path)
-    with Session(path, plan="events-int16") as session:
-        assert not any("int16" in layer.kernel for layer in session.layers())
+    for plan in (AUTO, FIXED):
+        with Session(path, plan=plan) as session:
+            assert not any("int16" in layer.kernel for layer in session.layers())
+    with pytest.raises(InputError, match="plan events-int16 rounds weights: it needs values int16"):
+        Session(path, plan="events-int16")
     with pytest.raises(InputError, match=r"values: expected one of float32, int16, got 'int8'"):
         Session(path, values="int8")
 

@@ -138,6 +138,6 @@ def test_early_exit(path):
         taken = list(session.run_timesteps({"input": x}, 6, margin=threshold))
         assert len(taken) == expected
         assert all(np.array_equal(a, b) for a, b in zip(taken, everything_ran, strict=False))
-        for margin in (-1.0, float("nan")):
+        for margin in (-1.0, float("nan"), "4", True):
             with pytest.raises(InputError, match="margin must be a number from 0"):
                 session.run_timesteps({"input": x}, margin=margin)
