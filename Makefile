@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | sanitize | sanitize-threads | cross | wheel-check | headers
+# make demo | test | lint | bench | sanitize | sanitize-threads | mutants | cross | wheel-check | headers
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ NATIVE := CMakeLists.txt $(wildcard runtime/csrc/*)
 HEADERS := build/onnxruntime
 OPERATORS := $(if $(wildcard $(HEADERS)),-C cmake.define.SPIKETICKET_ONNXRUNTIME_INCLUDE=$(abspath $(HEADERS)))
 
-.PHONY: demo test lint bench sanitize sanitize-threads cross wheel-check headers clean
+.PHONY: demo test lint bench sanitize sanitize-threads mutants cross wheel-check headers clean
 
 $(INSTALLED): pyproject.toml constraints.txt $(NATIVE) $(wildcard $(HEADERS))
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -60,6 +60,13 @@ sanitize-threads: build/sanitize-threads/.installed
 	LD_PRELOAD=$(shell g++ -print-file-name=libtsan.so) TSAN_OPTIONS=halt_on_error=1 OPENBLAS_NUM_THREADS=1 \
 	    $(RACED)/python -m pytest -s tests/runtime/test_engines.py \
 	    -k "native and (number_of_threads or several_threads or residual_blocks) or number_of_threads or generators"
+
+# Deliberate slips in the engine, each of which the tests must notice; a quarter of an hour.
+MUTATED := build/mutants/bin
+mutants:
+	$(PYTHON) -m venv --clear build/mutants
+	$(MUTATED)/pip install -q -c constraints.txt nanobind ninja cmake '.[cpu,test]'
+	PATH=$(abspath $(MUTATED)):$$PATH $(MUTATED)/python tests/mutants.py
 
 # The engine compiled for AArch64 (Debian: g++-aarch64-linux-gnu), and its NEON kernels held against the portable ones
 # under an emulator (qemu-user).
