@@ -92,6 +92,7 @@ class _Lowered:
         self.layers: dict[str, int] = {}  # by name of the first weights: the value that one kernel computes
         self.arrays: list[object] = []  # the C++ side reads them until it is planned
         for node in graph.nodes:
+            self.images[node.output] = self.image(node)
             self.varying[node.output] = isinstance(node, Lif) or any(self.varying[name] for name in node.inputs)
         self.terms = {id(lif): terms for lif in graph.nodes if isinstance(lif, Lif) and (terms := self._terms(lif))}
         self.absorbed = {id(node): terms for terms in self.terms.values() for node in terms[2]}
@@ -121,28 +122,26 @@ class _Lowered:
             elif isinstance(maker, Conv | Linear) and alone:
                 layers.append(maker)
                 nodes.append(maker)
-                shapes.add(_image(self.graph.values[value].shape))
+                shapes.add(self.images[value])
             elif self.graph.values[value].spikes:
                 residuals.append(value)
-                shapes.add(self.image_of(value))
+                shapes.add(self.images[value])
             else:
                 return None
         spikes = [self.graph.values[layer.inputs[0]].spikes for layer in layers]
         fits = len(layers) == 1 or all(spikes)
         return (layers, residuals, nodes) if layers and fits and len(shapes) == 1 else None
 
-    def image_of(self, value: str) -> tuple[int, int, int]:
-        """The shape in which a value lies: what stands behind a Flatten, a LIF or a Repeat lies as its input does."""
-        maker = self.makers.get(value)
-        if isinstance(maker, Flatten | Repeat | Lif | Add):
-            return self.image_of(maker.inputs[0])
-        return _image(self.graph.values[value].shape)
+    def image(self, node: Node) -> tuple[int, int, int]:
+        """The shape in which a node's output lies: behind a Flatten, a Repeat, a LIF or an Add, that of its input."""
+        if isinstance(node, Flatten | Repeat | Lif | Add):
+            return self.images[node.inputs[0]]
+        return _image(self.graph.values[node.output].shape)
 
     def lower(self, node: Node) -> None:
         image = self.images[node.inputs[0]]
         if max(image) > MAX_SIDE:
             raise ModelError(f"layer {node.name}: the native engine's sizes end at {MAX_SIDE}, got {list(image)}")
-        self.images[node.output] = _image(self.graph.values[node.output].shape)
         if id(node) in self.absorbed:
             self.plan[node.name] = Plan("none", f"part of {self.absorbed[id(node)][0][0].name}")
             return
@@ -151,12 +150,10 @@ class _Lowered:
                 self.define(node, self.layer([node], [], node.bias, None))
             case Lif() if id(node) in self.terms:
                 layers, residuals, _ = self.terms[id(node)]
-                self.images[node.output] = self.images[layers[0].output]
                 bias = np.asarray(sum(layer.bias for layer in layers), dtype=np.float32)
                 self.define(node, self.layer(layers, residuals, bias, lif_parameters(node)))
                 self.plan[node.name] = Plan("none", f"part of {layers[0].name}")
             case Lif():
-                self.images[node.output] = image
                 self.define(node, self.network.neurons(self.ids[node.inputs[0]], lif_parameters(node)))
                 self.plan[node.name] = Plan(f"lif ({self.isa})", "its current is no sum of layers that only it reads")
             case MaxPool():
@@ -174,11 +171,9 @@ class _Lowered:
             case Add():
                 if image != self.images[node.inputs[1]]:
                     raise ModelError(f"layer {node.name}: the native engine cannot add a flattened image to a vector")
-                self.images[node.output] = image
                 self.define(node, self.network.add(*(self.ids[name] for name in node.inputs)))
                 self.plan[node.name] = Plan("add", "residual")
             case Flatten() | Repeat():
-                self.images[node.output] = image
                 self.define(node, self.ids[node.inputs[0]])
                 why = "the next layer reads the image as it lies"
                 if isinstance(node, Repeat):

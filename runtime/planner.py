@@ -46,10 +46,10 @@ def decide(network: Any, values: Mapping[str, int], model: Model, options: Optio
     if plan != AUTO:
         network.guess()
         network.planned()
-        why = "asked for"
+        chosen = {name: network.chosen(value) for name, value in values.items()}
         return {
-            name: Plan(network.chosen(value), why if network.chosen(value).split("/")[0] == plan else BY_ESTIMATE)
-            for name, value in values.items()
+            name: Plan(kernel, "asked for" if kernel.split("/")[0] == plan else BY_ESTIMATE)
+            for name, kernel in chosen.items()
         }
     file = _cache_file(network.isa, model, options)
     measured = _read(file)

@@ -165,14 +165,13 @@ void Network::measure(const float* x, int images, int timesteps) {
     auto* convolution = dynamic_cast<Convolution*>(operation.get());
     Plan& plan = plans_[operation->index];
     if (convolution != nullptr && !plan.decided) {
-      std::vector<Choice> choices = convolution->choices();
       double best = std::numeric_limits<double>::infinity();
       Choice fastest;
-      for (const Choice& choice : choices) {
+      for (const Choice& choice : convolution->choices()) {
         convolution->choose(choice);
         convolution->reserve(context);
         double least = std::numeric_limits<double>::infinity();
-        for (int repeat = 0; repeat < kRepeats && least > 0; ++repeat) {
+        for (int repeat = 0; repeat < kRepeats; ++repeat) {
           const auto begin = Clock::now();
           run();
           least = std::min(least, nanoseconds(begin));
@@ -302,19 +301,6 @@ void Network::together(int members, const std::function<void(Team&, int)>& body)
   body(alone, 0);
 }
 
-std::unique_ptr<Workspace> Network::borrow() {
-  const std::lock_guard lock(spare_mutex_);
-  if (spare_.empty()) return std::make_unique<Workspace>();
-  std::unique_ptr<Workspace> workspace = std::move(spare_.back());
-  spare_.pop_back();
-  return workspace;
-}
-
-void Network::give_back(std::unique_ptr<Workspace> workspace) {
-  const std::lock_guard lock(spare_mutex_);
-  spare_.push_back(std::move(workspace));
-}
-
 void Network::run(const float* x, int images, int timesteps, float* logits,
                   std::span<const std::pair<int, uint8_t*>> spikes) {
   const size_t classes = values_[output_].channels * size_t(values_[output_].positions());
@@ -329,7 +315,7 @@ void Network::run(const float* x, int images, int timesteps, float* logits,
   const int groups = (images + group - 1) / group;
   std::vector<std::unique_ptr<Workspace>> workspaces(share ? 1 : threads);
   for (auto& workspace : workspaces) {
-    workspace = borrow();
+    workspace = workspaces_.borrow();
     workspace->scratch.resize(std::max(workspace->scratch.size(), size_t(share ? threads : 1)));
     prepare({values_, kernels_, *workspace, group, timesteps, 0, timesteps});
   }
@@ -356,12 +342,12 @@ void Network::run(const float* x, int images, int timesteps, float* logits,
       for (int index = next++; index < groups; index = next++) run_group(index, *workspaces[worker], alone, 0);
     });
   }
-  for (auto& workspace : workspaces) give_back(std::move(workspace));
+  for (auto& workspace : workspaces) workspaces_.give_back(std::move(workspace));
 }
 
 std::vector<double> Network::time_operations(const float* x, int images, int timesteps) {
   const int threads = pool_.size();
-  std::unique_ptr<Workspace> workspace = borrow();
+  std::unique_ptr<Workspace> workspace = workspaces_.borrow();
   workspace->scratch.resize(std::max(workspace->scratch.size(), size_t(threads)));
   const Context context{values_, kernels_, *workspace, images, timesteps, 0, timesteps};
   prepare(context);
@@ -376,7 +362,7 @@ std::vector<double> Network::time_operations(const float* x, int images, int tim
       if (worker == 0) times[operation->index] = nanoseconds(begin) * 1e-6;
     }
   });
-  give_back(std::move(workspace));
+  workspaces_.give_back(std::move(workspace));
   return times;
 }
 

@@ -1,7 +1,6 @@
 // A network as the engine runs it: values, operations in order, threads, and the plan of its layers.
 #pragma once
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -12,6 +11,7 @@
 #include "ops.h"
 #include "pool.h"
 #include "value.h"
+#include "workspace_pool.h"
 
 namespace spiketicket {
 
@@ -82,8 +82,6 @@ class Network {
   void record(const Context& context, int value, uint8_t* out, size_t timestep, size_t image) const;
   bool worth_threads(int images, int timesteps) const;
   void together(int members, const std::function<void(Team&, int)>& body);
-  std::unique_ptr<Workspace> borrow();
-  void give_back(std::unique_ptr<Workspace> workspace);
 
   const Kernels& kernels_;
   const bool int16_;
@@ -95,8 +93,7 @@ class Network {
   std::vector<int> operation_of_;   // per value, -1: none
   int output_ = 0;
   double work_ = 0;  // nanoseconds per image and timestep on one thread
-  std::mutex spare_mutex_;
-  std::vector<std::unique_ptr<Workspace>> spare_;
+  WorkspacePool workspaces_;
 };
 
 }  // namespace spiketicket

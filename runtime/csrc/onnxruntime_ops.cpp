@@ -26,16 +26,6 @@ static_assert(ORT_API_VERSION >= kApiVersion, "onnxruntime's headers are too old
 const char* const kDomain = "ai.spiketicket";
 constexpr size_t kNeuronsPerTask = 8192;
 
-void require(bool condition, const std::string& what) {
-  if (!condition) throw std::invalid_argument(what);
-}
-
-std::string text(const std::vector<int64_t>& sizes) {
-  std::string all;
-  for (const int64_t size : sizes) all += (all.empty() ? "" : ", ") + std::to_string(size);
-  return "[" + all + "]";
-}
-
 OrtStatusPtr failure(OrtErrorCode code, const std::string& name, const char* what) {
   std::string message;
   try {

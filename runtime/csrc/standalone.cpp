@@ -26,16 +26,6 @@ constexpr uint32_t kOne = 0x3F800000;               // 1.0f
 constexpr int kRow = 64;                            // positions packed at once
 constexpr int kNeurons = 2048;                      // whose potentials stay in the first cache
 
-void require(bool condition, const std::string& what) {
-  if (!condition) throw std::invalid_argument(what);
-}
-
-std::string text(const std::vector<int64_t>& sizes) {
-  std::string all;
-  for (const int64_t size : sizes) all += (all.empty() ? "" : ", ") + std::to_string(size);
-  return "[" + all + "]";
-}
-
 // Output size of one axis, or 0 where the window does not fit.
 int64_t window(int64_t size, int64_t kernel, int64_t stride, int64_t before, int64_t after, int64_t dilation) {
   const int64_t room = size + before + after - (dilation * (kernel - 1) + 1);
@@ -119,19 +109,6 @@ int checked_int(int64_t value, int64_t least, const std::string& name) {
 }
 
 }  // namespace
-
-std::unique_ptr<Workspace> WorkspacePool::borrow() {
-  const std::lock_guard lock(mutex_);
-  if (spare_.empty()) return std::make_unique<Workspace>();
-  std::unique_ptr<Workspace> workspace = std::move(spare_.back());
-  spare_.pop_back();
-  return workspace;
-}
-
-void WorkspacePool::give_back(std::unique_ptr<Workspace> workspace) {
-  const std::lock_guard lock(mutex_);
-  spare_.push_back(std::move(workspace));
-}
 
 // A workspace until the end of the scope.
 class StandaloneLayer::Borrowed {

@@ -7,7 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "checks.h"
 #include "convolution.h"
+#include "workspace_pool.h"
 
 namespace spiketicket {
 
@@ -27,23 +29,13 @@ struct Csr {
   std::vector<int32_t> indptr;
 };
 
-// Memory that all layers of a process share: one layer runs after the other, most often.
-class WorkspacePool {
- public:
-  std::unique_ptr<Workspace> borrow();
-  void give_back(std::unique_ptr<Workspace> workspace);
-
- private:
-  std::mutex mutex_;
-  std::vector<std::unique_ptr<Workspace>> spare_;
-};
-
 // A convolution, or a linear layer as the convolution of one pixel. An input of zeros and ones is packed into spikes
 // and runs by events; any other is added up as it is, without the zero weights.
 class StandaloneLayer {
  public:
   // `shape` is that of the weight: {outputs, inputs per group, ky, kx}, or {outputs, inputs}. Throws
-  // std::invalid_argument, saying what is wrong, where the parts do not fit together.
+  // std::invalid_argument, saying what is wrong, where the parts do not fit together. `pool`: one for all layers of a
+  // process, since they run one after the other most often.
   StandaloneLayer(std::vector<int64_t> shape, Csr csr, std::vector<float> bias, std::vector<int64_t> strides,
                   std::vector<int64_t> pads, std::vector<int64_t> dilations, int64_t groups,
                   std::shared_ptr<WorkspacePool> pool);

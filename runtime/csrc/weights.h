@@ -50,7 +50,6 @@ enum class Storage { dense, sparse, int16 };
 // Weights in rows: row = (source, ky, kx, in channel), split into blocks of output channels.
 class RowWeights {
  public:
-  RowWeights() = default;
   RowWeights(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs, Storage storage);
 
   // The row of source s, kernel tap 0, channel 0; taps follow each other channel by channel.
@@ -116,7 +115,6 @@ class RowWeights {
 // Weights in taps of 4 input channels, per output channel, for outputs `width` positions wide.
 class TableWeights {
  public:
-  TableWeights() = default;
   TableWeights(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs, int width);
 
   const Layout& layout(size_t s) const { return layouts_[s]; }
@@ -141,7 +139,6 @@ class TableWeights {
 // Weights one by one, per output channel; the row of a weight is (source, in channel, ky, kx).
 class MaskWeights {
  public:
-  MaskWeights() = default;
   MaskWeights(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs);
 
   uint32_t base(size_t s) const { return bases_[s]; }

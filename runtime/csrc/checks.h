@@ -1,0 +1,21 @@
+// Messages about what a host hands over.
+#pragma once
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace spiketicket {
+
+// Throws std::invalid_argument, saying `what`, unless the condition holds.
+inline void require(bool condition, const std::string& what) {
+  if (!condition) throw std::invalid_argument(what);
+}
+
+inline std::string text(const std::vector<int64_t>& sizes) {
+  std::string all;
+  for (const int64_t size : sizes) all += (all.empty() ? "" : ", ") + std::to_string(size);
+  return "[" + all + "]";
+}
+
+}  // namespace spiketicket
