@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import cycle, product
 from pathlib import Path
 from time import perf_counter, strftime
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from footprint import measure_footprint
 from load import OtherLoad
@@ -31,7 +32,7 @@ from results import (
     ticket_sheet,
 )
 from rich.console import Console
-from rivals import COMPILED, CONTESTANTS, Contestant, Setup, Unavailable, prepare
+from rivals import COMPILED, CONTESTANTS, Contestant, Floats, Run, Setup, Unavailable, prepare
 from rivals import folded_bytes as folded_onnx
 from tickets import IMAGES, TIMESTEPS, Recipe, Ticket, load_images, make_ticket
 from turns import take_turns
@@ -159,9 +160,10 @@ def run_configuration(plan: Plan, configuration: Configuration, ticket: Ticket) 
         agreements = {name: contestant.agreement for name, contestant in contestants.items()}
         right = {name: contestant for name, contestant in contestants.items() if contestant.agreement.right}
         missing |= {name: f"wrong logits, {found}" for name, found in agreements.items() if name not in right}
+        batches = np.split(ticket.images, len(ticket.images) // c.batch)
         with OtherLoad() as others:
             seconds = take_turns(
-                {name: partial(contestant.run, ticket.images[: c.batch]) for name, contestant in right.items()},
+                {name: partial(_run_next, contestant.run, cycle(batches)) for name, contestant in right.items()},
                 {name: contestant.seconds for name, contestant in right.items()},
                 plan.duration,
             )
@@ -169,6 +171,11 @@ def run_configuration(plan: Plan, configuration: Configuration, ticket: Ticket) 
         right.clear()
     gc.collect()
     return Result(c, seconds, agreements, missing, others.cores)
+
+
+def _run_next(run: Run, batches: Iterator[Floats]) -> None:
+    """Every run takes the next images: how long the native engine takes depends on how many spikes they cause."""
+    run(next(batches))
 
 
 def footprints(ticket: Ticket, threads: int, folder: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Contestants in turns: A B C A B C ..., so that drift of the machine hits all alike."""
+"""Contestants in turns: A B C, B C A, C A B ..., so that drift of the machine, and whoever came before, hits all alike."""
 
 import gc
 import time
@@ -9,6 +9,7 @@ import numpy as np
 
 TURN = 0.02  # seconds
 SETTLED = 0.1  # a run of that many seconds hardly feels what the contestant before has left behind
+PAUSE = 0.03  # until the threads of the contestant before have stopped spinning: libgomp's do so for some 15 ms
 MIN_TURNS = 5
 
 
@@ -37,19 +38,21 @@ def take_turns(
     """Time every run in turns until each has had `duration` seconds on average, and at least five turns.
 
     Every run must have been run before; `expected` says about how many seconds that took. A turn lasts 20 ms or one
-    run. Where runs are shorter than 0.1 s, an untimed one comes first: the threads of the contestant before may still
-    be spinning. (spiketicket.profiling.clock.measure always runs it; here, where a run can take a second, that would
-    double the time.)
+    run. Where runs are shorter than 0.1 s, a pause and an untimed run come first. (spiketicket.profiling.clock.measure
+    always has an untimed run; here, where a run can take a second, that would double the time.)
     """
     last = dict(expected)
     samples: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
     collecting = gc.isenabled()
     gc.disable()
     try:
         turns, end = 0, time.perf_counter() + duration * len(runs)
         while turns < MIN_TURNS or time.perf_counter() < end:
-            for name, run in runs.items():
+            for name in names[turns % len(names) :] + names[: turns % len(names)]:
+                run = runs[name]
                 if last[name] < SETTLED:
+                    time.sleep(PAUSE)
                     run()
                 seconds = [_timed(run)]
                 while sum(seconds) < TURN:
