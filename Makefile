@@ -19,8 +19,12 @@ headers: $(HEADERS)
 $(HEADERS):
 	.ci/onnxruntime-headers $@
 
+# The ticket of the demo against all rivals but torch.compile, which takes half a minute to compile.
 demo: $(INSTALLED)
+	$(BIN)/pip install -q -c constraints.txt openvino
 	$(BIN)/python -m spiketicket.demo --out demo
+	$(BIN)/python benchmarks/inference.py --model demo/ticket.onnx --timesteps 5 --batches 1 --threads 1 \
+	    --engines native,onnxruntime/folded,onnxruntime/unrolled,openvino,torch --out demo/benchmark
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

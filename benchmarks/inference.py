@@ -29,12 +29,13 @@ from results import (
     latency_sheets,
     layer_sheet,
     notes_on,
+    summary_sheet,
     ticket_sheet,
 )
 from rich.console import Console
 from rivals import COMPILED, CONTESTANTS, Contestant, Floats, Run, Setup, Unavailable, prepare
 from rivals import folded_bytes as folded_onnx
-from tickets import IMAGES, TIMESTEPS, Recipe, Ticket, load_images, make_ticket
+from tickets import IMAGES, TIMESTEPS, Recipe, Ticket, load_images, make_ticket, read_ticket
 from turns import take_turns
 
 from spiketicket.cli import err, guarded, make_app, out, say
@@ -83,10 +84,24 @@ class Plan:
         for timesteps, batch, threads in product(self.timesteps, self.batches, self.threads):
             yield Configuration(arch, sparsity, timesteps, batch, threads)
 
+    def tickets(self, model: Path | None, data: Path, folder: Path) -> Iterator[Ticket]:
+        """The file `model`; else a ticket for every network and sparsity, made where it is not there yet."""
+        if model is not None:
+            yield read_ticket(model, data)
+            return
+        dataset = load_images(data)
+        for arch, sparsity in product(self.archs, self.sparsities):
+            with err.status(f"ticket {arch} {sparsity:g}% ..."):
+                ticket = make_ticket(Recipe(arch, sparsity, self.init, self.beta), dataset, folder)
+            yield ticket
+
 
 @app.command()
 @guarded
 def main(
+    model: Annotated[
+        Path | None, typer.Option(help="Time this file instead: an export of a data set in DIR, or of digits.")
+    ] = None,
     data: Annotated[Path, typer.Option(help="Folder that holds cifar-10-batches-py; else synthetic images.")] = Path(
         "data"
     ),
@@ -115,19 +130,19 @@ def main(
         _split(archs), _numbers(sparsities), _whole(timesteps), _whole(batches), _whole(threads), _split(engines),
         duration, init, beta, deepsparse_python,
     )  # fmt: skip
-    dataset = load_images(data)
-    images = "CIFAR-10 test images" if dataset.name == "cifar10" else f"synthetic images: no CIFAR-10 in {data}"
-    say(f"images: {images}")
     report: dict[str, Any] = {
-        "format": "spiketicket.benchmark", "version": 1, "started": strftime("%Y-%m-%d %H:%M:%S"), "images": images,
+        "format": "spiketicket.benchmark", "version": 1, "started": strftime("%Y-%m-%d %H:%M:%S"), "images": "",
         "duration": duration, "machine": machine_facts(), "tickets": [], "runs": [], "footprint": [],
     }  # fmt: skip
     results: list[Result] = []
-    clock = _Clock(len(plan.archs) * len(plan.sparsities) * len(list(plan.configurations("", 0))))
-    for arch, sparsity in product(plan.archs, plan.sparsities):
-        with err.status(f"ticket {arch} {sparsity:g}% ..."):
-            ticket = make_ticket(Recipe(arch, sparsity, init, beta), dataset, folder / "models")
-            report["tickets"].append(ticket.facts())
+    count = 1 if model else len(plan.archs) * len(plan.sparsities)
+    clock = _Clock(count * len(list(plan.configurations("", 0))))
+    for ticket in plan.tickets(model, data, folder / "models"):
+        if not report["images"]:
+            report["images"] = ticket.source
+            say(f"images: {ticket.source}")
+        arch, sparsity = ticket.recipe.arch, ticket.recipe.sparsity
+        report["tickets"].append(ticket.facts())
         for configuration in plan.configurations(arch, sparsity):
             with err.status(clock.line(configuration)):
                 result = run_configuration(plan, configuration, ticket)
@@ -202,6 +217,9 @@ def present(report: dict[str, Any], results: list[Result], folder: Path) -> None
     sparsest = {facts["arch"]: facts for facts in sorted(report["tickets"], key=lambda facts: facts["sparsity"])}
     per_layer = [layer_sheet(facts) for facts in sparsest.values()]
     sheets += latency_sheets(results)
+    summary = summary_sheet(results)
+    if summary is not None:
+        sheets.insert(0, summary)
     if report["footprint"]:
         sheets.append(footprint_sheet(report["footprint"]))
     console = out if out.is_terminal else Console(width=WIDTH)

@@ -113,6 +113,23 @@ def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def summary_sheet(results: Sequence[Result]) -> Sheet | None:
+    """Ratios to the best rival where there is an aim, which stands in brackets; None where there is none."""
+    rows: dict[tuple[str, int], dict[float, str]] = {}
+    for r in results:
+        c, ratio, target = r.configuration, r.ratio(), r.configuration.target
+        if ratio is not None and target is not None:
+            rows.setdefault((c.arch, c.batch), {})[c.sparsity] = f"{_ratio(ratio)} ({target:.3g})"
+    sparsities = sorted({p for cells in rows.values() for p in cells})
+    if not rows:
+        return None
+    return Sheet(
+        f"Times as fast as the best rival, T = {TARGET_TIMESTEPS}, {TARGET_THREADS} threads (aim)",
+        ["", *(f"p = {p:g}%" for p in sparsities)],
+        [[f"{arch}, batch {batch}", *(cells.get(p, "-") for p in sparsities)] for (arch, batch), cells in rows.items()],
+    )
+
+
 def latency_sheets(results: Sequence[Result]) -> list[Sheet]:
     panels: dict[tuple[str, int, int, int], list[Result]] = {}
     for result in results:
@@ -149,7 +166,7 @@ def _milliseconds(result: Result, name: str) -> str:
 
 
 def _short(ms: float) -> str:
-    return f"{ms:.0f}" if ms >= 100 else f"{ms:.1f}" if ms >= 10 else f"{ms:.2f}"
+    return f"{ms:.0f}" if ms >= 100 else f"{ms:.1f}" if ms >= 10 else f"{ms:.2f}" if ms >= 1 else f"{ms:.3f}"
 
 
 def _images_per_second(result: Result, name: str | None) -> str:

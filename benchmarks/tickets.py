@@ -27,6 +27,7 @@ from spiketicket.export.trace import trace
 from spiketicket.files import write_atomic
 from spiketicket.graph import Graph
 from spiketicket.runtime import Session
+from spiketicket.runtime.inputs import dataset_inputs
 from spiketicket.runtime.onnx_reader import read_model
 from spiketicket.train import masks
 from spiketicket.train.data import Dataset, Normalisation, Split, load_dataset
@@ -40,6 +41,7 @@ Floats = NDArray[np.float32]
 TIMESTEPS = 5  # a run of fewer is a prefix: the networks are causal
 IMAGES = 32
 ORACLE_BATCH = 4  # the oracle keeps every value of a batch in float64
+SYNTHETIC = "synthetic images"
 INITS = ("kaiming", "plain")
 
 
@@ -71,6 +73,7 @@ class Ticket:
     recipe: Recipe
     path: Path  # of the sparse model file
     images: Floats  # [IMAGES, C, H, W], normalised
+    source: str  # of the images, in words
     oracle: Floats  # logits [TIMESTEPS, IMAGES, classes]
 
     @cached_property
@@ -130,6 +133,7 @@ def make_ticket(recipe: Recipe, dataset: Dataset, folder: Path) -> Ticket:
     base = folder / recipe.name(dataset.name.replace(" ", "_"))
     path, archive = base / "model.onnx", base / "oracle.npz"
     images = dataset.normalisation(dataset.test.images[:IMAGES])
+    source = f"{dataset.name}, test images" if dataset.name != SYNTHETIC else SYNTHETIC
     if not path.exists():
         archive.unlink(missing_ok=True)
         network = cut(recipe, dataset)
@@ -138,12 +142,24 @@ def make_ticket(recipe: Recipe, dataset: Dataset, folder: Path) -> Ticket:
     if archive.exists():
         with np.load(archive) as arrays:
             if np.array_equal(arrays["images"], images):
-                return Ticket(recipe, path, images, arrays["oracle"])
+                return Ticket(recipe, path, images, source, arrays["oracle"])
     oracle = ask_oracle(path, images)
     partial = base / "partial.npz"
     np.savez(partial, images=images, oracle=oracle)
     partial.replace(archive)
-    return Ticket(recipe, path, images, oracle)
+    return Ticket(recipe, path, images, source, oracle)
+
+
+def read_ticket(path: Path, data: Path) -> Ticket:
+    """An exported ticket with images of the data set that it was trained on. Raises DataError, ModelError."""
+    with Session(path, engine="reference") as session:
+        about = session.metadata
+        if not {"arch", "dataset", "sparsity"} <= set(about):
+            raise InputError(f"{path} does not say its network, data set and sparsity: expected a file by snn-export")
+        dataset = load_dataset(about["dataset"], data)
+        images = dataset_inputs(session, dataset, "test")[:IMAGES]
+    recipe = Recipe(about["arch"], round(100 * float(about["sparsity"]), 2))
+    return Ticket(recipe, path, images, f"{dataset.name}, test images", ask_oracle(path, images))
 
 
 def cut(recipe: Recipe, dataset: Dataset) -> nn.Module:
@@ -218,4 +234,4 @@ def synthetic_images(count: int = 600) -> Dataset:
     pixels = np.clip(np.rint(255 * scaled), 0, 255).astype(np.uint8)
     split = Split(pixels, rng.integers(0, 10, count))
     names = tuple(str(label) for label in range(10))
-    return Dataset("synthetic images", split, split, names, Normalisation(255.0, mean, std), augmented=False)
+    return Dataset(SYNTHETIC, split, split, names, Normalisation(255.0, mean, std), augmented=False)

@@ -83,7 +83,7 @@ def demo(
 
 
 def _print(result: dict[str, Any], dataset: Dataset) -> None:
-    accuracy, sparsity, nbytes, ms = (result[key] for key in ("accuracy", "sparsity", "bytes", "ms_per_image"))
+    accuracy, sparsity, nbytes = (result[key] for key in ("accuracy", "sparsity", "bytes"))
     table = Table(title=f"A lottery ticket for {len(dataset.classes)} handwritten digits, T = {IMP.timesteps}")
     for column in ("", "dense", "ticket", "random"):
         table.add_column(column, justify="right" if column else "left")
@@ -96,11 +96,8 @@ def _print(result: dict[str, Any], dataset: Dataset) -> None:
     table.add_row("sparsity of prunable weights", "0.00%", *[f"{sparsity['prunable']:.2%}"] * 2)
     table.add_row("sparsity of all parameters", "0.00%", *[f"{sparsity['all']:.2%}"] * 2)
     table.add_row("ONNX file", human_bytes(nbytes["dense_onnx"]), human_bytes(nbytes["sparse_onnx"]), "")
-    table.add_row("latency, onnxruntime (runs dense)", f"{ms['onnxruntime']:.3f} ms", "", "")
-    table.add_row("latency, native", "", f"{ms['native']:.3f} ms", "")
     out.print(table)
-    say("latency: median per image, batch 1, both engines on the same model file, in turn")
-    say(f"report: {result['report']}   ({result['seconds']:.0f} s in all)")
+    say(f"latency by T and engine: {result['report']}   ({result['seconds']:.0f} s in all)")
 
 
 if __name__ == "__main__":
