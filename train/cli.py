@@ -1,16 +1,18 @@
 """The command `snn-search`."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from spiketicket.cli import err, guarded, make_app, out, print_json, run_app, say
-from spiketicket.errors import MissingExtraError
+from spiketicket.errors import InputError, MissingExtraError, OutOfTimeError
 from spiketicket.train.data import DATASET_NAMES, load_dataset
 from spiketicket.train.settings import METHODS, Settings
 
@@ -18,63 +20,105 @@ if TYPE_CHECKING:
     from spiketicket.train.search import Progress as SearchProgress
     from spiketicket.train.ticket import Ticket
 
-app = make_app("Search lottery tickets in spiking networks.")
+EXIT_OUT_OF_TIME = 75  # sysexits.h: try again later
+COMMON, EARLY_TIME = "Options", "Early-Time"
+
+app = make_app("Search lottery tickets in spiking neural networks.")
 
 
 def _command(method: str) -> Callable[..., None]:
+    """The command of a method: its options are the fields of Settings that it knows."""
+    known = [f for f in fields(Settings) if "help" in f.metadata and method in f.metadata["methods"]]
+
     @guarded
     def search(
-        arch: Annotated[str, typer.Option(help="Network: vgg_digits, vgg16 or resnet19.")],
-        dataset: Annotated[str, typer.Option(help=f"Data set: {' or '.join(DATASET_NAMES)}.")],
-        out_folder: Annotated[Path, typer.Option("--out", help="Run folder; run again to resume.")],
+        arch: Annotated[str, typer.Option(help="Network: vgg_digits, vgg16, resnet19, alexnet, resnet34, or another.")],
+        dataset: Annotated[str, typer.Option(help=f"Data set: {', '.join(DATASET_NAMES)}.")],
+        folder: Annotated[Path, typer.Option("--out", help="Run folder; run again to resume.")],
         data: Annotated[
-            Path | None, typer.Option(help="Folder that holds cifar-10-batches-py.", show_default="data")
+            Path | None, typer.Option(help="Folder of the data set's files (docs/data.md).", show_default="data")
         ] = None,
-        timesteps: Annotated[int, typer.Option(help="Timesteps T.")] = Settings.timesteps,
-        rounds: Annotated[
-            int | None, typer.Option(help="Trainings, the dense one included (the paper: 15). This or --sparsity.")
+        device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+        max_minutes: Annotated[
+            float | None, typer.Option(help="Stop after that time with exit code 75; run again to go on.")
         ] = None,
-        sparsity: Annotated[
-            float | None,
-            typer.Option(help="Instead of --rounds: zeros among all parameters, in percent (the paper's p)."),
-        ] = None,
-        epochs: Annotated[int, typer.Option(help="Epochs of the dense training.")] = Settings.epochs,
-        rewind_epoch: Annotated[
-            int, typer.Option(help="Epoch that every later round goes back to (0: init).")
-        ] = Settings.rewind_epoch,
-        prune_rate: Annotated[
-            float, typer.Option(help="Share of the surviving weights pruned per round.")
-        ] = Settings.prune_rate,
-        batch_size: Annotated[int, typer.Option(help="Images per iteration.")] = Settings.batch_size,
-        lr: Annotated[float, typer.Option(help="First learning rate; falls to 0 on a cosine.")] = Settings.lr,
-        weight_decay: Annotated[float, typer.Option(help="L2 penalty.")] = Settings.weight_decay,
-        width: Annotated[float, typer.Option(help="Multiplier of all hidden channels.")] = Settings.width,
-        batch_norm: Annotated[
-            str, typer.Option(help="per-timestep (as in the paper) or folded (time folded into the batch).")
-        ] = Settings.batch_norm,
-        seed: Annotated[int, typer.Option(help="Decides init, data order and random masks.")] = Settings.seed,
+        checkpoint_minutes: Annotated[float, typer.Option(help="Save at least that often.")] = 10.0,
+        deterministic: Annotated[bool, typer.Option(help="The same bits on a GPU, too, where it can; slower.")] = False,
         json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+        **options: Any,
     ) -> None:
         try:
+            from spiketicket.train.distributed import joined_group
+            from spiketicket.train.search import Control
             from spiketicket.train.search import search as run_search
         except ModuleNotFoundError as error:
             raise MissingExtraError(error.name or "torch", "train", "snn-search") from error
-        settings = Settings(
-            method=method, arch=arch, dataset=dataset, timesteps=timesteps, rounds=rounds, sparsity=sparsity,
-            epochs=epochs, rewind_epoch=min(rewind_epoch, epochs) if epochs == 0 else rewind_epoch,
-            prune_rate=prune_rate, batch_size=batch_size, lr=lr, weight_decay=weight_decay, width=width,
-            batch_norm=batch_norm, seed=seed,
-        )  # fmt: skip
+        settings = _settings(method, arch, dataset, known, options)
         images = load_dataset(dataset, data)
-        with progress_bar(f"{method} {arch} on {dataset}") as report:
-            tickets = run_search(settings, images, out_folder, report)
+        _positive("max-minutes", max_minutes)
+        _positive("checkpoint-minutes", checkpoint_minutes)
+        with joined_group(device, deterministic) as group, progress_bar(f"{method} {arch} on {dataset}") as report:
+            shown = report if group.leads else lambda _: None
+            try:
+                tickets = run_search(
+                    settings, images, folder, Control(shown, group, max_minutes, checkpoint_minutes)
+                )
+            except OutOfTimeError as error:
+                if group.leads:
+                    say(str(error))
+                raise typer.Exit(EXIT_OUT_OF_TIME) from error
+        if not group.leads:
+            return
         if json:
             print_json([_summary(ticket) for ticket in tickets])
         else:
-            _print(tickets, out_folder)
+            _print(tickets, folder)
 
     search.__doc__ = METHODS[method]
+    _declare(search, known)
     return search
+
+
+def _declare(command: Callable[..., None], known: list[Field[Any]]) -> None:
+    """Give the command an option for each of those fields, in the place of **options."""
+    hints = get_type_hints(Settings)
+    signature = inspect.signature(command)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    declared = []
+    for f in known:
+        many = f.default == ()
+        panel = EARLY_TIME if f.metadata["early_time"] else COMMON
+        option = typer.Option(help=f.metadata["help"], rich_help_panel=panel, show_default=f.default is not None)
+        declared.append(
+            inspect.Parameter(
+                f.name, inspect.Parameter.KEYWORD_ONLY, default="" if many else f.default,
+                annotation=Annotated[str if many else hints[f.name], option],
+            )
+        )  # fmt: skip
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + declared
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+
+
+def _settings(method: str, arch: str, dataset: str, known: list[Field[Any]], options: dict[str, Any]) -> Settings:
+    for f in known:
+        if f.default == ():
+            options[f.name] = _whole_numbers(f.name, options[f.name])
+    if not options["epochs"]:
+        options["rewind_epoch"] = 0
+    return Settings(method, arch, dataset, **options)
+
+
+def _whole_numbers(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise InputError(f"{name}: expected whole numbers separated by commas, got {text!r}") from error
+
+
+def _positive(name: str, value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise InputError(f"{name}: expected above 0, got {value}")
 
 
 for _method in METHODS:
@@ -90,7 +134,7 @@ def progress_bar(title: str) -> Iterator[Callable[["SearchProgress"], None]]:
 
     def report(state: "SearchProgress") -> None:
         progress.start()  # at the first epoch: nothing to show for a mistake or a finished run
-        text = f"{title}, round {state.round + 1}/{state.rounds}, loss {state.loss:.3f}"
+        text = f"{title}, {state.stage}, loss {state.loss:.3f}"
         progress.update(task, total=state.total, completed=state.done, description=text)
 
     try:
@@ -102,10 +146,14 @@ def progress_bar(title: str) -> Iterator[Callable[["SearchProgress"], None]]:
 def _summary(ticket: "Ticket") -> dict[str, object]:
     return {
         "round": ticket.search["round"],
+        "kind": ticket.search["kind"],
+        "timesteps": ticket.model.timesteps,
         "sparsity": ticket.sparsity,
         "sparsity_prunable": ticket.sparsity_prunable,
+        "validation_accuracy": ticket.search["validation_accuracy"],
         "test_accuracy": ticket.search["test_accuracy"],
-        "seconds": ticket.search["seconds"],
+        "search_seconds": ticket.search["search_seconds"],
+        "final_seconds": ticket.search["final_seconds"],
         "fingerprint": ticket.fingerprint,
         "emptied_layers": [name for name, mask in ticket.masks.items() if not mask.any()],
     }
@@ -113,20 +161,24 @@ def _summary(ticket: "Ticket") -> dict[str, object]:
 
 def _print(tickets: "list[Ticket]", folder: Path) -> None:
     table = Table(title="Tickets")
-    for column in ("round", "sparsity of all", "of prunable", "test accuracy", "seconds", "fingerprint"):
+    for column in ("round", "T", "sparsity of all", "of prunable", "validation", "test", "search s", "final s"):
         table.add_column(column, justify="right")
     for ticket in tickets:
         s = ticket.search
-        accuracy = "untrained" if s["test_accuracy"] is None else f"{s['test_accuracy']:.2%}"
         table.add_row(
-            str(s["round"]), f"{ticket.sparsity:.2%}", f"{ticket.sparsity_prunable:.2%}",
-            accuracy, f"{s['seconds']:.1f}", ticket.fingerprint[:12],
+            f"{s['round']}{' final' if s['kind'] == 'final' else ''}", str(ticket.model.timesteps),
+            f"{ticket.sparsity:.2%}", f"{ticket.sparsity_prunable:.2%}", _share(s["validation_accuracy"], "-"),
+            _share(s["test_accuracy"], "untrained"), f"{s['search_seconds']:.1f}", f"{s['final_seconds']:.1f}",
         )  # fmt: skip
     out.print(table)
     for name, mask in tickets[-1].masks.items():
         if not mask.any():
             err.print(f"[yellow]warning:[/] no weight of {name} survives in the last ticket")
-    say(f"last ticket: {folder / 'ticket.pt'}")
+    say(f"last ticket: {folder / 'ticket.pt'}   {tickets[-1].fingerprint[:12]}")
+
+
+def _share(accuracy: float | None, otherwise: str) -> str:
+    return otherwise if accuracy is None else f"{accuracy:.2%}"
 
 
 def main() -> None:

@@ -1,104 +1,175 @@
-"""One epoch of training, one evaluation, batch norm calibration. Everything random comes from a seed."""
+"""What training consists of: an optimiser, one iteration, an evaluation, batch norm's calibration."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import cos, isfinite, pi
+from math import cos, pi
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from spiketicket.errors import SpikeTicketError
-from spiketicket.train.augment import augment
-from spiketicket.train.data import Dataset, Split
-from spiketicket.train.masks import hold_masks
-from spiketicket.train.models import logits
+from spiketicket.train.batches import Batches
+from spiketicket.train.data import Split
+from spiketicket.train.distributed import Group
+from spiketicket.train.masks import Masks, apply_masks, hold_masks
+from spiketicket.train.models import logits, prunable
+from spiketicket.train.recipes import RECIPES
+from spiketicket.train.settings import Settings
 
 CALIBRATION_IMAGES = 512
 EVALUATION_BATCH = 250
+MOMENTUM = 0.9
+STEPS = (1 / 2, 3 / 4)  # of a training, after which the step schedule divides the learning rate by 10
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@dataclass(frozen=True)
-class Optimisation:
-    """SGD with momentum; the learning rate falls to 0 on a cosine, stepped per epoch."""
-
-    lr: float = 0.3
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    batch_size: int = 128
-
-    def optimiser(self, model: nn.Module) -> torch.optim.SGD:
-        return torch.optim.SGD(model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
-
-    def rate(self, epoch: int, epochs: int) -> float:
-        """Learning rate of `epoch` in 0..epochs - 1."""
-        return self.lr * (1 + cos(pi * epoch / epochs)) / 2
+def learning_rate(settings: Settings, epoch: int, epochs: int) -> float:
+    """Of `epoch`, counted from the start of a training whose schedule takes `epochs`."""
+    done = epoch / epochs
+    if settings.schedule == "cosine":
+        return settings.lr * (1 + cos(pi * done)) / 2
+    return settings.lr * 0.1 ** sum(done >= step for step in STEPS)
 
 
-class Batches:
-    """A data set as tensors, and its training batches in the order that a seed gives."""
+@dataclass
+class Tally:
+    """Sums over the batches of an epoch, of this process."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-        self.train_images = torch.from_numpy(dataset.train.images)
-        self.train_labels = torch.from_numpy(dataset.train.labels)
+    loss: Tensor
+    correct: Tensor
+    seen: int = 0
 
-    def normalise(self, images: Tensor) -> Tensor:
-        return torch.from_numpy(self.dataset.normalisation(images.numpy()))
+    @classmethod
+    def empty(cls, device: torch.device) -> "Tally":
+        return cls(torch.zeros((), dtype=torch.float64, device=device), torch.zeros((), dtype=torch.int64, device=device))
 
-    def epoch(self, batch_size: int, seed: np.random.SeedSequence) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled batches of normalised (and, if the data set is, augmented) images and labels."""
-        generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
-        for rows in torch.randperm(len(self.train_labels), generator=generator).split(batch_size):
-            if len(rows) == 1:
-                continue  # batch norm has no statistics of a single image
-            images = self.train_images[rows]
-            if self.dataset.augmented:
-                images = augment(images, generator)
-            yield images, self.train_labels[rows]
+    def state(self, group: Group) -> list[float]:
+        """Loss, right answers and images of all processes."""
+        seen = torch.tensor(self.seen, dtype=torch.float64, device=self.loss.device)
+        return [float(x) for x in group.sum(torch.stack([self.loss, self.correct.double(), seen])).tolist()]
+
+    def restore(self, state: list[float]) -> None:
+        self.loss += state[0]
+        self.correct += int(state[1])
+        self.seen += int(state[2])
+
+    def mean(self, group: Group) -> tuple[float, float]:
+        """Mean loss and accuracy over the batches of all processes."""
+        loss, correct, seen = self.state(group)
+        return loss / seen, correct / seen
 
 
-def train_epoch(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    masks: dict[str, Tensor],
-    batches: Batches,
-    batch_size: int,
-    seed: np.random.SeedSequence,
-) -> tuple[float, float]:
-    """Train one epoch; returns mean loss and accuracy on the training batches.
+class Trainee:
+    """A network under training, with all that an iteration changes.
 
-    The loss is the mean over timesteps of the cross-entropy of that timestep's logits. Raises
-    SpikeTicketError when it is no longer a number.
+    Pruned weights are zero again after every step. Matrices are multiplied in `settings.precision`; membrane potentials,
+    batch norm's statistics and weights stay float32.
     """
-    model.train()
-    total_loss, correct, seen = 0.0, 0, 0
-    for images, labels in batches.epoch(batch_size, seed):
-        out = logits(model, batches.normalise(images))
-        loss = cross_entropy(out.flatten(0, 1), labels.repeat(len(out)))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        hold_masks(model, masks)
-        total_loss += float(loss.detach()) * len(labels)
-        correct += int((out.detach().mean(0).argmax(1) == labels).sum())
-        seen += len(labels)
-    if not isfinite(total_loss) or not all(torch.isfinite(p).all() for p in model.parameters()):
-        raise SpikeTicketError("the loss is no longer a number: lower --lr; the last good epoch is kept")
-    return total_loss / seen, correct / seen
+
+    def __init__(self, model: nn.Module, masks: Masks, settings: Settings, group: Group) -> None:
+        self.settings, self.group = settings, group
+        self.recipe = RECIPES[settings.recipe]
+        self.dtype = _DTYPES[settings.precision]
+        layout = torch.channels_last if self.dtype != torch.float32 or not group.cpu else torch.contiguous_format
+        self.model = model.to(group.device, memory_format=layout)
+        self.held = apply_masks(self.model, masks)
+        self.wrapped = group.wrapped(self.model)
+        decay = (0.0, settings.weight_decay) if self.recipe.decay_is_dampening else (settings.weight_decay, 0.0)
+        self.optimiser = torch.optim.SGD(
+            self.model.parameters(), lr=settings.lr, momentum=MOMENTUM, weight_decay=decay[0], dampening=decay[1]
+        )
+        self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.dtype == torch.float16)
+
+    def step(self, images: Tensor, labels: Tensor, tally: Tally, share: float) -> None:
+        """One iteration. The loss is the mean over timesteps of the cross-entropy of that timestep's logits.
+
+        `share`: this process's images among the batch's, times the number of processes (gradients are averaged).
+        """
+        self.model.train()
+        out = self.logits(images)
+        steps = self.settings.timesteps if self.recipe.loss_over_full_t else len(out)
+        loss = cross_entropy(out.flatten(0, 1), labels.repeat(len(out))) * (len(out) / steps)
+        self.optimiser.zero_grad()
+        self.scaler.scale(loss * share).backward()
+        self.scaler.unscale_(self.optimiser)
+        self._shape_gradients()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        hold_masks(self.model, self.held)
+        with torch.no_grad():
+            tally.loss += loss.detach() * len(labels)
+            tally.correct += (out.detach().mean(0).argmax(1) == labels).sum()
+            tally.seen += len(labels)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """`[T, N, classes]`, float32."""
+        with torch.autocast(self.group.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            return logits(self.wrapped, images).float()
+
+    def _shape_gradients(self) -> None:
+        if self.recipe.frozen_below:
+            for weight in prunable(self.model).values():
+                assert weight.grad is not None
+                weight.grad.masked_fill_(weight.detach().abs() < self.recipe.frozen_below, 0.0)
+        if self.settings.clip is not None:
+            for name, weight in prunable(self.model).items():
+                assert weight.grad is not None
+                weight.grad.mul_(self.held[name])  # what is pruned must not count
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+
+    def set_learning_rate(self, rate: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+
+    def finite(self) -> bool:
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters())
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of every tensor of the network, on the CPU."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+
+    def state(self) -> dict[str, Any]:
+        """All that `load` needs to go on from here."""
+        return {
+            "network": self.weights(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["random"])
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, dataset: Dataset, split: Split) -> float:
+def accuracy(model: nn.Module, batches: Batches, split: Split, group: Group = Group()) -> float:  # noqa: B008
     """Share of images whose largest mean logit is the right class."""
     model.eval()
-    correct = 0
-    for start in range(0, len(split.labels), EVALUATION_BATCH):
-        part = slice(start, start + EVALUATION_BATCH)
-        x = torch.from_numpy(dataset.normalisation(split.images[part]))
-        correct += int((logits(model, x).mean(0).argmax(1).numpy() == split.labels[part]).sum())
-    return correct / len(split.labels)
+    mine = Split(split.images[group.rank :: group.world], split.labels[group.rank :: group.world])
+    counts = torch.zeros(2, dtype=torch.int64, device=group.device)
+    for images, labels in batches.evaluation(mine, EVALUATION_BATCH):
+        counts[0] += (logits(model, images).mean(0).argmax(1) == labels).sum()
+        counts[1] += len(labels)
+    correct, seen = group.sum(counts).tolist()
+    return float(correct / seen)
+
+
+@torch.no_grad()
+def early_time_logits(trainee: Trainee, batches: Batches, sample: Split) -> Tensor:
+    """`[T, N, classes]` of a sample, in evaluation mode; the released code's many passes come first."""
+    parts = list(batches.evaluation(sample, EVALUATION_BATCH))
+    trainee.model.train()
+    for _ in range(trainee.recipe.early_time_passes_in_training):
+        for images, _labels in parts:
+            trainee.logits(images)
+    trainee.model.train(bool(trainee.recipe.early_time_passes_in_training))
+    return torch.cat([trainee.logits(images) for images, _labels in parts], dim=1)
 
 
 @torch.no_grad()
@@ -115,7 +186,7 @@ def calibrate(model: nn.Module, batches: Batches, batch_size: int, seed: np.rand
     model.train()
     seen = 0
     for images, _ in batches.epoch(batch_size, seed):
-        logits(model, batches.normalise(images))
+        logits(model, images)
         seen += len(images)
         if seen >= CALIBRATION_IMAGES:
             break

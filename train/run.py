@@ -1,11 +1,13 @@
 """A run folder: one search, resumable. This file alone knows the names of the files in it.
 
 settings.json       what the run is; another search in the same folder is refused
-metrics.jsonl       one line per epoch
-rewind.pt           the network after `rewind_epoch` epochs
-checkpoint.pt       network and optimiser after the last finished epoch
-rounds/NN.pt        the ticket of each finished round
-ticket.pt           the last round's ticket
+metrics.jsonl       what happened: a line per epoch, ticket, choice
+rewind.pt           the network that later rounds go back to
+early_time.json     the timesteps that Early-Time chose
+checkpoint.pt       network, optimiser and place in the data, of some minutes ago at most
+rounds/NN.pt        the ticket of each finished round of the search
+final/NN.pt         the ticket of a round after its own training at full T, where it has one
+ticket.pt           the last ticket
 """
 
 import contextlib
@@ -20,32 +22,57 @@ from torch import Tensor
 
 from spiketicket.errors import SpikeTicketError
 from spiketicket.files import PARTIAL_SUFFIX, write_atomic
+from spiketicket.train.distributed import Group
+from spiketicket.train.plan import Stage
 from spiketicket.train.settings import Settings
 from spiketicket.train.ticket import Ticket, load_ticket, read_plain, save_ticket, to_bytes
 
+CHECKPOINT_FIELDS = ("stage", "epoch", "batch", "ended", "tally", "training", "best", "early_bird", "seconds", "lines")
+
 _REWIND = ("spiketicket.rewind", 1)
-_CHECKPOINT = ("spiketicket.checkpoint", 1)
+_CHECKPOINT = ("spiketicket.checkpoint", 2)
+_TICKETS = {"search": "rounds", "final": "final"}
 
 
 class Run:
-    """The folder of one search; use `open_run`."""
+    """The folder of one search; use `open_run`. Of several processes, only the one that `leads` reads and writes."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, leads: bool = True) -> None:
         self.folder = folder
         self.threads = threads
+        self.leads = leads
 
-    @property
-    def final_ticket(self) -> Path:
-        return self.folder / "ticket.pt"
+    def ticket_path(self, stage: Stage) -> Path:
+        return self.folder / _TICKETS[stage.kind] / f"{stage.round:02d}.pt"
 
-    def ticket_path(self, index: int) -> Path:
-        return self.folder / "rounds" / f"{index:02d}.pt"
+    def save_ticket(self, stage: Stage, ticket: Ticket) -> None:
+        if self.leads:
+            save_ticket(self.ticket_path(stage), ticket)
 
-    def save_ticket(self, index: int, ticket: Ticket) -> None:
-        save_ticket(self.ticket_path(index), ticket)
+    def load_ticket(self, stage: Stage) -> Ticket | None:
+        """The ticket of a finished stage, else None."""
+        path = self.ticket_path(stage)
+        return load_ticket(path) if path.exists() else None
 
-    def load_ticket(self, index: int) -> Ticket:
-        return load_ticket(self.ticket_path(index))
+    def save_last(self, ticket: Ticket) -> None:
+        """ticket.pt, unless it is there."""
+        path = self.folder / "ticket.pt"
+        if self.leads and (not path.exists() or load_ticket(path).fingerprint != ticket.fingerprint):
+            save_ticket(path, ticket)
+
+    def save_early_time(self, chosen: int) -> None:
+        if self.leads:
+            write_atomic(self.folder / "early_time.json", (json.dumps({"timesteps": chosen}) + "\n").encode())
+
+    def load_early_time(self) -> int | None:
+        """The timesteps that were chosen; None where nothing has been chosen yet."""
+        path = self.folder / "early_time.json"
+        if not path.exists():
+            return None
+        try:
+            return int(json.loads(path.read_bytes())["timesteps"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self.damaged("early_time.json", "expected the chosen timesteps") from error
 
     def save_rewind(self, state: dict[str, Tensor]) -> None:
         self._save("rewind.pt", _REWIND, state=state)
@@ -61,31 +88,42 @@ class Run:
         """The last checkpoint, or None where no epoch has finished yet."""
         if not (self.folder / "checkpoint.pt").exists():
             return None
-        fields = ("round", "epoch", "state", "optimiser", "seconds")
-        return self._load("checkpoint.pt", "checkpoint", _CHECKPOINT, fields)
+        return self._load("checkpoint.pt", "checkpoint", _CHECKPOINT, CHECKPOINT_FIELDS)
 
-    def log(self, entry: dict[str, object]) -> None:
+    def log(self, event: str, **facts: object) -> None:
+        """Add a line to metrics.jsonl."""
+        if not self.leads:
+            return
         try:
             with (self.folder / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write(json.dumps({"event": event, **facts}) + "\n")
         except OSError as error:
             raise SpikeTicketError(f"cannot write {self.folder / 'metrics.jsonl'}: {error.strerror}") from error
 
-    def rewind_log(self, index: int, epoch: int) -> None:
-        """Drop the lines of epochs that will be trained again: those from (`index`, `epoch`) on."""
+    def lines(self) -> int:
+        """How many lines the log has."""
         path = self.folder / "metrics.jsonl"
-        if not path.exists():
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    def restart_log(self, tickets: int) -> None:
+        """Drop what an interrupted training left in the log: all that comes after that many tickets (or the plan)."""
+        path = self.folder / "metrics.jsonl"
+        if not self.leads or not path.exists():
             return
-        kept = []
-        for line in path.read_text().splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that a kill cut short
-                entry = json.loads(line)
-                if (entry["round"], entry["epoch"]) < (index, epoch):
-                    kept.append(line + "\n")
-        write_atomic(path, "".join(kept).encode())
+        wanted = '{"event": "ticket"' if tickets else '{"event": "plan"'
+        ends = [n for n, line in enumerate(path.read_text().splitlines(), start=1) if line.startswith(wanted)]
+        self.cut_log(ends[max(tickets, 1) - 1] if len(ends) >= max(tickets, 1) else self.lines())
+
+    def cut_log(self, lines: int) -> None:
+        """Drop what comes after the first `lines` lines: it will happen again."""
+        path = self.folder / "metrics.jsonl"
+        if self.leads and path.exists():
+            kept = path.read_bytes().splitlines(keepends=True)[:lines]
+            write_atomic(path, b"".join(kept))
 
     def _save(self, name: str, kind: tuple[str, int], **content: object) -> None:
-        write_atomic(self.folder / name, to_bytes({"format": kind[0], "version": kind[1], **content}))
+        if self.leads:
+            write_atomic(self.folder / name, to_bytes({"format": kind[0], "version": kind[1], **content}))
 
     def _load(self, name: str, what: str, kind: tuple[str, int], fields: tuple[str, ...]) -> dict[str, Any]:
         try:
@@ -99,27 +137,34 @@ class Run:
 
 
 @contextlib.contextmanager
-def open_run(folder: Path, settings: Settings, threads: int) -> Iterator[Run]:
-    """The run in `folder`, new (with `threads` threads) or to be resumed; no other process can open it meanwhile.
+def open_run(folder: Path, settings: Settings, threads: int, group: Group) -> Iterator[Run]:
+    """The run in `folder`, new (with `threads` threads) or to be resumed; no other search can open it meanwhile.
 
     Raises SpikeTicketError where the folder cannot be written, holds another search or other files.
     """
+    locks: list[int] = []
+    try:
+        yield Run(folder, group.share(lambda: _open(folder, settings, threads, locks)), group.leads)
+    finally:
+        for lock in locks:
+            os.close(lock)
+
+
+def _open(folder: Path, settings: Settings, threads: int, locks: list[int]) -> int:
+    """Lock and claim the folder; returns the run's number of threads."""
     try:
         _refuse_foreign(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+        locks.append(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT))
     except OSError as error:
         raise SpikeTicketError(f"cannot write the run folder {folder}: {error.strerror}") from error
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise SpikeTicketError(f"{folder} is in use by another search") from error
-        run = Run(folder, _claim(folder, settings, threads))
-        _remove_leftovers(folder)
-        yield run
-    finally:
-        os.close(lock)
+        fcntl.flock(locks[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise SpikeTicketError(f"{folder} is in use by another search") from error
+    claimed = _claim(folder, settings, threads)
+    _remove_leftovers(folder)
+    return claimed
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -157,8 +202,9 @@ def _claim(folder: Path, settings: Settings, threads: int) -> int:
 
 def _remove_leftovers(folder: Path) -> None:
     """Delete what a kill left half-written: the temporary files of this run, and nothing else."""
-    names = ("settings.json", "metrics.jsonl", "rewind.pt", "checkpoint.pt", "ticket.pt", "rounds/[0-9]*.pt")
-    for name in names:
+    names = ("settings.json", "metrics.jsonl", "rewind.pt", "early_time.json", "checkpoint.pt", "ticket.pt")
+    tickets = (f"{folder}/[0-9]*.pt" for folder in _TICKETS.values())
+    for name in (*names, *tickets):
         pattern = Path(name)
         for path in folder.glob(str(pattern.parent / f".{pattern.name}.*{PARTIAL_SUFFIX}")):
             with contextlib.suppress(OSError):

@@ -1,166 +1,204 @@
-"""Ticket search: rounds of train, prune, rewind. Every finished epoch is on disk; running again resumes."""
+"""Ticket search: trainings, prunings, rewinding. What is done is on disk; running again goes on."""
 
-import time
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from spiketicket.train import masks as pruning
+from spiketicket.train.batches import Batches
 from spiketicket.train.config import ModelConfig
 from spiketicket.train.data import Dataset
-from spiketicket.train.loop import Batches, Optimisation, accuracy, calibrate, train_epoch
+from spiketicket.train.distributed import Group
+from spiketicket.train.loop import accuracy, calibrate
+from spiketicket.train.masks import Masks, apply_masks, dense_masks, pack_mask
 from spiketicket.train.models import build, prunable
+from spiketicket.train.pace import Pace
+from spiketicket.train.plan import Stage, plan_stages
+from spiketicket.train.recipes import RECIPES
 from spiketicket.train.run import Run, open_run
-from spiketicket.train.settings import Round, Settings, plan_rounds
-from spiketicket.train.ticket import Ticket, environment, load_ticket, save_ticket
+from spiketicket.train.settings import Settings
+from spiketicket.train.strategies import random_scores, strategy
+from spiketicket.train.ticket import Ticket, environment
+from spiketicket.train.training import Context, Trained, Training, Weights
 
-_MASK_SEED = 1_000_000  # a stream beside those of the epochs
+_MASK_STREAM = 1_000_000  # of random numbers, beside those of the stages
 
 
 @dataclass(frozen=True)
 class Progress:
     """An epoch is over: where the search stands."""
 
-    round: int
-    rounds: int
-    done: int  # epochs, over all rounds
+    stage: str
+    done: int  # epochs, over all stages
     total: int
     loss: float
 
 
-def search(
-    settings: Settings, dataset: Dataset, folder: Path, report: Callable[[Progress], None] = lambda _: None
-) -> list[Ticket]:
-    """Run (or resume) a search in `folder`; returns the tickets of all rounds, the last one the sparsest.
+@dataclass(frozen=True)
+class Control:
+    """What a search does beside searching: nothing here changes its tickets."""
 
-    The same settings end in the same tickets, bit for bit on one machine's CPU, however often the
-    search was interrupted. Raises SpikeTicketError for a folder that cannot be used, InputError for
-    settings that do not fit the network.
+    report: Callable[[Progress], None] = lambda _: None
+    group: Group = field(default_factory=Group)
+    max_minutes: float | None = None  # OutOfTimeError after that many
+    checkpoint_minutes: float = 10.0  # between two of them, within an epoch
+
+
+def search(settings: Settings, dataset: Dataset, folder: Path, control: Control | None = None) -> list[Ticket]:
+    """Run (or resume) a search in `folder`; returns the tickets of all its trainings, the last one the sparsest.
+
+    The same settings end in the same tickets, bit for bit on one machine's CPU, however often the search was
+    interrupted. Raises SpikeTicketError for a folder that cannot be used, InputError for settings that do not fit the
+    network, OutOfTimeError where `control.max_minutes` are over (the state is on disk).
     """
-    prepared = _Search(settings, dataset, report)  # refuses bad settings before a folder is touched
-    with open_run(folder, settings, torch.get_num_threads()) as run:
+    control = control or Control()
+    prepared = _Search(settings, dataset, control)  # refuses bad settings before a folder is touched
+    with open_run(folder, settings, torch.get_num_threads(), control.group) as run:
         return prepared.tickets(run)
 
 
 class _Search:
-    run: Run
+    context: Context
 
-    def __init__(self, settings: Settings, dataset: Dataset, report: Callable[[Progress], None]) -> None:
-        self.settings, self.dataset, self.report = settings, dataset, report
+    def __init__(self, settings: Settings, dataset: Dataset, control: Control) -> None:
+        self.settings, self.control, self.group = settings, control, control.group
         self.config = model_config(settings, dataset)
         torch.manual_seed(settings.seed)
-        self.model = build(self.config)
-        self.init = _copy(self.model)
-        self.optimisation = Optimisation(
-            lr=settings.lr, weight_decay=settings.weight_decay, batch_size=settings.batch_size
-        )
-        self.batches = Batches(dataset)
-        sizes = [weight.numel() for weight in prunable(self.model).values()]
-        total = sum(parameter.numel() for parameter in self.model.parameters())
-        self.rounds = plan_rounds(settings, sum(sizes), total)
-        self.epochs_before = np.cumsum([0, *(r.end - r.first_epoch for r in self.rounds)]).tolist()
+        model = build(self.config)
+        self.init = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        self.unpruned = dense_masks(model)
+        prunable_weights = sum(weight.numel() for weight in prunable(model).values())
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.stages = plan_stages(settings, prunable_weights, self.parameters)
+        self.dataset, self.training_set, self.validation = dataset, dataset, None
+        if settings.validation:
+            self.training_set, self.validation = dataset.hold_out(settings.validation, settings.seed)
+        self.batches = Batches(self.training_set, self.group.device)
+        self.pace = Pace(control.max_minutes, control.checkpoint_minutes, self.group)
+        self.found: dict[Stage, Ticket] = {}
 
     def tickets(self, run: Run) -> list[Ticket]:
-        self.run = run
         torch.set_num_threads(run.threads)  # sums depend on it, and a resumed run must end in the same bits
-        tickets: list[Ticket] = []
-        for index, plan in enumerate(self.rounds):
-            if not self.run.ticket_path(index).exists():
-                self.run.save_ticket(index, self.train(index, plan, tickets[-1] if tickets else None))
-            tickets.append(self.run.load_ticket(index))
-        if (
-            not self.run.final_ticket.exists()
-            or load_ticket(self.run.final_ticket).fingerprint != tickets[-1].fingerprint
-        ):
-            save_ticket(self.run.final_ticket, tickets[-1])
-        return tickets
+        self.context = Context(
+            self.settings, self.config, self.batches, self.training_set.train, self.validation, run, self.group,
+            self.pace, self.report, self.outline, self.stages[1].keep if len(self.stages) > 1 else None,
+        )  # fmt: skip
+        if not run.lines():
+            run.log("plan", stages=self.outline(self.settings.timesteps))
+        for index, stage in enumerate(self.stages):
+            ticket = self.group.share(lambda stage=stage: run.load_ticket(stage))  # type: ignore[misc]
+            self.found[stage] = self.train(index, stage) if ticket is None else ticket
+        run.save_last(self.found[self.stages[-1]])
+        return list(self.found.values())
 
-    def train(self, index: int, plan: Round, before: Ticket | None) -> Ticket:
-        """One round: prune what the round before left, rewind, train."""
-        masks = self.prune(plan, before)
-        rewound = self.run.load_rewind() if plan.first_epoch and index else self.init
-        self.model.load_state_dict(rewound)
-        held = pruning.apply_masks(self.model, masks)
-        optimiser = self.optimisation.optimiser(self.model)
-        next_epoch, seconds = self.resume(index, plan, optimiser)
-        self.run.rewind_log(index, next_epoch)
-        for epoch in range(next_epoch, plan.end):
-            self.keep_rewind_point(index, epoch)
-            start = time.monotonic()
-            for group in optimiser.param_groups:
-                group["lr"] = self.optimisation.rate(epoch - plan.first_epoch, plan.schedule)
-            loss, train_accuracy = train_epoch(
-                self.model, optimiser, held, self.batches, self.settings.batch_size, self.seed(index, epoch)
-            )
-            seconds += time.monotonic() - start
-            self.run.log({"round": index, "epoch": epoch, "loss": loss, "train_accuracy": train_accuracy})
-            self.run.save_checkpoint(
-                round=index,
-                epoch=epoch + 1,
-                state=self.model.state_dict(),
-                optimiser=optimiser.state_dict(),
-                seconds=seconds,
-            )
-            done = self.epochs_before[index] + epoch + 1 - plan.first_epoch
-            self.report(Progress(index, len(self.rounds), done, self.epochs_before[-1], loss))
-        self.keep_rewind_point(index, plan.end)
-        if plan.end == 0:
-            calibrate(self.model, self.batches, self.settings.batch_size, self.seed(index, 0))
-        return self.ticket(index, plan, masks, seconds)
+    def train(self, index: int, stage: Stage) -> Ticket:
+        """One stage: prune what the round before left, go back, train."""
+        run = self.context.run
+        masks = self.masks(stage)
+        self.group.agree("mask", _fingerprint(masks))
+        start = self.start(stage)
+        if stage.end:
+            trained = Training(self.context, stage, index, masks, start).run()
+        else:
+            trained = self.calibrated(masks, start)
+        ticket = self.ticket(stage, masks, trained)
+        run.log("ticket", round=stage.round, kind=stage.kind, **_facts(ticket))
+        run.save_ticket(stage, ticket)
+        return ticket
 
-    def prune(self, plan: Round, before: Ticket | None) -> pruning.Masks:
-        alive = before.masks if before else pruning.dense_masks(self.model)
-        weights = before.state if before else self.init
-        if plan.pick == "magnitude":
-            return pruning.magnitude_masks(weights, alive, plan.keep)
-        if plan.pick == "random":
-            return pruning.random_masks(alive, plan.keep, self.seed(_MASK_SEED, 0))
-        return alive
+    def masks(self, stage: Stage) -> Masks:
+        before = self.before(stage)
+        alive = before.masks if before else self.unpruned
+        if stage.pick is None:
+            return alive
+        prune = strategy(self.settings.strategy)
+        if stage.pick == "random":
+            return prune(random_scores(alive, self.seed(_MASK_STREAM)), alive, stage.keep)
+        return prune(before.state if before else self.init, alive, stage.keep)
 
-    def resume(self, index: int, plan: Round, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
-        """Load the checkpoint if it belongs to this round; returns the next epoch and the seconds so far."""
-        checkpoint = self.run.load_checkpoint()
-        if checkpoint is None or checkpoint["round"] != index:
-            return plan.first_epoch, 0.0
-        try:
-            self.model.load_state_dict(checkpoint["state"])
-            optimiser.load_state_dict(checkpoint["optimiser"])
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise self.run.damaged("checkpoint.pt", "it does not fit the network") from error
-        return int(checkpoint["epoch"]), float(checkpoint["seconds"])
+    def before(self, stage: Stage) -> Ticket | None:
+        """The ticket that this one is pruned from: of the last search training of an earlier round."""
+        earlier = [s for s in self.found if s.kind == "search" and s.round < stage.round]
+        return self.found[earlier[-1]] if earlier else None
 
-    def keep_rewind_point(self, index: int, epoch: int) -> None:
-        """Save the dense network as it is after `rewind_epoch` epochs: weights, biases, batch norm."""
-        if index == 0 and epoch == self.settings.rewind_epoch and epoch > 0:
-            self.run.save_rewind(_copy(self.model))
+    def start(self, stage: Stage) -> Weights:
+        """The tensors that a training begins with: init, or the rewind point."""
+        if not (stage.first_epoch and stage.round):
+            return self.init
+        start = self.group.share(self.context.run.load_rewind)
+        recipe, before = RECIPES[self.settings.recipe], self.before(stage)
+        if before is not None:
+            for name in start:
+                stays = recipe.statistics_stay and name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+                stays |= recipe.biases_stay and stage.round > 1 and name.endswith("bias")
+                start[name] = before.state[name] if stays else start[name]
+        return start
 
-    def seed(self, index: int, epoch: int) -> np.random.SeedSequence:
-        return np.random.SeedSequence([self.settings.seed, index, epoch])
+    def outline(self, search_timesteps: int) -> list[dict[str, Any]]:
+        """What is to be trained, for the log."""
+        weights = sum(mask.size for mask in self.unpruned.values())
+        return [
+            {
+                "round": stage.round, "kind": stage.kind, "epochs": stage.end - stage.first_epoch,
+                "timesteps": search_timesteps if stage.kind == "search" else self.settings.timesteps,
+                "sparsity": (weights - stage.keep) / self.parameters,
+            }
+            for stage in self.stages
+        ]  # fmt: skip
 
-    def ticket(self, index: int, plan: Round, masks: pruning.Masks, seconds: float) -> Ticket:
-        dataset, norm = self.dataset, self.dataset.normalisation
+    def calibrated(self, masks: Masks, start: Weights) -> Trained:
+        """Not trained at all: under its mask, with batch norm's statistics from a few batches."""
+        model = build(self.config)
+        model.load_state_dict(start)
+        apply_masks(model, masks)
+        model.to(self.group.device)
+        calibrate(model, self.batches, self.settings.batch_size, self.seed(0))
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        return Trained(weights, self.settings.timesteps, 0.0, None, 0)
+
+    def seed(self, stream: int) -> np.random.SeedSequence:
+        return np.random.SeedSequence([self.settings.seed, stream, 0])
+
+    def report(self, stage: Stage, epoch: int, loss: float) -> None:
+        epochs = [s.end - s.first_epoch for s in self.stages]
+        place = self.stages.index(stage)
+        done = sum(epochs[:place]) + epoch - stage.first_epoch
+        self.control.report(Progress(f"round {stage.round}, {stage.kind}", done, sum(epochs), loss))
+
+    def ticket(self, stage: Stage, masks: Masks, trained: Trained) -> Ticket:
+        norm = self.dataset.normalisation
+        config = replace(self.config, timesteps=trained.timesteps)
+        model = build(config)
+        model.load_state_dict(trained.weights)
+        model.to(self.group.device)
+        tested = accuracy(model, self.batches, self.dataset.test, self.group) if stage.end else None  # untrained: no news
+        earlier = [t for s, t in self.found.items() if s.kind == "search" and s.round < stage.round]
+        searched = sum(float(ticket.search["seconds"]) for ticket in earlier)
+        final = stage.kind == "final"
         return Ticket(
-            self.config,
-            _copy(self.model),
+            config,
+            trained.weights,
             masks,
             {
                 "method": self.settings.method,
-                "recipe": "paper",
-                "round": index,
-                "rounds": len(self.rounds),
-                "epochs": plan.end,
-                "rewind_epoch": plan.first_epoch,
+                "recipe": self.settings.recipe,
+                "kind": stage.kind,
+                "round": stage.round,
+                "rounds": self.stages[-1].round + 1,
+                "epochs": trained.epochs,
+                "rewind_epoch": stage.first_epoch,
                 "seed": self.settings.seed,
-                "seconds": seconds,
-                "test_accuracy": accuracy(self.model, dataset, dataset.test)
-                if plan.end
-                else None,  # untrained: no news
-                "dataset": dataset.name,
-                "classes": list(dataset.classes),
+                "seconds": trained.seconds,
+                "search_seconds": searched + (0.0 if final else trained.seconds),
+                "final_seconds": trained.seconds if final else 0.0,
+                "validation_accuracy": trained.validation_accuracy,
+                "test_accuracy": tested,
+                "dataset": self.dataset.name,
+                "classes": list(self.dataset.classes),
                 "normalisation": {"scale": norm.scale, "mean": list(norm.mean), "std": list(norm.std)},
                 "settings": self.settings.to_dict(),
             },
@@ -182,5 +220,18 @@ def model_config(settings: Settings, dataset: Dataset) -> ModelConfig:
     )
 
 
-def _copy(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+def _facts(ticket: Ticket) -> dict[str, Any]:
+    """Of a ticket, for the log."""
+    names = ("test_accuracy", "validation_accuracy", "search_seconds", "final_seconds")
+    return {
+        "sparsity": ticket.sparsity, "sparsity_prunable": ticket.sparsity_prunable,
+        **{name: ticket.search[name] for name in names},
+        "timesteps": ticket.model.timesteps, "fingerprint": ticket.fingerprint,
+    }  # fmt: skip
+
+
+def _fingerprint(masks: Masks) -> str:
+    digest = hashlib.sha256()
+    for name, mask in sorted(masks.items()):
+        digest.update(name.encode() + pack_mask(mask).tobytes())
+    return digest.hexdigest()

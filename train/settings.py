@@ -1,19 +1,30 @@
-"""The settings of a search, and the rounds they ask for. No torch."""
+"""The settings of a search. No torch. The command line, settings.json and the tickets have them from here."""
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from spiketicket.errors import InputError
 from spiketicket.train.config import BATCH_NORMS
-
-MAX_ROUNDS = 100
+from spiketicket.train.early_bird import EarlyBird
+from spiketicket.train.early_time import EarlyTime
+from spiketicket.train.recipes import RECIPES
+from spiketicket.train.strategies import strategy
 
 METHODS = {
     "imp": "Iterative magnitude pruning with late rewinding: train, prune, rewind, again.",
+    "eb": "Early-Bird: train until the mask of the coming cut stops changing, cut, and train again from init.",
     "random": "The same number of weights pruned at random, from the rewind point (epoch 0: from init).",
     "oneshot": "One global magnitude cut; with --epochs 0 of the initial weights, batch norm calibrated.",
 }
+SCHEDULES = ("cosine", "step")
+PRECISIONS = ("float32", "bfloat16", "float16")
+MOST_EPOCHS = 10**6
+
+
+def _option(default: Any, text: str, *methods: str, early_time: bool = False) -> Any:
+    """A field of Settings: its default, its help text, and the methods that know it (none: all)."""
+    return field(default=default, metadata={"help": text, "methods": methods or tuple(METHODS), "early_time": early_time})
 
 
 @dataclass(frozen=True)
@@ -23,128 +34,122 @@ class Settings:
     method: str
     arch: str
     dataset: str
-    timesteps: int = 5
-    rounds: int | None = None
-    sparsity: float | None = None
-    epochs: int = 300
-    rewind_epoch: int = 20
-    prune_rate: float = 0.25
-    batch_size: int = 128
-    lr: float = 0.3
-    weight_decay: float = 5e-4
-    width: float = 1.0
-    batch_norm: str = "per-timestep"
-    seed: int = 0
+    timesteps: int = _option(5, "Timesteps T.")
+    rounds: int | None = _option(
+        None, "Trainings, the dense one included (the paper: 15). This or --sparsity.", "imp", "random", "oneshot"
+    )
+    sparsity: float | None = _option(None, "Zeros among all parameters, in percent (the paper's p). This or --rounds.")
+    strategy: str = _option(
+        "global", "Where weights are pruned: global, uniform, erk, N:M such as 2:4, balanced (docs/pruning.md)."
+    )
+    epochs: int = _option(300, "Epochs of the dense training, and of a ticket's.")
+    rewind_epoch: int = _option(20, "Epoch that later rounds go back to (0: init).", "imp", "random", "oneshot")
+    prune_rate: float = _option(0.25, "Share of the surviving weights pruned per round.", "imp", "random", "oneshot")
+    finals: tuple[int, ...] = _option(
+        (), "With --early-time: rounds whose tickets are trained at full T, beside the last.", "imp"
+    )
+    criterion: str = _option("hamming", "What must stop changing: hamming (the paper) or overlap of survivors.", "eb")
+    criterion_threshold: float | None = _option(
+        None, "Largest Hamming distance (the paper: 0.02), or smallest overlap (0.9).", "eb"
+    )
+    search_lr_factor: float = _option(2.0, "Learning rate of Early-Bird's search, in multiples of --lr.", "eb")
+    early_time: bool = _option(False, "Search with fewer timesteps, as few as the logits allow after two epochs.")
+    divergence: str | None = _option(
+        None, "forward: KL(P_t || P_T), the paper; reverse: KL(P_T || P_t), the released code; jensen-shannon.",
+        early_time=True,
+    )  # fmt: skip
+    normaliser: str | None = _option(
+        None, "Divergences in units of that at t = 2 (second, the paper) or of the largest (maximum).", early_time=True
+    )
+    early_time_threshold: float = _option(0.6, "The smallest t below it is taken.", early_time=True)
+    candidates: tuple[int, ...] = _option((), "Which t to choose from; empty: all from 2 on.", early_time=True)
+    recipe: str = _option("paper", "paper, or released: as the authors' code behaves (docs/search.md).")
+    batch_size: int = _option(128, "Images per iteration, over all processes.")
+    lr: float = _option(0.3, "First learning rate.")
+    schedule: str = _option("cosine", "How it falls: cosine, to 0, or step, to a tenth after 1/2 and again after 3/4.")
+    weight_decay: float = _option(5e-4, "L2 penalty.")
+    clip: float | None = _option(None, "Largest norm of the gradient; longer ones are scaled down.")
+    validation: float = _option(0.1, "Share of the training images held out to choose by; 0: the last epoch counts.")
+    width: float = _option(1.0, "Multiplier of all hidden channels.")
+    batch_norm: str = _option("per-timestep", "per-timestep (the paper) or folded (time folded into the batch).")
+    precision: str = _option("float32", "float32, or bfloat16 or float16 where matrices are multiplied.")
+    seed: int = _option(0, "Decides init, data order and random masks.")
 
     def __post_init__(self) -> None:
-        _require(self.method in METHODS, "method", f"one of {', '.join(METHODS)}", self.method)
+        _one_of(self, "method", METHODS)
+        _one_of(self, "recipe", RECIPES)
+        self._check_pruning()
+        self._check_early_time()
+        self._check_training()
+
+    def _check_pruning(self) -> None:
         _require(
             (self.rounds is None) != (self.sparsity is None), "rounds and sparsity", "exactly one of them",
             f"rounds {self.rounds}, sparsity {self.sparsity}",
         )  # fmt: skip
-        _require(
-            self.rounds is None or 2 <= self.rounds <= 100,
-            "rounds",
-            "2 to 100, the dense one included",
-            self.rounds,
-        )
+        _require(self.rounds is None or 2 <= self.rounds <= 100, "rounds", "2 to 100, the dense one included", self.rounds)
         if self.sparsity is not None and 0 < self.sparsity < 1:
             raise InputError(
                 f"sparsity is in percent: {self.sparsity} means {self.sparsity}%, did you mean {100 * self.sparsity:g}?"
             )
-        _require(
-            self.sparsity is None or 0 <= self.sparsity < 100,
-            "sparsity",
-            "a percentage from 0 below 100",
-            self.sparsity,
-        )
-        _require(0 <= self.epochs <= 10**6, "epochs", "0 to 1,000,000", self.epochs)
-        _require(self.epochs > 0 or self.method == "oneshot", "epochs", f"1 or more for {self.method}", self.epochs)
-        _require(
-            0 <= self.rewind_epoch <= self.epochs,
-            "rewind_epoch",
-            f"from 0 to epochs ({self.epochs})",
-            self.rewind_epoch,
-        )
+        good = self.sparsity is None or 0 <= self.sparsity < 100
+        _require(good, "sparsity", "a percentage from 0 below 100", self.sparsity)
         _require(0 < self.prune_rate < 1, "prune_rate", "between 0 and 1", self.prune_rate)
+        _require(
+            not self.finals or self.early_time, "finals", "none without early_time: every round trains at full T then",
+            self.finals,
+        )  # fmt: skip
+        strategy(self.strategy)
+        EarlyBird(criterion=self.criterion, threshold=self.criterion_threshold)
+        _require(0 < self.search_lr_factor < math.inf, "search_lr_factor", "above 0", self.search_lr_factor)
+
+    def _check_early_time(self) -> None:
+        _require(
+            not self.early_time or (self.timesteps >= 3 and self.epochs >= 3),
+            "early_time", "3 timesteps and 3 epochs at least", f"{self.timesteps} and {self.epochs}",
+        )  # fmt: skip
+        self.early_time_options().candidates_of(self.timesteps)
+
+    def early_time_options(self) -> EarlyTime:
+        """How Early-Time chooses; what is not said is as the recipe has it."""
+        recipe = RECIPES[self.recipe]
+        return EarlyTime(
+            self.divergence or recipe.divergence, self.normaliser or recipe.normaliser, self.early_time_threshold,
+            self.candidates or None,
+        )  # fmt: skip
+
+    def _check_training(self) -> None:
+        _require(0 <= self.epochs <= MOST_EPOCHS, "epochs", "0 to 1,000,000", self.epochs)
+        _require(self.epochs > 0 or self.method == "oneshot", "epochs", f"1 or more for {self.method}", self.epochs)
+        good = 0 <= self.rewind_epoch <= self.epochs or self.method == "eb"
+        _require(good, "rewind_epoch", f"from 0 to epochs ({self.epochs})", self.rewind_epoch)
         _require(1 <= self.timesteps <= 4096, "timesteps", "1 to 4096", self.timesteps)
         _require(2 <= self.batch_size <= 2**20, "batch_size", "2 to 1,048,576 (batch norm needs two)", self.batch_size)
-        _require(math.isfinite(self.lr) and self.lr > 0, "lr", "above 0", self.lr)
-        _require(
-            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
-            "weight_decay",
-            "0 or more",
-            self.weight_decay,
-        )
+        _require(0 < self.lr < math.inf, "lr", "above 0", self.lr)
+        _one_of(self, "schedule", SCHEDULES)
+        _require(0 <= self.weight_decay < math.inf, "weight_decay", "0 or more", self.weight_decay)
+        _require(self.clip is None or 0 < self.clip < math.inf, "clip", "above 0", self.clip)
+        _require(0 <= self.validation < 1, "validation", "a share from 0 below 1", self.validation)
         _require(0 < self.width <= 16, "width", "above 0, at most 16", self.width)
-        _require(self.batch_norm in BATCH_NORMS, "batch_norm", f"one of {', '.join(BATCH_NORMS)}", self.batch_norm)
+        _one_of(self, "batch_norm", BATCH_NORMS)
+        _one_of(self, "precision", PRECISIONS)
         _require(0 <= self.seed < 2**32, "seed", "0 to 4,294,967,295", self.seed)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Of plain types, as JSON has them."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The default of every field that has one."""
+        return {f.name: f.default for f in fields(cls) if "help" in f.metadata}
+
+
+def _one_of(settings: Settings, name: str, known: Any) -> None:
+    value = getattr(settings, name)
+    _require(value in known, name, f"one of {', '.join(str(k) for k in known if k is not None)}", value)
 
 
 def _require(good: bool, name: str, expected: str, value: object) -> None:
     if not good:
         raise InputError(f"{name}: expected {expected}, got {value}")
-
-
-@dataclass(frozen=True)
-class Round:
-    """One training: prune the weights of the round before down to `keep`, rewind, train."""
-
-    pick: str | None  # magnitude, random, or nothing to prune
-    keep: int  # surviving weights
-    first_epoch: int  # where it starts: 0 is init, otherwise the rewind point
-    end: int  # it trains epochs first_epoch..end - 1
-    schedule: int  # epochs over which the learning rate falls to 0; `end` may come before
-
-
-def plan_rounds(settings: Settings, prunable: int, total: int) -> list[Round]:
-    """The rounds of a search over `prunable` weights of `total` parameters.
-
-    Sparsity over all parameters after n prunings is (1 - (1 - prune_rate)^n) * prunable / total.
-    Raises InputError where the asked sparsity exceeds what pruning every weight would give.
-    """
-    s = settings
-    dense = Round(None, prunable, 0, s.epochs, s.epochs)
-
-    def rewound(pick: str, keep: int) -> Round:
-        return Round(pick, keep, s.rewind_epoch, s.epochs, s.epochs - s.rewind_epoch)
-
-    if s.method == "imp":
-        return [dense, *(rewound("magnitude", keep) for keep in _prunings(s, prunable, total))]
-    last = _last_keep(s, prunable, total)
-    if s.method == "random":
-        until_rewind = [replace(dense, end=s.rewind_epoch)] if s.rewind_epoch else []
-        return [*until_rewind, rewound("random", last)]
-    return [*([dense] if s.epochs else []), rewound("magnitude", last)]
-
-
-def _last_keep(settings: Settings, prunable: int, total: int) -> int:
-    """Surviving weights of the sparsest ticket."""
-    if settings.rounds is not None:
-        keep = round(prunable * (1 - settings.prune_rate) ** (settings.rounds - 1))
-        asked = f"{settings.rounds} rounds at prune_rate {settings.prune_rate}"
-    else:
-        assert settings.sparsity is not None
-        keep = prunable - round(settings.sparsity / 100 * total)
-        asked = f"sparsity {settings.sparsity}%"
-    if keep < 1:
-        most = 100 * prunable / total
-        raise InputError(f"{asked} cannot be reached: without any prunable weight it is {most:.2f}% of all parameters")
-    return keep
-
-
-def _prunings(settings: Settings, prunable: int, total: int) -> list[int]:
-    """Surviving weights after each pruning; the last one may prune less than `prune_rate`."""
-    last = _last_keep(settings, prunable, total)
-    share = 1 - settings.prune_rate
-    if prunable * share**MAX_ROUNDS > last:
-        raise InputError(
-            f"prune_rate {settings.prune_rate} needs more than {MAX_ROUNDS} rounds to leave {last} weights"
-        )
-    keeps: list[int] = []
-    while (keeps or [prunable])[-1] > last:
-        keeps.append(max(last, round(prunable * share ** (len(keeps) + 1))))
-    return keeps

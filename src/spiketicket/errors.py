@@ -34,3 +34,7 @@ class MissingExtraError(SpikeTicketError, ImportError):
 
 class NotBuiltError(SpikeTicketError, ImportError):
     """An optional part of this installation was left out when it was built."""
+
+
+class OutOfTimeError(SpikeTicketError):
+    """A time budget is used up; what is done is on disk."""

@@ -1,0 +1,115 @@
+"""The trainings that a search consists of."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from spiketicket.errors import InputError
+from spiketicket.train.recipes import RECIPES
+from spiketicket.train.settings import Settings
+
+MAX_ROUNDS = 100
+
+Kind = Literal["search", "final"]
+Pick = Literal["magnitude", "random"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training: prune what the round before left down to `keep`, go back to a start, train.
+
+    Of kind "search" it is for the sake of the rounds after it (and, at full T, its ticket counts as well); of kind
+    "final" it is a reported ticket's own training at full T.
+    """
+
+    round: int
+    kind: Kind
+    pick: Pick | None  # how the weights to keep are picked; None: nothing to prune
+    keep: int  # surviving weights
+    first_epoch: int  # where it starts: 0 is init, otherwise the rewind point
+    end: int  # it trains epochs first_epoch..end - 1
+    schedule: int  # epochs over which the learning rate falls; `end` may come before
+    lr_factor: float = 1.0
+    until_mask_settles: bool = False  # Early-Bird: may end before `end`
+
+    @property
+    def name(self) -> str:
+        return f"round {self.round}" + (", final training" if self.kind == "final" else "")
+
+
+def plan_stages(settings: Settings, prunable: int, total: int) -> list[Stage]:
+    """The trainings of a search over `prunable` weights of `total` parameters, in order.
+
+    Sparsity over all parameters after n prunings is (1 - (1 - prune_rate)^n) * prunable / total.
+    Raises InputError where the asked sparsity exceeds what pruning every weight would give.
+    """
+    s = settings
+    dense = Stage(0, "search", None, prunable, 0, s.epochs, s.epochs)
+    if s.method == "imp":
+        return _iterative(s, dense, _prunings(s, prunable, total))
+    last = _last_keep(s, prunable, total)
+    if s.method == "eb":
+        drawn = replace(dense, lr_factor=s.search_lr_factor, until_mask_settles=True)
+        twice = RECIPES[s.recipe].schedule_twice
+        return [drawn, Stage(1, "final", "magnitude", last, 0, s.epochs, s.epochs // 2 if twice else s.epochs)]
+    point = rewind_point(s)
+    if s.method == "random":
+        until_rewind = [replace(dense, end=point)] if point else []
+        return [*until_rewind, _rewound(s, len(until_rewind), "final", "random", last)]
+    if not s.epochs:
+        return [Stage(0, "search", "magnitude", last, 0, 0, 0)]
+    return [dense, _rewound(s, 1, "final", "magnitude", last)]
+
+
+def rewind_point(settings: Settings) -> int:
+    """Epochs before the snapshot that later rounds go back to; 0: init."""
+    if not settings.rewind_epoch:
+        return 0
+    return min(settings.rewind_epoch + RECIPES[settings.recipe].rewind_point_late, settings.epochs)
+
+
+def _iterative(s: Settings, dense: Stage, keeps: list[int]) -> list[Stage]:
+    """Without Early-Time a round's training is at full T, its ticket's own; with it, reported tickets get another."""
+    stages = [dense]
+    finals = {*s.finals, len(keeps)} if s.early_time else set()
+    unknown = sorted(n for n in s.finals if not 1 <= n <= len(keeps))
+    if unknown:
+        raise InputError(f"finals: expected rounds from 1 to {len(keeps)}, got {unknown[0]}")
+    for number, keep in enumerate(keeps, start=1):
+        if not s.early_time or number < len(keeps):  # nothing is pruned after the last round
+            stages.append(_rewound(s, number, "search", "magnitude", keep))
+        if number in finals:
+            stages.append(_rewound(s, number, "final", "magnitude", keep))
+    return stages
+
+
+def _rewound(s: Settings, number: int, kind: Kind, pick: Pick, keep: int) -> Stage:
+    return Stage(number, kind, pick, keep, s.rewind_epoch, s.epochs, s.epochs - s.rewind_epoch)
+
+
+def _last_keep(settings: Settings, prunable: int, total: int) -> int:
+    """Surviving weights of the sparsest ticket."""
+    if settings.rounds is not None:
+        keep = round(prunable * (1 - settings.prune_rate) ** (settings.rounds - 1))
+        asked = f"{settings.rounds} rounds at prune_rate {settings.prune_rate}"
+    else:
+        assert settings.sparsity is not None
+        keep = prunable - round(settings.sparsity / 100 * total)
+        asked = f"sparsity {settings.sparsity}%"
+    if keep < 1:
+        most = 100 * prunable / total
+        raise InputError(f"{asked} cannot be reached: without any prunable weight it is {most:.2f}% of all parameters")
+    return keep
+
+
+def _prunings(settings: Settings, prunable: int, total: int) -> list[int]:
+    """Surviving weights after each pruning; the last one may prune less than `prune_rate`."""
+    last = _last_keep(settings, prunable, total)
+    share = 1 - settings.prune_rate
+    if prunable * share**MAX_ROUNDS > last:
+        raise InputError(
+            f"prune_rate {settings.prune_rate} needs more than {MAX_ROUNDS} rounds to leave {last} weights"
+        )
+    keeps: list[int] = []
+    while (keeps or [prunable])[-1] > last:
+        keeps.append(max(last, round(prunable * share ** (len(keeps) + 1))))
+    return keeps

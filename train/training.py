@@ -1,0 +1,244 @@
+"""One training of a search: epochs from where it starts, or from where a checkpoint left it, to its end."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spiketicket.errors import SpikeTicketError
+from spiketicket.train.batches import Batches
+from spiketicket.train.config import ModelConfig
+from spiketicket.train.data import Split
+from spiketicket.train.distributed import Group
+from spiketicket.train.early_bird import EarlyBird
+from spiketicket.train.early_time import early_time
+from spiketicket.train.loop import Tally, Trainee, accuracy, early_time_logits, learning_rate
+from spiketicket.train.masks import Masks
+from spiketicket.train.models import build
+from spiketicket.train.pace import Pace
+from spiketicket.train.plan import Stage, rewind_point
+from spiketicket.train.run import Run
+from spiketicket.train.settings import Settings
+from spiketicket.train.strategies import strategy
+
+EARLY_TIME_EPOCHS = 2  # at full T, before Early-Time chooses
+EARLY_TIME_IMAGES = 1000  # by whose logits
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all trainings of a search share."""
+
+    settings: Settings
+    config: ModelConfig
+    batches: Batches
+    training_split: Split
+    validation: Split | None
+    run: Run
+    group: Group
+    pace: Pace
+    report: Callable[[Stage, int, float], None]  # an epoch is over: how many are, and its loss
+    outline: Callable[[int], list[dict[str, Any]]]  # what is planned, for the log, where searches take that many timesteps
+    coming_keep: int | None  # of the first pruning, whose mask Early-Bird watches
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training."""
+
+    weights: Weights
+    timesteps: int
+    seconds: float
+    validation_accuracy: float | None
+    epochs: int  # at its end
+
+
+@dataclass
+class Best:
+    """The epoch that the validation split likes best, the later of equals."""
+
+    accuracy: float
+    weights: Weights
+
+
+class Training:
+    """`index`: of the stage in the search; `start`: the tensors that it begins with, under `masks`."""
+
+    def __init__(self, context: Context, stage: Stage, index: int, masks: Masks, start: Weights) -> None:
+        self.context, self.stage, self.index, self.masks = context, stage, index, masks
+        self.settings = context.settings
+        self.epoch, self.batch, self.ended = stage.first_epoch, 0, False
+        self.seconds = 0.0
+        self.best: Best | None = None
+        self.early_bird: EarlyBird | None = None
+        if stage.until_mask_settles:
+            self.early_bird = EarlyBird(criterion=self.settings.criterion, threshold=self.settings.criterion_threshold)
+        self.tally = Tally.empty(context.group.device)
+        torch.manual_seed(int(self.seed(stage.first_epoch).generate_state(1)[0]))  # for networks that draw numbers
+        checkpoint = self._checkpoint()
+        if checkpoint is None:
+            context.run.restart_log(tickets=index)
+            self.trainee = self._trainee(self.timesteps(self.epoch), start)
+        else:
+            self._take_up(checkpoint)
+
+    def run(self) -> Trained:
+        for epoch in range(self.epoch, self.stage.end):
+            if self.ended:
+                break
+            if self.batch == 0:
+                self._before(epoch)
+            rate = self._learning_rate(epoch)
+            self._train(epoch, rate)
+            self._after(epoch, rate)
+        self._keep_rewind_point(self.stage.end)
+        weights = self.best.weights if self.best else self.trainee.weights()
+        accuracy_reached = self.best.accuracy if self.best else None
+        return Trained(weights, self.timesteps(self.epoch), self.seconds, accuracy_reached, self.epoch)
+
+    def timesteps(self, epoch: int) -> int:
+        """Of an epoch: all of them, or as few as Early-Time has chosen."""
+        if self.stage.kind == "final" or not self.settings.early_time:
+            return self.settings.timesteps
+        if self.stage.round == 0 and epoch < EARLY_TIME_EPOCHS:
+            return self.settings.timesteps
+        chosen = self.context.group.share(self.context.run.load_early_time)
+        return self.settings.timesteps if chosen is None else chosen
+
+    def seed(self, epoch: int) -> np.random.SeedSequence:
+        return np.random.SeedSequence([self.settings.seed, self.index, epoch])
+
+    def _log(self, event: str, **facts: object) -> None:
+        self.context.run.log(event, round=self.stage.round, kind=self.stage.kind, **facts)
+
+    def _before(self, epoch: int) -> None:
+        self._keep_rewind_point(epoch)
+        if self.settings.early_time and self.stage.round == 0 and epoch == EARLY_TIME_EPOCHS:
+            self._choose_early_time(epoch)
+
+    def _choose_early_time(self, epoch: int) -> None:
+        split, rng = self.context.training_split, np.random.default_rng(self.seed(epoch))
+        rows = rng.permutation(len(split.labels))[:EARLY_TIME_IMAGES]
+        found = early_time_logits(self.trainee, self.context.batches, Split(split.images[rows], split.labels[rows]))
+        options = self.settings.early_time_options()
+        choice = self.context.group.share(lambda: early_time(found, options))
+        self._log(
+            "early_time", epoch=epoch, raw=choice.to_dict()["divergences"], normalised=choice.to_dict()["normalised"],
+            divergence=options.divergence, normaliser=options.normaliser, threshold=options.threshold,
+            chosen=choice.timesteps,
+        )  # fmt: skip
+        self._log("plan", stages=self.context.outline(choice.timesteps))
+        self.context.run.save_early_time(choice.timesteps)
+        state = self.trainee.state()
+        self.trainee = self._trainee(choice.timesteps)
+        self.trainee.load(state)
+
+    def _learning_rate(self, epoch: int) -> float:
+        return self.stage.lr_factor * learning_rate(self.settings, epoch - self.stage.first_epoch, self.stage.schedule)
+
+    def _train(self, epoch: int, rate: float) -> None:
+        settings, group, pace = self.settings, self.context.group, self.context.pace
+        self.trainee.set_learning_rate(rate)
+        start = time.monotonic()
+        batches = self.context.batches.epoch(
+            settings.batch_size, self.seed(epoch), first=self.batch, rank=group.rank, world=group.world
+        )
+        for images, labels in batches:
+            self.trainee.step(images, labels, self.tally)
+            self.batch += 1
+            if pace.due():
+                self.seconds += time.monotonic() - start
+                self._save(epoch)
+                start = time.monotonic()
+        self.seconds += time.monotonic() - start
+
+    def _after(self, epoch: int, rate: float) -> None:
+        loss, train_accuracy = self.tally.mean(self.context.group)
+        self._refuse_nonsense(loss)
+        found = self._validate()
+        self.epoch, self.batch = epoch + 1, 0
+        self.tally = Tally.empty(self.context.group.device)
+        self._log(
+            "epoch", epoch=epoch, timesteps=self.timesteps(epoch), lr=rate,
+            loss=loss, train_accuracy=train_accuracy, validation_accuracy=found, seconds=self.seconds,
+        )  # fmt: skip
+        if self.early_bird is not None:
+            self._watch_mask(epoch)
+        self.context.report(self.stage, self.epoch, loss)
+        self._save(self.epoch)
+
+    def _validate(self) -> float | None:
+        if self.context.validation is None:
+            return None
+        found = accuracy(self.trainee.model, self.context.batches, self.context.validation, self.context.group)
+        if self.early_bird is None and (self.best is None or found >= self.best.accuracy):
+            self.best = Best(found, self.trainee.weights())
+        return found
+
+    def _watch_mask(self, epoch: int) -> None:
+        assert self.early_bird is not None and self.context.coming_keep is not None
+        weights = self.trainee.weights()
+        prune = strategy(self.settings.strategy)
+        seen = self.early_bird.update(prune(weights, self.masks, self.context.coming_keep))
+        self.ended = seen.stop
+        self._log("early_bird", epoch=epoch, **seen.to_dict())
+
+    def _refuse_nonsense(self, loss: float) -> None:
+        if not isfinite(loss) or not self.trainee.finite():
+            reason = "the loss is no longer a number"
+            raise SpikeTicketError(f"{reason}: lower --lr; the last good state is kept")
+
+    def _keep_rewind_point(self, epoch: int) -> None:
+        """Save the dense network as it is after that many epochs: weights, biases, batch norm."""
+        if self.stage.round == 0 and 0 < epoch == rewind_point(self.settings):
+            self.context.run.save_rewind(self.trainee.weights())
+
+    def _trainee(self, timesteps: int, weights: Weights | None = None) -> Trainee:
+        model = build(replace(self.context.config, timesteps=timesteps))
+        if weights is not None:
+            model.load_state_dict(weights)
+        return Trainee(model, self.masks, self.settings, self.context.group)
+
+    def _save(self, epoch: int) -> None:
+        """Write a checkpoint: at `epoch`, after self.batch batches of it."""
+        run, group, best = self.context.run, self.context.group, self.best
+        tally = self.tally.state(group)
+        if group.leads:
+            run.save_checkpoint(
+                stage=self.index, epoch=epoch, batch=self.batch, ended=self.ended, seconds=self.seconds, tally=tally,
+                training=self.trainee.state(), best=None if best is None else vars(best),
+                early_bird=None if self.early_bird is None else self.early_bird.state(), lines=run.lines(),
+            )  # fmt: skip
+        self.context.pace.written()
+
+    def _checkpoint(self) -> dict[str, Any] | None:
+        """The checkpoint, if it belongs to this stage."""
+        checkpoint = self.context.group.share(self.context.run.load_checkpoint)
+        return checkpoint if checkpoint is not None and checkpoint["stage"] == self.index else None
+
+    def _take_up(self, checkpoint: dict[str, Any]) -> None:
+        try:
+            self.epoch, self.batch, self.ended = checkpoint["epoch"], checkpoint["batch"], checkpoint["ended"]
+            self.seconds = checkpoint["seconds"]
+            self.best = None if checkpoint["best"] is None else Best(**checkpoint["best"])
+            if self.early_bird is not None:
+                self.early_bird.restore(checkpoint["early_bird"])
+            if self.context.group.leads:
+                self.tally.restore(checkpoint["tally"])
+            self.trainee = self._trainee(self._timesteps_of_checkpoint())
+            self.trainee.load(checkpoint["training"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self.context.run.damaged("checkpoint.pt", "it does not fit the network") from error
+        self.context.run.cut_log(checkpoint["lines"])
+
+    def _timesteps_of_checkpoint(self) -> int:
+        """Where Early-Time is about to choose, it chooses again, by all timesteps."""
+        at_choice = self.stage.round == 0 and (self.epoch, self.batch) == (EARLY_TIME_EPOCHS, 0)
+        return self.settings.timesteps if at_choice else self.timesteps(self.epoch)
