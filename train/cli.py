@@ -25,10 +25,10 @@ def _command(method: str) -> Callable[..., None]:
     @guarded
     def search(
         arch: Annotated[str, typer.Option(help="Network: vgg_digits, vgg16 or resnet19.")],
-        dataset: Annotated[str, typer.Option(help=f"Data set: {' or '.join(DATASET_NAMES)}.")],
+        dataset: Annotated[str, typer.Option(help=f"Data set: {', '.join(DATASET_NAMES)}.")],
         out_folder: Annotated[Path, typer.Option("--out", help="Run folder; run again to resume.")],
         data: Annotated[
-            Path | None, typer.Option(help="Folder that holds cifar-10-batches-py.", show_default="data")
+            Path | None, typer.Option(help="Folder of the data sets' files (docs/data.md).", show_default="data")
         ] = None,
         timesteps: Annotated[int, typer.Option(help="Timesteps T.")] = Settings.timesteps,
         rounds: Annotated[

@@ -1,6 +1,5 @@
 """One epoch of training, one evaluation, batch norm calibration. Everything random comes from a seed."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import cos, isfinite, pi
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from spiketicket.errors import SpikeTicketError
-from spiketicket.train.augment import augment
+from spiketicket.train.batches import Batches
 from spiketicket.train.data import Dataset, Split
 from spiketicket.train.masks import hold_masks
 from spiketicket.train.models import logits
@@ -36,29 +35,6 @@ class Optimisation:
         return self.lr * (1 + cos(pi * epoch / epochs)) / 2
 
 
-class Batches:
-    """A data set as tensors, and its training batches in the order that a seed gives."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-        self.train_images = torch.from_numpy(dataset.train.images)
-        self.train_labels = torch.from_numpy(dataset.train.labels)
-
-    def normalise(self, images: Tensor) -> Tensor:
-        return torch.from_numpy(self.dataset.normalisation(images.numpy()))
-
-    def epoch(self, batch_size: int, seed: np.random.SeedSequence) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled batches of normalised (and, if the data set is, augmented) images and labels."""
-        generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
-        for rows in torch.randperm(len(self.train_labels), generator=generator).split(batch_size):
-            if len(rows) == 1:
-                continue  # batch norm has no statistics of a single image
-            images = self.train_images[rows]
-            if self.dataset.augmented:
-                images = augment(images, generator)
-            yield images, self.train_labels[rows]
-
-
 def train_epoch(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
@@ -75,7 +51,7 @@ def train_epoch(
     model.train()
     total_loss, correct, seen = 0.0, 0, 0
     for images, labels in batches.epoch(batch_size, seed):
-        out = logits(model, batches.normalise(images))
+        out = logits(model, images)
         loss = cross_entropy(out.flatten(0, 1), labels.repeat(len(out)))
         optimiser.zero_grad()
         loss.backward()
@@ -115,7 +91,7 @@ def calibrate(model: nn.Module, batches: Batches, batch_size: int, seed: np.rand
     model.train()
     seen = 0
     for images, _ in batches.epoch(batch_size, seed):
-        logits(model, batches.normalise(images))
+        logits(model, images)
         seen += len(images)
         if seen >= CALIBRATION_IMAGES:
             break

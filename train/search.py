@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from spiketicket.train import masks as pruning
+from spiketicket.train.batches import Batches
 from spiketicket.train.config import ModelConfig
 from spiketicket.train.data import Dataset
-from spiketicket.train.loop import Batches, Optimisation, accuracy, calibrate, train_epoch
+from spiketicket.train.loop import Optimisation, accuracy, calibrate, train_epoch
 from spiketicket.train.models import build, prunable
 from spiketicket.train.run import Run, open_run
 from spiketicket.train.settings import Round, Settings, plan_rounds
