@@ -30,8 +30,9 @@ from spiketicket.runtime import Session
 from spiketicket.runtime.inputs import dataset_inputs
 from spiketicket.runtime.onnx_reader import read_model
 from spiketicket.train import masks
+from spiketicket.train.batches import Batches
 from spiketicket.train.data import Dataset, Normalisation, Split, load_dataset
-from spiketicket.train.loop import Batches, calibrate
+from spiketicket.train.loop import calibrate
 from spiketicket.train.models import build, logits, prunable
 from spiketicket.train.search import model_config
 from spiketicket.train.settings import Settings, plan_rounds
@@ -234,4 +235,4 @@ def synthetic_images(count: int = 600) -> Dataset:
     pixels = np.clip(np.rint(255 * scaled), 0, 255).astype(np.uint8)
     split = Split(pixels, rng.integers(0, 10, count))
     names = tuple(str(label) for label in range(10))
-    return Dataset(SYNTHETIC, split, split, names, Normalisation(255.0, mean, std), augmented=False)
+    return Dataset(SYNTHETIC, split, split, names, Normalisation(255.0, mean, std))

@@ -33,7 +33,7 @@ def export(
         ),
     ] = True,
     data: Annotated[
-        Path | None, typer.Option(help="Folder that holds cifar-10-batches-py.", show_default="data")
+        Path | None, typer.Option(help="Folder of the data sets' files (docs/data.md).", show_default="data")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

@@ -29,7 +29,7 @@ def profile_model(
     warmup: Annotated[int, typer.Option(help="Untimed runs of each engine and T first.")] = 3,
     duration: Annotated[float, typer.Option(help="Seconds of measurement per engine and T.")] = 1.0,
     data: Annotated[
-        Path | None, typer.Option(help="Folder that holds cifar-10-batches-py.", show_default="data")
+        Path | None, typer.Option(help="Folder of the data sets' files (docs/data.md).", show_default="data")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report as JSON.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write the report as an HTML page.")] = None,

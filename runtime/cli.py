@@ -27,10 +27,10 @@ app = make_app("Run an exported model.")
 @guarded
 def run(
     model: Annotated[Path, typer.Argument(help="Model file of snn-export.", show_default=False)],
-    dataset: Annotated[str | None, typer.Option(help=f"Classify a data set: {' or '.join(DATASET_NAMES)}.")] = None,
+    dataset: Annotated[str | None, typer.Option(help=f"Classify a data set: {', '.join(DATASET_NAMES)}.")] = None,
     split: Annotated[str, typer.Option(help="Which part of it: train or test.")] = "test",
     data: Annotated[
-        Path | None, typer.Option(help="Folder that holds cifar-10-batches-py.", show_default="data")
+        Path | None, typer.Option(help="Folder of the data sets' files (docs/data.md).", show_default="data")
     ] = None,
     array: Annotated[
         Path | None,

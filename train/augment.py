@@ -1,41 +1,57 @@
-"""Augmentation of the paper for 32x32 colour images, on whole batches of uint8 pixels."""
+"""Augmentation of whole batches of uint8 pixels, on the device that they are on.
+
+What happens to an image is drawn first, on the CPU, as five whole numbers; so every device draws the same, and a
+process that trains a part of a batch draws for all of it and keeps its own.
+"""
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-PADDING = 4
-HOLE = 16
+from spiketicket.train.data import Augmentation
 
 
-def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random crop (padding 4), horizontal flip and one 16x16 cutout; uint8 `[N, C, H, W]` -> the same."""
-    return cutout(flip(crop(images, generator), generator), generator)
+def draw(augmentation: Augmentation, images: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Choices for images of that size `[N, C, H, W]`: int64 `[5, N]`, rows as `augment` names them."""
+    count, _, height, width = images
+    window = 2 * augmentation.crop_padding + 1
+    return torch.stack(
+        [torch.randint(bound, (count,), generator=generator) for bound in (window, window, 2, height, width)]
+    )
 
 
-def crop(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift each image by -4..4 pixels in both directions; zeros come in."""
-    count, channels, height, width = images.shape
-    padded = pad(images, (PADDING, PADDING, PADDING, PADDING))
-    y, x = torch.randint(0, 2 * PADDING + 1, (2, count), generator=generator)
-    rows = (y[:, None] + torch.arange(height))[:, None, :, None]
-    columns = (x[:, None] + torch.arange(width))[:, None, None, :]
-    image, channel = torch.arange(count)[:, None, None, None], torch.arange(channels)[None, :, None, None]
-    return padded[image, channel, rows, columns]
+def augment(images: Tensor, augmentation: Augmentation, choices: Tensor) -> Tensor:
+    """Crop, flip and cut out as `choices` `[5, N]` say; uint8 `[N, C, H, W]` -> the same."""
+    top, left, mirrored, y, x = choices
+    if augmentation.crop_padding:
+        images = crop(images, augmentation.crop_padding, top, left)
+    if augmentation.flip:
+        images = flip(images, mirrored)
+    if augmentation.cutout:
+        images = cutout(images, augmentation.cutout, y, x)
+    return images
 
 
-def flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror every image with probability 1/2."""
-    mirrored = torch.rand(len(images), generator=generator) < 0.5
-    return torch.where(mirrored[:, None, None, None], images.flip(3), images)
+def crop(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
+    """The window of the old size at `top`, `left` (each `[N]`, 0..2 padding) of the images with zeros around."""
+    height, width = images.shape[2:]
+    padded = pad(images, (padding, padding, padding, padding))
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # all of them, as a view
+    return windows[torch.arange(len(images), device=images.device), :, top, left]
 
 
-def cutout(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Zero one square hole per image, centred anywhere: at the border less of it lies inside."""
-    count, _, height, width = images.shape
-    y, x = (torch.randint(0, size, (count, 1), generator=generator) for size in (height, width))
-    half = HOLE // 2
-    in_rows = (torch.arange(height) >= y - half) & (torch.arange(height) < y + half)
-    in_columns = (torch.arange(width) >= x - half) & (torch.arange(width) < x + half)
-    hole = in_rows[:, None, :, None] & in_columns[:, None, None, :]
-    return images.masked_fill(hole, 0)
+def flip(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Swap left and right where `mirrored` `[N]` is not zero."""
+    return torch.where(mirrored.bool()[:, None, None, None], images.flip(3), images)
+
+
+def cutout(images: Tensor, size: int, y: Tensor, x: Tensor) -> Tensor:
+    """Zero a square of `size` pixels around (`y`, `x`), each `[N]`: at the border less of it lies inside."""
+    rows, columns = (_near(centre, size, length) for centre, length in zip((y, x), images.shape[2:], strict=True))
+    return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
+
+
+def _near(centre: Tensor, size: int, length: int) -> Tensor:
+    """Which of `length` places are among the `size` around each centre; bool `[N, length]`."""
+    from_first = torch.arange(length, device=centre.device) - (centre[:, None] - size // 2)
+    return (from_first >= 0) & (from_first < size)

@@ -1,0 +1,33 @@
+"""Reading pickles of arrays without running what else a pickle can ask for."""
+
+import pickle
+from io import BytesIO
+from pathlib import Path
+
+from spiketicket.errors import DataError
+from spiketicket.files import read_bytes
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles plain types and NumPy arrays, and refuses whatever else a file asks for."""
+
+    _ALLOWED = frozenset(
+        (module, name)
+        for module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
+        for name in ("_reconstruct", "ndarray", "dtype")
+    ) | {("_codecs", "encode")}  # how Python 3 writes bytes for Python 2
+
+    def find_class(self, module: str, name: str) -> object:
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module, name)
+
+
+def read_pickle(path: Path) -> dict[object, object]:
+    """The dictionary in `path`, strings of Python 2 as latin1; empty for anything else. Raises DataError."""
+    data = read_bytes(path, "data file", DataError)
+    try:
+        content = _ArrayUnpickler(BytesIO(data), encoding="latin1").load()
+    except Exception as error:  # a damaged pickle can raise almost anything
+        raise DataError(f"{path}: not a readable batch of arrays: {error}") from error
+    return content if isinstance(content, dict) else {}
