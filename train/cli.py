@@ -24,7 +24,9 @@ app = make_app("Search lottery tickets in spiking networks.")
 def _command(method: str) -> Callable[..., None]:
     @guarded
     def search(
-        arch: Annotated[str, typer.Option(help="Network: vgg_digits, vgg16 or resnet19.")],
+        arch: Annotated[
+            str, typer.Option(help="vgg_digits, vgg16, resnet19, alexnet, resnet34, or what --import adds.")
+        ],
         dataset: Annotated[str, typer.Option(help=f"Data set: {' or '.join(DATASET_NAMES)}.")],
         out_folder: Annotated[Path, typer.Option("--out", help="Run folder; run again to resume.")],
         data: Annotated[
@@ -53,12 +55,17 @@ def _command(method: str) -> Callable[..., None]:
             str, typer.Option(help="per-timestep (as in the paper) or folded (time folded into the batch).")
         ] = Settings.batch_norm,
         seed: Annotated[int, typer.Option(help="Decides init, data order and random masks.")] = Settings.seed,
+        imports: Annotated[
+            list[str] | None, typer.Option("--import", help="Python module that registers more networks; repeatable.")
+        ] = None,
         json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     ) -> None:
         try:
+            from spiketicket.train.models import import_plugins
             from spiketicket.train.search import search as run_search
         except ModuleNotFoundError as error:
             raise MissingExtraError(error.name or "torch", "train", "snn-search") from error
+        import_plugins(imports or [])
         settings = Settings(
             method=method, arch=arch, dataset=dataset, timesteps=timesteps, rounds=rounds, sparsity=sparsity,
             epochs=epochs, rewind_epoch=min(rewind_epoch, epochs) if epochs == 0 else rewind_epoch,
