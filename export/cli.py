@@ -35,6 +35,9 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="Folder of the data sets' files (docs/data.md).", show_default="data")
     ] = None,
+    imports: Annotated[
+        list[str] | None, typer.Option("--import", help="Python module that registers more networks; repeatable.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Fold batch norm, pack the surviving weights as CSR and write one ONNX file.
@@ -43,9 +46,11 @@ def export(
     """
     try:
         from spiketicket.export.pack import SAMPLES, export_ticket
+        from spiketicket.train.models import import_plugins
         from spiketicket.train.ticket import load_ticket
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train", "snn-export") from error
+    import_plugins(imports or [])
     path = output or ticket.with_suffix(".onnx")
     if path.resolve() == ticket.resolve():
         raise InputError(f"the model would overwrite the ticket {ticket}: choose another --output")

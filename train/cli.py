@@ -32,7 +32,7 @@ def _command(method: str) -> Callable[..., None]:
 
     @guarded
     def search(
-        arch: Annotated[str, typer.Option(help="Network: vgg_digits, vgg16, resnet19, alexnet, resnet34, or another.")],
+        arch: Annotated[str, typer.Option(help="vgg_digits, vgg16, resnet19, alexnet, resnet34, or what --import adds.")],
         dataset: Annotated[str, typer.Option(help=f"Data set: {', '.join(DATASET_NAMES)}.")],
         folder: Annotated[Path, typer.Option("--out", help="Run folder; run again to resume.")],
         data: Annotated[
@@ -44,15 +44,20 @@ def _command(method: str) -> Callable[..., None]:
         ] = None,
         checkpoint_minutes: Annotated[float, typer.Option(help="Save at least that often.")] = 10.0,
         deterministic: Annotated[bool, typer.Option(help="The same bits on a GPU, too, where it can; slower.")] = False,
+        imports: Annotated[
+            list[str] | None, typer.Option("--import", help="Python module that registers more networks; repeatable.")
+        ] = None,
         json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
         **options: Any,
     ) -> None:
         try:
             from spiketicket.train.distributed import joined_group
+            from spiketicket.train.models import import_plugins
             from spiketicket.train.search import Control
             from spiketicket.train.search import search as run_search
         except ModuleNotFoundError as error:
             raise MissingExtraError(error.name or "torch", "train", "snn-search") from error
+        import_plugins(imports or [])
         settings = _settings(method, arch, dataset, known, options)
         images = load_dataset(dataset, data)
         _positive("max-minutes", max_minutes)

@@ -1,4 +1,4 @@
-"""torch, onnxruntime and native agree with the oracle on the paper's networks.
+"""torch, onnxruntime and native agree with the oracle on every network.
 
 Tickets are cut from initial weights (oneshot) at the paper's sparsities. Every layer's initial
 weights are scaled to unit variance first: as they are, a global cut at 98.13% leaves some layers
@@ -86,16 +86,19 @@ def test_digits(tmp_path, sparsity):
     check("vgg_digits", min(sparsity, 90.0), tmp_path, size=8, channels=1)
 
 
+NETWORKS = [("vgg16", 0.25, 32), ("resnet19", 0.25, 32), ("alexnet", 0.25, 32), ("resnet34", 0.125, 64)]
+
+
 @pytest.mark.parametrize("sparsity", SPARSITIES)
-@pytest.mark.parametrize("arch", ["vgg16", "resnet19"])
-def test_narrow_networks(tmp_path, arch, sparsity):
-    check(arch, sparsity, tmp_path, width=0.25)
+@pytest.mark.parametrize(("arch", "width", "size"), NETWORKS)
+def test_narrow_networks(tmp_path, arch, width, size, sparsity):
+    check(arch, sparsity, tmp_path, width, size)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sparsity", SPARSITIES)
-@pytest.mark.parametrize("arch", ["vgg16", "resnet19"])
-def test_full_networks(tmp_path, arch, sparsity):
-    path = check(arch, sparsity, tmp_path)
+@pytest.mark.parametrize(("arch", "size"), [(arch, size) for arch, _, size in NETWORKS])
+def test_full_networks(tmp_path, arch, size, sparsity):
+    path = check(arch, sparsity, tmp_path, size=size)
     if arch == "vgg16" and sparsity == 98.13:
         assert path.stat().st_size < 3_000_000

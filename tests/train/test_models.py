@@ -1,5 +1,7 @@
 """Networks have the paper's shapes and counts; neurons and batch norm do what their texts say."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,50 +11,130 @@ from spiketicket.errors import InputError
 from spiketicket.export.trace import trace
 from spiketicket.train.config import ModelConfig, NeuronConfig
 from spiketicket.train.layers import TimestepBatchNorm2d, lif
-from spiketicket.train.models import build, lif_spikes, logits, prunable
+from spiketicket.train.models import ARCHITECTURES, build, lif_spikes, logits, prunable
+
+# Images and classes that each network is meant for.
+MEANT_FOR = {
+    "vgg_digits": (1, 8, 10),
+    "vgg16": (3, 32, 10),
+    "resnet19": (3, 32, 10),
+    "alexnet": (3, 32, 10),
+    "resnet34": (3, 64, 200),
+}
 
 
-def config(arch, classes=10, **options):
-    return ModelConfig(arch, 3, 32, classes, **options)
+def config(arch, **options):
+    return ModelConfig(arch, *MEANT_FOR[arch], **options)
 
 
-@pytest.mark.parametrize(
-    ("arch", "parameters", "weights", "tensors", "once", "per_step", "neurons"),
-    [
-        ("vgg16", 14_728_266, 14_715_584, 14, 1_769_472, 311_432_192, 276_480),
-        ("resnet19", 12_630_858, 12_619_968, 22, 1_769_472, 553_781_760, 393_472),
-    ],
-)
-def test_counts_of_the_paper(arch, parameters, weights, tensors, once, per_step, neurons):
-    model = build(config(arch)).eval()
+# The counts of vgg16 and resnet19 are the paper's.
+COUNTS = [
+    # arch, parameters, prunable weights, in tensors, MACs once, per timestep, LIF neurons
+    ("vgg_digits", 17_850, 17_552, 5, 9_216, 369_920, 3_072),
+    ("vgg16", 14_728_266, 14_715_584, 14, 1_769_472, 311_432_192, 276_480),
+    ("resnet19", 12_630_858, 12_619_968, 22, 1_769_472, 553_781_760, 393_472),
+    ("alexnet", 2_294_858, 2_291_392, 6, 1_769_472, 165_191_680, 172_032),
+    ("resnet34", 21_379_592, 21_362_368, 37, 7_077_888, 4_630_614_016, 3_866_624),
+]
+
+
+def test_every_network_is_counted():
+    assert {arch for arch, *_ in COUNTS} == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize(("arch", "parameters", "weights", "tensors", "once", "per_step", "neurons"), COUNTS)
+def test_counts(arch, parameters, weights, tensors, once, per_step, neurons):
+    model = build(config(arch, timesteps=1)).eval()
     assert sum(p.numel() for p in model.parameters()) == parameters
     assert sum(p.numel() for p in prunable(model).values()) == weights
     assert len(prunable(model)) == tensors
-    graph = trace(model, (3, 32, 32), {})
+    graph = trace(model, images_of(arch), {})
     macs = {True: 0, False: 0}
     for node in graph.weighted():
         macs[graph.values[node.output].timed] += graph.macs(node, dense=True)
     assert macs == {False: once, True: per_step}
-    spikes = lif_spikes(model, torch.zeros(1, 3, 32, 32))
+    spikes = lif_spikes(model, torch.zeros(1, *images_of(arch)))
     assert sum(s[0, 0].numel() for s in spikes.values()) == neurons
 
 
-def test_digits_network():
-    model = build(ModelConfig("vgg_digits", 1, 8, 10))
-    assert logits(model, torch.zeros(3, 1, 8, 8)).shape == (5, 3, 10)
+def images_of(arch):
+    channels, size, _ = MEANT_FOR[arch]
+    return channels, size, size
 
 
-@pytest.mark.parametrize("arch", ["vgg16", "resnet19"])
+@pytest.mark.parametrize("row", COUNTS, ids=[row[0] for row in COUNTS])
+def test_the_page_has_these_counts(row):
+    page = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
+    column = [name.strip("`") for name in table[0]].index(row[0])
+    cells = {cells[0]: cells[column] for cells in table}
+    arch, parameters, weights, tensors, once, per_step, neurons = row
+    assert cells["images, classes"] == "{0}x{1}x{1}, {2}".format(*MEANT_FOR[arch])
+    assert cells["parameters"] == f"{parameters:,}"
+    assert cells["prunable weights"].removesuffix(" tensors") == f"{weights:,} in {tensors}"
+    assert cells["multiply-accumulates, once per image"] == f"{once:,}"
+    assert cells["and per timestep"] == f"{per_step:,}"
+    assert cells["LIF neurons"] == f"{neurons:,}"
+    assert cells["largest p"] == f"{weights / parameters:.2%}"
+
+
+@pytest.mark.parametrize(
+    ("arch", "layers", "shapes"),
+    [
+        ("vgg16", 13, {"features.0": (64, 32, 32), "features.40": (512, 2, 2)}),
+        ("alexnet", 5, {"features.0": (64, 32, 32), "features.4": (192, 16, 16), "features.14": (256, 8, 8)}),
+        ("resnet19", 18, {"features.1.fire": (128, 16, 16), "features.8.fire": (512, 4, 4), "classifier.1": (256,)}),
+        ("resnet34", 33, {"features.3.fire": (64, 64, 64), "features.16.fire": (512, 8, 8)}),
+    ],
+)  # fmt: skip
+def test_spikes_of_every_layer(arch, layers, shapes):
+    network = build(config(arch, timesteps=2))
+    spikes = lif_spikes(network, torch.zeros(1, *images_of(arch)))
+    assert len(spikes) == layers
+    assert {name: tuple(spikes[name].shape[2:]) for name in shapes} == shapes
+    assert all(s.shape[:2] == (2, 1) for s in spikes.values())
+
+
+def test_names_of_parameters_stay():
+    """Tickets store them."""
+    places = [f"features.{place}" for place in (1, 5, 8, 12, 15, 18, 22, 25, 28, 32, 35, 38)]
+    assert list(prunable(build(config("vgg16", width=0.1)))) == [
+        f"{name}.weight" for name in ("stem.0", *places, "classifier")
+    ]
+    resnet = list(prunable(build(config("resnet19", width=0.1))))
+    assert resnet[:5] == ["stem.0.weight"] + [
+        f"features.{name}.weight" for name in ("1.residual.0", "1.residual.3", "1.shortcut.0", "2.residual.0")
+    ]
+    assert resnet[-2:] == ["classifier.0.weight", "classifier.2.weight"]
+
+
+@pytest.mark.parametrize("arch", MEANT_FOR)
+@pytest.mark.parametrize(("channels", "size"), [(1, 32), (3, 41), (2, 63)])
+def test_any_images_that_fit(arch, channels, size):
+    model = build(ModelConfig(arch, channels, size, 7, timesteps=3, width=0.05)).eval()
+    assert logits(model, torch.zeros(2, channels, size, size)).shape == (3, 2, 7)
+    assert trace(model, (channels, size, size), {}).classes == 7
+
+
+@pytest.mark.parametrize("arch", set(MEANT_FOR) - {"vgg_digits"})
 def test_width_multiplies_hidden_channels(arch):
-    model = build(config(arch, width=0.25))
-    assert prunable(model)["stem.0.weight"].shape == (16, 3, 3, 3)
+    model, full = build(config(arch, width=0.25)), build(config(arch))
+    assert prunable(model)["stem.0.weight"].shape == (16, MEANT_FOR[arch][0], 3, 3)
+    for name, weight in list(prunable(full).items())[1:-1]:
+        assert prunable(model)[name].numel() == weight.numel() / 16
 
 
-def test_unknown_arch_and_small_images():
-    with pytest.raises(InputError, match="unknown arch 'lenet': expected one of vgg_digits, vgg16, resnet19"):
-        build(config("lenet"))
-    with pytest.raises(InputError, match="vgg16 needs larger images than 8x8"):
-        build(ModelConfig("vgg16", 3, 8, 10))
+def test_unknown_arch():
+    with pytest.raises(InputError, match="unknown arch 'lenet': expected one of vgg_digits, vgg16, resnet19, alexnet"):
+        build(ModelConfig("lenet", 3, 32, 10))
+
+
+@pytest.mark.parametrize(("arch", "least"), [("vgg16", 32), ("alexnet", 8), ("vgg_digits", 4)])
+def test_images_that_are_too_small(arch, least):
+    build(ModelConfig(arch, 3, least, 10, width=0.05))
+    size = least - 1
+    with pytest.raises(InputError, match=f"{arch} needs images of at least {least}x{least}, got {size}x{size}"):
+        build(ModelConfig(arch, 3, size, 10))
 
 
 @pytest.mark.parametrize(
