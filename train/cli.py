@@ -42,8 +42,10 @@ def _command(method: str) -> Callable[..., None]:
         max_minutes: Annotated[
             float | None, typer.Option(help="Stop after that time with exit code 75; run again to go on.")
         ] = None,
-        checkpoint_minutes: Annotated[float, typer.Option(help="Save at least that often.")] = 10.0,
-        deterministic: Annotated[bool, typer.Option(help="The same bits on a GPU, too, where it can; slower.")] = False,
+        save_minutes: Annotated[float, typer.Option(help="Save at least that often.")] = 10.0,
+        deterministic: Annotated[
+            bool, typer.Option("--deterministic", help="The same bits on a GPU, too, where it can; slower.")
+        ] = False,
         imports: Annotated[
             list[str] | None, typer.Option("--import", help="Python module that registers more networks; repeatable.")
         ] = None,
@@ -61,12 +63,12 @@ def _command(method: str) -> Callable[..., None]:
         settings = _settings(method, arch, dataset, known, options)
         images = load_dataset(dataset, data)
         _positive("max-minutes", max_minutes)
-        _positive("checkpoint-minutes", checkpoint_minutes)
+        _positive("save-minutes", save_minutes)
         with joined_group(device, deterministic) as group, progress_bar(f"{method} {arch} on {dataset}") as report:
             shown = report if group.leads else lambda _: None
             try:
                 tickets = run_search(
-                    settings, images, folder, Control(shown, group, max_minutes, checkpoint_minutes)
+                    settings, images, folder, Control(shown, group, max_minutes, save_minutes)
                 )
             except OutOfTimeError as error:
                 if group.leads:
@@ -93,7 +95,8 @@ def _declare(command: Callable[..., None], known: list[Field[Any]]) -> None:
     for f in known:
         many = f.default == ()
         panel = EARLY_TIME if f.metadata["early_time"] else COMMON
-        option = typer.Option(help=f.metadata["help"], rich_help_panel=panel, show_default=f.default is not None)
+        names = [f"--{f.name.replace('_', '-')}"] if f.default is False else []  # a flag, without its opposite
+        option = typer.Option(*names, help=f.metadata["help"], rich_help_panel=panel, show_default=f.default is not None)
         declared.append(
             inspect.Parameter(
                 f.name, inspect.Parameter.KEYWORD_ONLY, default="" if many else f.default,

@@ -9,13 +9,13 @@ from spiketicket.train.distributed import Group
 class Pace:
     """A time budget, and the minutes between checkpoints."""
 
-    def __init__(self, max_minutes: float | None, checkpoint_minutes: float, group: Group) -> None:
-        self.max_minutes, self.checkpoint_minutes, self.group = max_minutes, checkpoint_minutes, group
+    def __init__(self, max_minutes: float | None, save_minutes: float, group: Group) -> None:
+        self.max_minutes, self.save_minutes, self.group = max_minutes, save_minutes, group
         self.start = self.saved = time.monotonic()
 
     def due(self) -> bool:
         """Whether a checkpoint should be written now: the last one is old, or time is up."""
-        return self.group.share(lambda: self._over() or time.monotonic() - self.saved > 60 * self.checkpoint_minutes)
+        return self.group.share(lambda: self._over() or time.monotonic() - self.saved > 60 * self.save_minutes)
 
     def written(self) -> None:
         """A checkpoint has been written. Raises OutOfTimeError where the budget is used up."""

@@ -48,7 +48,7 @@ def plan_stages(settings: Settings, prunable: int, total: int) -> list[Stage]:
         return _iterative(s, dense, _prunings(s, prunable, total))
     last = _last_keep(s, prunable, total)
     if s.method == "eb":
-        drawn = replace(dense, lr_factor=s.search_lr_factor, until_mask_settles=True)
+        drawn = replace(dense, lr_factor=s.eb_lr_factor, until_mask_settles=True)
         twice = RECIPES[s.recipe].schedule_twice
         return [drawn, Stage(1, "final", "magnitude", last, 0, s.epochs, s.epochs // 2 if twice else s.epochs)]
     point = rewind_point(s)

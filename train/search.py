@@ -45,7 +45,7 @@ class Control:
     report: Callable[[Progress], None] = lambda _: None
     group: Group = field(default_factory=Group)
     max_minutes: float | None = None  # OutOfTimeError after that many
-    checkpoint_minutes: float = 10.0  # between two of them, within an epoch
+    save_minutes: float = 10.0  # between two of them, within an epoch
 
 
 def search(settings: Settings, dataset: Dataset, folder: Path, control: Control | None = None) -> list[Ticket]:
@@ -78,7 +78,7 @@ class _Search:
         if settings.validation:
             self.training_set, self.validation = dataset.hold_out(settings.validation, settings.seed)
         self.batches = Batches(self.training_set, self.group.device)
-        self.pace = Pace(control.max_minutes, control.checkpoint_minutes, self.group)
+        self.pace = Pace(control.max_minutes, control.save_minutes, self.group)
         self.found: dict[Stage, Ticket] = {}
 
     def tickets(self, run: Run) -> list[Ticket]:

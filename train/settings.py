@@ -48,21 +48,24 @@ class Settings:
     finals: tuple[int, ...] = _option(
         (), "With --early-time: rounds whose tickets are trained at full T, beside the last.", "imp"
     )
-    criterion: str = _option("hamming", "What must stop changing: hamming (the paper) or overlap of survivors.", "eb")
-    criterion_threshold: float | None = _option(
+    eb_criterion: str = _option("hamming", "What must stop changing: hamming (the paper) or overlap of survivors.", "eb")
+    eb_threshold: float | None = _option(
         None, "Largest Hamming distance (the paper: 0.02), or smallest overlap (0.9).", "eb"
     )
-    search_lr_factor: float = _option(2.0, "Learning rate of Early-Bird's search, in multiples of --lr.", "eb")
-    early_time: bool = _option(False, "Search with fewer timesteps, as few as the logits allow after two epochs.")
-    divergence: str | None = _option(
+    eb_lr_factor: float = _option(2.0, "Learning rate of Early-Bird's search, in multiples of --lr.", "eb")
+    early_time: bool = _option(
+        False, "Search with fewer timesteps, as few as the logits allow after two epochs.",
+        early_time=True,
+    )  # fmt: skip
+    et_divergence: str | None = _option(
         None, "forward: KL(P_t || P_T), the paper; reverse: KL(P_T || P_t), the released code; jensen-shannon.",
         early_time=True,
     )  # fmt: skip
-    normaliser: str | None = _option(
+    et_normaliser: str | None = _option(
         None, "Divergences in units of that at t = 2 (second, the paper) or of the largest (maximum).", early_time=True
     )
-    early_time_threshold: float = _option(0.6, "The smallest t below it is taken.", early_time=True)
-    candidates: tuple[int, ...] = _option((), "Which t to choose from; empty: all from 2 on.", early_time=True)
+    et_threshold: float = _option(0.6, "The smallest t below it is taken.", early_time=True)
+    et_candidates: tuple[int, ...] = _option((), "Which t to choose from; empty: all from 2 on.", early_time=True)
     recipe: str = _option("paper", "paper, or released: as the authors' code behaves (docs/search.md).")
     batch_size: int = _option(128, "Images per iteration, over all processes.")
     lr: float = _option(0.3, "First learning rate.")
@@ -100,8 +103,8 @@ class Settings:
             self.finals,
         )  # fmt: skip
         strategy(self.strategy)
-        EarlyBird(criterion=self.criterion, threshold=self.criterion_threshold)
-        _require(0 < self.search_lr_factor < math.inf, "search_lr_factor", "above 0", self.search_lr_factor)
+        EarlyBird(criterion=self.eb_criterion, threshold=self.eb_threshold)
+        _require(0 < self.eb_lr_factor < math.inf, "eb_lr_factor", "above 0", self.eb_lr_factor)
 
     def _check_early_time(self) -> None:
         _require(
@@ -114,8 +117,8 @@ class Settings:
         """How Early-Time chooses; what is not said is as the recipe has it."""
         recipe = RECIPES[self.recipe]
         return EarlyTime(
-            self.divergence or recipe.divergence, self.normaliser or recipe.normaliser, self.early_time_threshold,
-            self.candidates or None,
+            self.et_divergence or recipe.divergence, self.et_normaliser or recipe.normaliser, self.et_threshold,
+            self.et_candidates or None,
         )  # fmt: skip
 
     def _check_training(self) -> None:

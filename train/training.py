@@ -79,7 +79,7 @@ class Training:
         self.best: Best | None = None
         self.early_bird: EarlyBird | None = None
         if stage.until_mask_settles:
-            self.early_bird = EarlyBird(criterion=self.settings.criterion, threshold=self.settings.criterion_threshold)
+            self.early_bird = EarlyBird(criterion=self.settings.eb_criterion, threshold=self.settings.eb_threshold)
         self.tally = Tally.empty(context.group.device)
         torch.manual_seed(int(self.seed(stage.first_epoch).generate_state(1)[0]))  # for networks that draw numbers
         checkpoint = self._checkpoint()

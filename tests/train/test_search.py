@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from spiketicket.errors import SpikeTicketError
-from spiketicket.train.search import search
+from spiketicket.errors import OutOfTimeError, SpikeTicketError
+from spiketicket.train.data import load_dataset
+from spiketicket.train.models import logits
+from spiketicket.train.search import Control, search
 
 
 def equal_tickets(a, b):
@@ -32,7 +34,13 @@ def stopped_after(epochs, settings, dataset, folder):
             raise Enough
 
     with pytest.raises(Enough):
-        search(settings, dataset, folder, stop)
+        search(settings, dataset, folder, Control(report=stop))
+
+
+def log_of(folder):
+    """The lines of a run's log without what the clock says."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if not key.endswith("seconds")} for line in lines]
 
 
 def test_masks_shrink_by_the_prune_rate(quick_run):
@@ -106,21 +114,20 @@ def test_seed_decides(quick_settings, digits, quick_run, tmp_path):
 def test_running_again_trains_nothing(quick_run, quick_settings, digits):
     folder, tickets = quick_run
     calls = []
-    again = search(quick_settings(), digits, folder, calls.append)
+    again = search(quick_settings(), digits, folder, Control(report=calls.append))
     assert calls == [] and equal_tickets(again[-1], tickets[-1])
 
 
-def test_log_has_one_line_per_epoch(quick_run):
-    lines = [json.loads(line) for line in (quick_run[0] / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["round"], line["epoch"]) for line in lines] == [
-        (0, 0),
-        (0, 1),
-        (0, 2),
-        (1, 1),
-        (1, 2),
-        (2, 1),
-        (2, 2),
-    ]
+def test_log_tells_what_happened(quick_run):
+    folder, tickets = quick_run
+    lines = log_of(folder)
+    assert lines[0]["event"] == "plan" and [s["epochs"] for s in lines[0]["stages"]] == [3, 2, 2]
+    assert [s["sparsity"] for s in lines[0]["stages"]] == pytest.approx([t.sparsity for t in tickets])
+    epochs = [(line["round"], line["epoch"]) for line in lines if line["event"] == "epoch"]
+    assert epochs == [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2)]
+    assert [line["fingerprint"] for line in lines if line["event"] == "ticket"] == [t.fingerprint for t in tickets]
+    rates = [line["lr"] for line in lines if line["event"] == "epoch" and line["round"] == 0]
+    assert rates == pytest.approx([0.3, 0.225, 0.075]), "a cosine from lr to 0"
 
 
 def test_killed_at_ten_moments_ends_in_the_same_ticket(quick_run, quick_arguments, tmp_path):
@@ -166,7 +173,7 @@ def assert_same_run(folder, expected, tickets):
     for index, ticket in enumerate(tickets):
         assert equal_tickets(load_ticket(folder / "rounds" / f"{index:02d}.pt"), ticket)
     assert equal_tickets(load_ticket(folder / "ticket.pt"), tickets[-1])
-    assert (folder / "metrics.jsonl").read_text() == (expected / "metrics.jsonl").read_text()
+    assert log_of(folder) == log_of(expected)
     assert not list(folder.glob("**/.*.partial"))
 
 
@@ -225,7 +232,9 @@ def test_resuming_keeps_the_number_of_threads(quick_settings, digits, tmp_path):
 
 def test_last_batch_of_one_image_is_left_out(quick_settings, digits, tmp_path):
     """1,442 images in batches of 131 leave one, of which batch norm has no statistics."""
-    settings = quick_settings("random", rewind_epoch=0, epochs=1, arch="resnet19", batch_size=131, width=0.05)
+    settings = quick_settings(
+        "random", rewind_epoch=0, epochs=1, arch="resnet19", batch_size=131, width=0.05, validation=0
+    )
     assert len(search(settings, digits, tmp_path / "run")) == 1
 
 
@@ -236,10 +245,11 @@ def test_folder_that_cannot_be_written(quick_settings, digits, tmp_path):
 
 
 def test_two_searches_cannot_share_a_folder(quick_settings, digits, tmp_path):
+    from spiketicket.train.distributed import Group
     from spiketicket.train.run import open_run
 
     with (
-        open_run(tmp_path / "run", quick_settings(), 2),
+        open_run(tmp_path / "run", quick_settings(), 2, Group()),
         pytest.raises(SpikeTicketError, match="in use by another search"),
     ):
         search(quick_settings(), digits, tmp_path / "run")
@@ -257,7 +267,7 @@ def test_checkpoint_of_another_network_is_named(quick_settings, digits, tmp_path
     stopped_after(1, quick_settings(), digits, tmp_path / "run")
     path = tmp_path / "run" / "checkpoint.pt"
     content = torch.load(path, weights_only=True)
-    content["state"].popitem()
+    content["training"]["network"].popitem()
     torch.save(content, path)
     with pytest.raises(SpikeTicketError, match="checkpoint.pt: it does not fit the network; delete the folder"):
         search(quick_settings(), digits, tmp_path / "run")
@@ -266,3 +276,189 @@ def test_checkpoint_of_another_network_is_named(quick_settings, digits, tmp_path
 def test_loss_that_is_no_number_stops_with_a_message(quick_settings, digits, tmp_path):
     with pytest.raises(SpikeTicketError, match="the loss is no longer a number: lower --lr"):
         search(quick_settings(lr=1e30), digits, tmp_path / "run")
+
+
+def test_a_batch_size_that_leaves_one_image_per_process_is_refused(quick_settings, digits, tmp_path):
+    with pytest.raises(SpikeTicketError, match="batch_size"):
+        quick_settings(batch_size=1)
+
+
+def test_validation_chooses_the_epoch(quick_settings, digits, tmp_path):
+    """The ticket is the epoch that the held-out images like best, the later of equals; test images have no say."""
+    (ticket,) = search(quick_settings("random", rewind_epoch=0, epochs=4, rounds=2), digits, tmp_path / "run")
+    epochs = [line for line in log_of(tmp_path / "run") if line["event"] == "epoch"]
+    found = [line["validation_accuracy"] for line in epochs]
+    assert ticket.search["validation_accuracy"] == max(found)
+    _, held_out = digits.hold_out(0.1, 3)
+    x = torch.from_numpy(digits.normalisation(held_out.images))
+    with torch.no_grad():
+        classes = logits(ticket.network(), x).mean(0).argmax(1).numpy()
+    assert (classes == held_out.labels).mean() == max(found), "its weights are those of that epoch"
+
+
+def test_without_validation_the_last_epoch_counts(quick_settings, digits, tmp_path):
+    settings = quick_settings("random", rewind_epoch=0, epochs=2, rounds=2, validation=0)
+    (ticket,) = search(settings, digits, tmp_path / "run")
+    assert ticket.search["validation_accuracy"] is None
+    last = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["training"]["network"]
+    assert all(torch.equal(ticket.state[name], tensor) for name, tensor in last.items())
+
+
+class TestWithinAnEpoch:
+    """Checkpoints by the clock, a time budget, and going on from there."""
+
+    def test_a_budget_stops_and_the_same_command_goes_on(self, quick_run, quick_settings, digits, tmp_path):
+        stops = 0
+        while True:
+            try:
+                # no time at all: it stops after its first batch, every time
+                tickets = search(quick_settings(), digits, tmp_path / "run", Control(max_minutes=1e-9))
+                break
+            except OutOfTimeError as error:
+                assert "the same command goes on" in str(error)
+                stops += 1
+            assert stops < 200
+        assert stops > 50, "within epochs, not only between them"
+        assert equal_tickets(tickets[-1], quick_run[1][-1])
+        assert log_of(tmp_path / "run") == log_of(quick_run[0])
+
+    def test_the_command_ends_with_75(self, quick_arguments, tmp_path):
+        command = [sys.executable, "-m", "spiketicket.train.cli", "imp", *quick_arguments, "--max-minutes", "0.001"]
+        done = subprocess.run([*command, "--out", str(tmp_path / "run")], capture_output=True, text=True)
+        assert done.returncode == 75, done.stderr
+        assert "out of time after 0.001 min; the same command goes on where this one stopped" in done.stdout
+        assert (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+class TestEarlyTime:
+    """The search runs with the timesteps that the divergence allows; reported tickets train at full T."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def early(quick_settings, digits, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("early") / "run"
+        settings = quick_settings(early_time=True, finals=(1,), epochs=4, et_threshold=0.9)
+        return settings, folder, search(settings, digits, folder)
+
+    def test_timesteps(self, early):
+        _, folder, tickets = early
+        lines = log_of(folder)
+        (choice,) = [line for line in lines if line["event"] == "early_time"]
+        assert 2 <= choice["chosen"] < 5, choice
+        assert choice["normalised"][choice["chosen"] - 1] < 0.9
+        assert all(choice["normalised"][t - 1] >= 0.9 for t in range(2, choice["chosen"])), "the smallest"
+        for line in lines:
+            if line["event"] == "epoch":
+                full = line["kind"] == "final" or (line["round"] == 0 and line["epoch"] < 2)
+                assert line["timesteps"] == (5 if full else choice["chosen"]), line
+        plans = [line["stages"] for line in lines if line["event"] == "plan"]
+        assert [s["timesteps"] for s in plans[-1]] == [5 if s["kind"] == "final" else choice["chosen"] for s in plans[-1]]
+
+    def test_tickets(self, early):
+        tickets = early[2]
+        assert [(t.search["round"], t.search["kind"]) for t in tickets] == [
+            (0, "search"), (1, "search"), (1, "final"), (2, "final")
+        ]  # fmt: skip
+        _, search_one, final_one, final_two = tickets
+        assert final_one.model.timesteps == final_two.model.timesteps == 5 > search_one.model.timesteps
+        for name, mask in final_one.masks.items():
+            assert np.array_equal(mask, search_one.masks[name]), "the same ticket, trained at another T"
+        assert final_two.search["search_seconds"] == pytest.approx(
+            tickets[0].search["seconds"] + search_one.search["seconds"]
+        )
+        assert final_two.search["final_seconds"] == final_two.search["seconds"] > 0
+
+    def test_the_choice_is_that_of_the_network_after_two_epochs(self, early, digits, quick_settings, tmp_path):
+        settings, folder, _ = early
+        stopped_after(2, settings, digits, tmp_path / "run")  # before the choice
+        search(settings, digits, tmp_path / "run")
+        assert log_of(tmp_path / "run") == log_of(folder)
+
+    def test_no_early_time_no_shorter_training(self, quick_run):
+        assert {line["timesteps"] for line in log_of(quick_run[0]) if line["event"] == "epoch"} == {5}
+
+
+class TestEarlyBird:
+    def settings(self, quick_settings, **options):
+        return quick_settings("eb", rounds=None, sparsity=50.0, rewind_epoch=0, **{"epochs": 9, **options})
+
+    def test_stops_when_the_mask_settles_and_trains_from_init(self, quick_settings, digits, tmp_path):
+        settings = self.settings(quick_settings, eb_threshold=0.2)
+        search_ticket, final = search(settings, digits, tmp_path / "run")
+        lines = log_of(tmp_path / "run")
+        birds = [line for line in lines if line["event"] == "early_bird"]
+        assert [line["stop"] for line in birds] == [False] * (len(birds) - 1) + [True]
+        assert 5 <= len(birds) < 9, "the window was full, and epochs were saved"
+        assert birds[-1]["hamming"] < 0.2 <= birds[-2]["hamming"] or len(birds) == 5
+        assert all(0 <= line["overlap"] <= 1 for line in birds[1:]), "both measures are reported"
+        rates = [line["lr"] for line in lines if line["event"] == "epoch"]
+        assert rates[0] == pytest.approx(0.6) and rates[len(birds)] == pytest.approx(0.3)
+        assert final.search["epochs"] == 9 and search_ticket.search["epochs"] == len(birds)
+        kept = np.concatenate([search_ticket.state[n].numpy()[m] for n, m in final.masks.items()])
+        cut = np.concatenate([search_ticket.state[n].numpy()[~m] for n, m in final.masks.items()])
+        assert abs(cut).max() <= abs(kept).min(), "the mask is the cut of the weights where the search stopped"
+
+    def test_killed_after_the_stop_it_stays_stopped(self, quick_settings, digits, tmp_path):
+        settings = self.settings(quick_settings, eb_threshold=0.2)
+        whole = search(settings, digits, tmp_path / "whole")
+        epochs = whole[0].search["epochs"]
+        for moment in (2, epochs):
+            folder = tmp_path / f"cut{moment}"
+            stopped_after(moment, settings, digits, folder)
+            assert equal_tickets(search(settings, digits, folder)[-1], whole[-1])
+            assert log_of(folder) == log_of(tmp_path / "whole")
+
+    def test_by_overlap(self, quick_settings, digits, tmp_path):
+        settings = self.settings(quick_settings, epochs=6, eb_criterion="overlap", eb_threshold=0.999)
+        search_ticket, _ = search(settings, digits, tmp_path / "run")
+        assert search_ticket.search["epochs"] == 6, "masks differ by more than a thousandth: it never stopped early"
+
+
+class TestReleasedRecipe:
+    """What the authors' code does differently, in what comes out."""
+
+    def test_biases_and_statistics_are_not_rewound(self, quick_settings, digits, tmp_path):
+        settings = quick_settings(epochs=2, rewind_epoch=1, recipe="released", validation=0)
+        # The snapshot is taken an epoch late, after the last one; the rounds then train one epoch from there.
+        tickets = search(settings, digits, tmp_path / "run")
+        rewound = torch.load(tmp_path / "run" / "rewind.pt", weights_only=True)["state"]
+        assert all(torch.equal(rewound[name], tensor) for name, tensor in tickets[0].state.items())
+
+    def test_momentum_is_damped_and_nothing_decays(self, quick_settings):
+        from spiketicket.train.distributed import Group
+        from spiketicket.train.loop import Trainee
+        from spiketicket.train.masks import dense_masks
+        from spiketicket.train.models import build
+        from spiketicket.train.search import model_config
+
+        for recipe, decay, dampening in (("paper", 5e-4, 0), ("released", 0, 5e-4)):
+            settings = quick_settings(recipe=recipe)
+            model = build(model_config(settings, load_dataset("digits")))
+            (options,) = Trainee(model, dense_masks(model), settings, Group()).optimiser.param_groups
+            assert (options["weight_decay"], options["dampening"]) == (decay, dampening)
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "erk", "2:4", "balanced:4"])
+def test_every_strategy_searches(strategy, quick_settings, digits, tmp_path):
+    settings = quick_settings(epochs=2, prune_rate=0.3, strategy=strategy)
+    tickets = search(settings, digits, tmp_path / "run")
+    counts = [sum(int(mask.sum()) for mask in ticket.masks.values()) for ticket in tickets]
+    total = counts[0]
+    expected = [total, round(total * 0.7), round(total * 0.49)]
+    if strategy == "2:4":
+        assert counts[1] <= expected[1] and counts[2] <= expected[2]
+        for mask in tickets[-1].masks.values():
+            groups = np.pad(mask, [(0, 0), (0, -mask.shape[1] % 4)] + [(0, 0)] * (mask.ndim - 2))
+            assert groups.reshape(len(mask), -1, 4, *mask.shape[2:]).sum(axis=2).max() <= 2
+    else:
+        assert counts == expected
+
+
+@pytest.mark.parametrize(
+    "options", [{"schedule": "step"}, {"clip": 1.0}, {"precision": "bfloat16"}, {"batch_norm": "folded"}]
+)
+def test_every_way_of_training_learns(options, quick_settings, digits, tmp_path):
+    settings = quick_settings("random", rewind_epoch=0, epochs=5, rounds=2, **options)
+    (ticket,) = search(settings, digits, tmp_path / "run")
+    assert ticket.search["test_accuracy"] > 0.8
+    assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in ticket.state.values())
