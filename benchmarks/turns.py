@@ -1,4 +1,4 @@
-"""Contestants in turns: A B C, B C A, C A B ..., so that drift of the machine, and whoever came before, hits all alike."""
+"""Contestants in turns: A B C, B C A, ..., so that drift of the machine, and whoever came before, hit all alike."""
 
 import gc
 import time
