@@ -145,13 +145,15 @@ class Training:
 
     def _train(self, epoch: int, rate: float) -> None:
         settings, group, pace = self.settings, self.context.group, self.context.pace
+        images_in_all = len(self.context.training_split.labels)
         self.trainee.set_learning_rate(rate)
         start = time.monotonic()
         batches = self.context.batches.epoch(
             settings.batch_size, self.seed(epoch), first=self.batch, rank=group.rank, world=group.world
         )
         for images, labels in batches:
-            self.trainee.step(images, labels, self.tally)
+            whole = min(settings.batch_size, images_in_all - self.batch * settings.batch_size)
+            self.trainee.step(images, labels, self.tally, share=len(labels) * group.world / whole)
             self.batch += 1
             if pace.due():
                 self.seconds += time.monotonic() - start
