@@ -33,11 +33,14 @@ class Point:
     samples: tuple[Sample, ...]
 
     def mean(self, name: str) -> float:
-        return mean(getattr(sample, name) for sample in self.samples)
+        return mean(self._values(name))
 
     def deviation(self, name: str) -> float | None:
         """Standard deviation of a sample (n - 1); None for a single seed."""
-        return stdev(getattr(sample, name) for sample in self.samples) if len(self.samples) > 1 else None
+        return stdev(self._values(name)) if len(self.samples) > 1 else None
+
+    def _values(self, name: str) -> list[float]:
+        return [getattr(sample, name) for sample in self.samples]
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,8 @@ def make_curves(histories: Sequence[History]) -> tuple[list[Curve], list[str]]:
 
 def _identity(history: History) -> dict[str, Any]:
     """The settings that make a method of its own."""
-    everything = (*history.stages, *history.tickets)  # the plan, too: a search at work may have found one so far
-    sparsities = [found.sparsity for found in everything if found.sparsity]
+    planned = [stage.sparsity for stage in history.stages]  # a search at work may have found one ticket so far
+    sparsities = [s for s in (*planned, *(ticket.sparsity for ticket in history.tickets)) if s]
     single = bool(sparsities) and max(sparsities) - min(sparsities) <= SAME_SPARSITY
     varies = ("seed", *(TARGET if single else ()))
     return {name: value for name, value in history.settings.items() if name not in varies and value is not None}
