@@ -199,6 +199,12 @@ def test_fit(measured, line):
     assert fit(measured) == pytest.approx(line)
 
 
+def test_a_training_that_has_its_ticket_takes_no_more_time(tmp_path):
+    early = [*IMP[:2], ticket(0, "search", 0.0, 0.9, 10.0)]  # after 1 of 4 epochs
+    history = read_history(write_run(tmp_path, early))
+    assert history.current.stage.round == 1 and forecast(history, NOW).seconds_left == 60.0
+
+
 def test_forecast_takes_the_last_epochs(tmp_path):
     stages = plan((0, "search", 31, 5, 0.0))
     events = [stages, *epochs(0, "search", 10, 5, 99.0), *epochs(0, "search", 20, 5, 4.0, first=10)]
