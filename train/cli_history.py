@@ -43,7 +43,9 @@ def _status(
 @guarded
 def _compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; the first is the reference.", show_default=False)],
-    plot: Annotated[Path | None, typer.Option(help="Draw accuracy against sparsity and time into this PNG.", show_default=False)] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw accuracy against sparsity and time into this PNG.", show_default=False)
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the curves, seed by seed, as JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
 ) -> None:
