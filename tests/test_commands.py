@@ -12,7 +12,7 @@ COMMANDS = {
     "snn-run": "spiketicket.runtime.cli",
     "snn-profile": "spiketicket.profiling.cli",
 }
-OPTIONAL = ("torch", "spikingjelly", "sklearn", "onnxruntime", "jinja2")
+OPTIONAL = ("torch", "spikingjelly", "sklearn", "onnxruntime", "jinja2", "matplotlib", "tensorboard")
 
 
 def run(module, *arguments, without=OPTIONAL):

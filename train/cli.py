@@ -13,6 +13,7 @@ from rich.table import Table
 
 from spiketicket.cli import err, guarded, make_app, out, print_json, run_app, say
 from spiketicket.errors import InputError, MissingExtraError, OutOfTimeError
+from spiketicket.train.cli_history import add_history_commands
 from spiketicket.train.data import DATASET_NAMES, load_dataset
 from spiketicket.train.settings import METHODS, Settings
 
@@ -131,6 +132,7 @@ def _positive(name: str, value: float | None) -> None:
 
 for _method in METHODS:
     app.command(_method)(_command(_method))
+add_history_commands(app)
 
 
 @contextmanager

@@ -1,0 +1,72 @@
+"""How long a search has still to go.
+
+An epoch at T timesteps takes as long as those at T took so far (the mean of the last 20). Where none ran at T, it takes
+a + b T seconds: with epochs at several other T, a and b >= 0 of the least squares over their means; with one, a = 0.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import mean
+
+from spiketicket.train.events import SEARCH
+from spiketicket.train.history import History
+
+RECENT = 20  # epochs: a search may have moved to another machine, or have got company on this one
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds per epoch at T timesteps, and where they come from: measured, fitted, or scaled (linear in T)."""
+
+    timesteps: int
+    seconds: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """`ends` in seconds since 1970; of a search that is not running, if it went on now."""
+
+    seconds_left: float
+    ends: float
+    at_most: bool  # Early-Time or Early-Bird may shorten what is planned
+    paces: tuple[Pace, ...]  # of the epochs that are left
+
+
+def forecast(history: History, now: float) -> Forecast | None:
+    """The time left at the time `now`; None where nothing is left or no epoch has finished yet."""
+    left = [training for training in history.trainings if training.epochs_left]
+    if not left or not history.epochs:
+        return None
+    measured = {
+        steps: mean([e.seconds for e in history.epochs if e.timesteps == steps][-RECENT:])
+        for steps in sorted({epoch.timesteps for epoch in history.epochs})
+    }
+    paces = {steps: _pace(steps, measured) for steps in sorted({training.stage.timesteps for training in left})}
+    seconds = sum(training.epochs_left * paces[training.stage.timesteps].seconds for training in left)
+    if history.running:  # part of the epoch at work is over already
+        seconds -= min(max(0.0, now - history.changed), paces[left[0].stage.timesteps].seconds)
+    early_time = bool(history.settings.get("early_time")) and not history.early_time
+    early_bird = history.settings["method"] == "eb" and any(training.stage.kind == SEARCH for training in left)
+    return Forecast(seconds, now + seconds, early_time or early_bird, tuple(paces.values()))
+
+
+def _pace(timesteps: int, measured: Mapping[int, float]) -> Pace:
+    if timesteps in measured:
+        return Pace(timesteps, measured[timesteps], "measured")
+    fixed, per_timestep = fit(measured)
+    return Pace(timesteps, fixed + per_timestep * timesteps, "fitted" if len(measured) > 1 else "scaled")
+
+
+def fit(measured: Mapping[int, float]) -> tuple[float, float]:
+    """a, b >= 0 of a + b T nearest to the seconds measured at each T (least squares); a = 0 from a single T."""
+    steps, seconds = list(measured), list(measured.values())
+    middle, height = mean(steps), mean(seconds)
+    spread = sum((t - middle) ** 2 for t in steps)
+    slope = sum((t - middle) * s for t, s in measured.items()) / spread if spread else 0.0
+    fixed = height - slope * middle
+    if spread and slope < 0:
+        return height, 0.0
+    if not spread or fixed < 0:
+        return 0.0, sum(t * s for t, s in measured.items()) / sum(t * t for t in steps)
+    return fixed, slope
