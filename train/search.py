@@ -16,6 +16,7 @@ from spiketicket.train.loop import Batches, Optimisation, accuracy, calibrate, t
 from spiketicket.train.models import build, prunable
 from spiketicket.train.run import Run, open_run
 from spiketicket.train.settings import Round, Settings, plan_rounds
+from spiketicket.train.strategies import magnitude_masks, random_scores
 from spiketicket.train.ticket import Ticket, environment, load_ticket, save_ticket
 
 _MASK_SEED = 1_000_000  # a stream beside those of the epochs
@@ -116,9 +117,9 @@ class _Search:
         alive = before.masks if before else pruning.dense_masks(self.model)
         weights = before.state if before else self.init
         if plan.pick == "magnitude":
-            return pruning.magnitude_masks(weights, alive, plan.keep)
+            return magnitude_masks(weights, alive, plan.keep)
         if plan.pick == "random":
-            return pruning.random_masks(alive, plan.keep, self.seed(_MASK_SEED, 0))
+            return magnitude_masks(random_scores(alive, self.seed(_MASK_SEED, 0)), alive, plan.keep)
         return alive
 
     def resume(self, index: int, plan: Round, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
