@@ -157,7 +157,7 @@ def test_wrong_settings_and_masks_are_refused():
         _ = EarlyBird().newest
     bird = EarlyBird()
     bird.update(masks(0))
-    with pytest.raises(InputError, match=r"masks of different networks: w is \(10, 10\) in one, \(10, 20\) in another"):
+    with pytest.raises(InputError, match=r"different networks: w is \(10, 10\) in one, \(10, 20\) in the other"):
         bird.update(masks(0, size=200))
     with pytest.raises(InputError, match="masks of different networks: v is None in one"):
         hamming(masks(0), {**masks(0), "v": np.ones(3, bool)})

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spiketicket.errors import InputError
@@ -90,6 +90,7 @@ def keeps_promise(name, masks):
 
 @pytest.mark.parametrize("chance", [False, True], ids=["magnitude", "random"])
 @pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_promises_hold_over_repeated_prunings(name, chance, data):
     shapes = data.draw(networks())
@@ -115,6 +116,7 @@ def test_promises_hold_over_repeated_prunings(name, chance, data):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_counts_are_exact_from_masks_of_any_kind(name, data):
     """What a layer or block cannot keep, because too much of it is gone, the others keep."""
@@ -136,7 +138,7 @@ def test_the_largest_survive(name):
     for layer, mask in cut.items():
         values = abs(weights[layer].numpy())
         parts = zip(values, mask, strict=True) if name == "balanced:1" else [(values, mask)]
-        assert all(part[kept].min() > part[~kept].max() for part, kept in parts)
+        assert all(part[kept].min() > part[~kept].max(initial=0) for part, kept in parts)
 
 
 def test_the_largest_over_all_layers_survive():
@@ -243,7 +245,8 @@ def test_names():
     for name in ("", "magnitude", "2:4:8", "balanced:", "global ", "-1:4", "balanced:-1", "2:99999"):
         with pytest.raises(InputError) as caught:
             strategy(name)
-        assert str(caught.value) == f"unknown strategy {name!r}: expected one of global, uniform, erk, N:M, balanced[:B]"
+        expected = "expected one of global, uniform, erk, N:M, balanced[:B]"
+        assert str(caught.value) == f"unknown strategy {name!r}: {expected}"
     for name in ("0:4", "4:4", "5:4", "16:64"):
         with pytest.raises(InputError, match=f"expected 1 <= N < M <= 32, got {name}"):
             strategy(name)
