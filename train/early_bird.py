@@ -133,4 +133,5 @@ def _same_network(a: Masks, b: Masks) -> None:
     mine, other = ({name: mask.shape for name, mask in masks.items()} for masks in (a, b))
     if mine != other:
         name = next(name for name in {**mine, **other} if mine.get(name) != other.get(name))
-        raise InputError(f"masks of different networks: {name} is {mine.get(name)} in one, {other.get(name)} in another")
+        got = f"{mine.get(name)} in one, {other.get(name)} in the other"
+        raise InputError(f"masks of different networks: {name} is {got}")

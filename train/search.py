@@ -20,10 +20,16 @@ from spiketicket.train.pace import Pace
 from spiketicket.train.plan import Stage, plan_stages
 from spiketicket.train.recipes import RECIPES
 from spiketicket.train.run import Run, open_run
+<<<<<<< HEAD
 from spiketicket.train.settings import Settings
 from spiketicket.train.strategies import random_scores, strategy
 from spiketicket.train.ticket import Ticket, environment
 from spiketicket.train.training import Context, Trained, Training, Weights
+=======
+from spiketicket.train.settings import Round, Settings, plan_rounds
+from spiketicket.train.strategies import magnitude_masks, random_scores
+from spiketicket.train.ticket import Ticket, environment, load_ticket, save_ticket
+>>>>>>> wd
 
 _MASK_STREAM = 1_000_000  # of random numbers, beside those of the stages
 
@@ -110,6 +116,7 @@ class _Search:
         run.save_ticket(stage, ticket)
         return ticket
 
+<<<<<<< HEAD
     def masks(self, stage: Stage) -> Masks:
         before = self.before(stage)
         alive = before.masks if before else self.unpruned
@@ -119,6 +126,16 @@ class _Search:
         if stage.pick == "random":
             return prune(random_scores(alive, self.seed(_MASK_STREAM)), alive, stage.keep)
         return prune(before.state if before else self.init, alive, stage.keep)
+=======
+    def prune(self, plan: Round, before: Ticket | None) -> pruning.Masks:
+        alive = before.masks if before else pruning.dense_masks(self.model)
+        weights = before.state if before else self.init
+        if plan.pick == "magnitude":
+            return magnitude_masks(weights, alive, plan.keep)
+        if plan.pick == "random":
+            return magnitude_masks(random_scores(alive, self.seed(_MASK_SEED, 0)), alive, plan.keep)
+        return alive
+>>>>>>> wd
 
     def before(self, stage: Stage) -> Ticket | None:
         """The ticket that this one is pruned from: of the last search training of an earlier round."""

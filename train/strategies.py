@@ -162,7 +162,7 @@ def allot(keep: int, shares: Sequence[int], room: Sequence[int]) -> list[int]:
     def turn(i: int) -> tuple[Fraction, int]:
         return Fraction(2 * counts[i] + 1, shares[i]), -i  # the factor at which the count rounds up to one more
 
-    turns = [turn(i) for i in free]
+    turns = [turn(i) for i in free if counts[i] < room[i]]
     heapq.heapify(turns)
     for _ in range(keep - sum(counts)):
         i = -turns[0][1]
