@@ -1,22 +1,19 @@
-import os
-import pickle
-import shutil
-import tempfile
+"""The data sets' common side: names, splits, what is held out. Readers have files of their own."""
+
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from spiketicket.errors import DataError
-from spiketicket.train import augment
-from spiketicket.train.data import load_dataset
+from spiketicket.errors import DataError, InputError
+from spiketicket.train.data import DATASET_NAMES, Augmentation, Dataset, Normalisation, Split, load_dataset
 
 
 def test_digits(digits):
     assert len(digits.train.labels) == 1442 and len(digits.test.labels) == 355
     assert digits.image_shape == (1, 8, 8) and digits.train.images.max() == 16
     assert min(np.bincount(digits.test.labels)) >= 34, "every class is in the test split"
+    assert digits.augmentation == Augmentation(0, False, 0) and digits.official is None
     x = digits.inputs("train")
     assert x.dtype == np.float32 and abs(x.mean()) < 0.01 and abs(x.std() - 1) < 0.01
 
@@ -26,91 +23,83 @@ def test_digits_splits_share_no_image(digits):
     assert not any(image.tobytes() in train for image in digits.test.images)
 
 
-def test_cifar10(cifar_folder):
-    cifar = load_dataset("cifar10", cifar_folder)
-    assert cifar.train.images.shape == (100, 3, 32, 32) and cifar.test.images.shape == (20, 3, 32, 32)
-    assert cifar.classes[3] == "class3" and cifar.augmented
-    pixel = cifar.test.images[0, 2, 5, 7]
-    assert cifar.inputs("test")[0, 2, 5, 7] == pytest.approx((pixel / 255 - 0.4465) / 0.2010, abs=1e-5)
+def test_every_fifth_digit_of_a_class_is_for_the_test(digits):
+    from sklearn.datasets import load_digits
 
-
-@pytest.fixture
-def broken(cifar_folder, tmp_path):
-    shutil.copytree(cifar_folder / "cifar-10-batches-py", tmp_path / "cifar-10-batches-py")
-    return tmp_path
-
-
-MARKER = Path(tempfile.gettempdir()) / "spiketicket-was-here"  # what the hostile pickle would create
-
-
-class Hostile:
-    def __reduce__(self):
-        return os.system, (f"touch {MARKER}",)
-
-
-BAD_BATCHES = [
-    (b"", "not a readable batch"),
-    (b"garbage", "not a readable batch"),
-    (pickle.dumps(Hostile()), "not a readable batch of arrays: it asks for posix.system"),
-    (pickle.dumps([1, 2]), "expected 'data' as uint8"),
-    (pickle.dumps({"data": np.zeros((2, 3072)), "labels": [0, 1]}), "expected 'data' as uint8"),
-    (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}), "expected 'labels'"),
-    (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [[1]]}), "expected 'labels', one of 0..9"),
-    (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [10]}), "expected 'labels', one of 0..9"),
-]
-
-
-@pytest.mark.parametrize(("content", "message"), BAD_BATCHES)
-def test_bad_batches(broken, content, message):
-    path = broken / "cifar-10-batches-py" / "data_batch_3"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=f"data_batch_3: {message}"):
-        load_dataset("cifar10", broken)
-    assert not MARKER.exists()
-
-
-def test_missing_files(broken):
-    (broken / "cifar-10-batches-py" / "test_batch").unlink()
-    with pytest.raises(DataError, match="cannot read data file .*test_batch: No such file"):
-        load_dataset("cifar10", broken)
-    with pytest.raises(DataError, match="data set cifar10 not found: .* https://www.cs.toronto.edu"):
-        load_dataset("cifar10", broken / "elsewhere")
+    _, labels = load_digits(return_X_y=True)
+    seen = [0] * 10
+    test = []
+    for label in labels:
+        seen[label] += 1
+        if seen[label] % 5 == 0:
+            test.append(label)
+    assert digits.test.labels.tolist() == test
 
 
 def test_unknown_names(digits):
-    with pytest.raises(DataError, match="unknown data set 'mnist': expected one of digits, cifar10"):
+    with pytest.raises(DataError, match="unknown data set 'mnist': expected one of digits, cifar10, cifar100, svhn,"):
         load_dataset("mnist")
     with pytest.raises(DataError, match="unknown split 'val': expected one of train, test"):
         digits.split("val")
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cifar10", "folder {0}/cifar-10-batches-py or {0}/cifar-10-batches-bin, or the archive cifar-10-python.tar.gz"
+         " or cifar-10-binary.tar.gz there .*https://www.cs.toronto.edu/~kriz/cifar.html"),
+        ("cifar100", "folder {0}/cifar-100-python or {0}/cifar-100-binary, or the archive cifar-100-python.tar.gz"
+         " or cifar-100-binary.tar.gz there .*https://www.cs.toronto.edu/~kriz/cifar.html"),
+        ("svhn", "folder {0}/svhn .*http://ufldl.stanford.edu/housenumbers/"),
+        ("fashion_mnist", "folder {0}/fashion-mnist .*https://github.com/zalandoresearch/fashion-mnist"),
+        ("tiny_imagenet", "folder {0}/tiny-imagenet-200, or the archive tiny-imagenet-200.zip there "
+         ".*http://cs231n.stanford.edu/tiny-imagenet-200.zip"),
+    ],
+)  # fmt: skip
+def test_missing_folder_and_where_to_get_it(tmp_path, name, expected):
+    with pytest.raises(DataError, match=f"data set {name} not found: expected the {expected.format(tmp_path)}"):
+        load_dataset(name, tmp_path)
 
 
-def test_crop_shifts_by_at_most_four_pixels():
-    images = torch.arange(1, 1025, dtype=torch.int32).reshape(1, 1, 32, 32).repeat(200, 1, 1, 1)
-    shifts = set()
-    for image in augment.crop(images, generator()):
-        y, x = divmod(int(image[0, 16, 16]) - 1, 32)
-        shifts.add((y - 16, x - 16))
-        assert int(image[0, 16, 17]) == int(image[0, 16, 16]) + 1, "not mirrored"
-    assert {y for y, _ in shifts} == {x for _, x in shifts} == set(range(-4, 5))
+@pytest.mark.parametrize("name", [name for name in DATASET_NAMES if name != "digits"])
+def test_folder_name_that_cannot_be(name):
+    with pytest.raises(DataError, match=f"data set {name} not found"):
+        load_dataset(name, Path("z" * 300))
 
 
-def test_flip_mirrors_about_half():
-    images = torch.arange(4, dtype=torch.uint8).reshape(1, 1, 1, 4).repeat(400, 1, 1, 1)
-    flipped = (augment.flip(images, generator())[:, 0, 0] == torch.tensor([3, 2, 1, 0])).all(1)
-    assert 150 < int(flipped.sum()) < 250
+def numbered(labels):
+    """A data set whose image i is one pixel of value i."""
+    images = np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1)
+    split = Split(images, np.array(labels, dtype=np.int64))
+    return Dataset("numbered", split, split, ("a", "b", "c"), Normalisation(1.0, (0.0,), (1.0,)))
 
 
-def test_cutout_zeroes_a_square():
-    cut = augment.cutout(torch.ones(300, 3, 32, 32, dtype=torch.uint8), generator()) == 0
-    assert torch.equal(cut[:, 0], cut[:, 2])
-    sizes = cut[:, 0].sum((1, 2))
-    assert int(sizes.max()) == 256 and int(sizes.min()) >= 64, "whole inside, a quarter in a corner"
+def test_hold_out_takes_its_share_of_every_class():
+    dataset = numbered([0] * 50 + [1] * 100 + [2] * 20)
+    rest, held = dataset.hold_out(0.1, seed=0)
+    assert np.bincount(held.labels).tolist() == [5, 10, 2]
+    assert np.bincount(rest.train.labels).tolist() == [45, 90, 18]
+    assert sorted([*rest.train.images.flat, *held.images.flat]) == list(range(170)), "every image is in one of them"
+    for split in (rest.train, held):
+        assert np.array_equal(dataset.train.labels[split.images.reshape(-1)], split.labels)
+        assert (np.diff(split.images.reshape(-1).astype(int)) > 0).all(), "the order is kept"
+    assert rest.test is dataset.test
 
 
-def test_folder_name_that_cannot_be():
-    with pytest.raises(DataError, match="data set cifar10 not found"):
-        load_dataset("cifar10", Path("z" * 300))
+def test_hold_out_is_chosen_by_the_seed():
+    dataset = numbered([0, 1, 2] * 30)
+    first, again, other = (dataset.hold_out(0.2, seed)[1].images.reshape(-1).tolist() for seed in (1, 1, 2))
+    assert first == again != other
+    assert first != list(range(len(first))), "not simply the first ones"
+
+
+def test_hold_out_leaves_every_class_an_image():
+    rest, held = numbered([0, 1, 1, 2, 2, 2]).hold_out(0.9, seed=0)
+    assert np.bincount(rest.train.labels).tolist() == [1, 1, 1]
+    assert np.bincount(held.labels).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan"), 0.01])
+def test_hold_out_of_nothing(share):
+    with pytest.raises(InputError, match="share to hold out: "):
+        numbered([0, 1, 2] * 10).hold_out(share, seed=0)

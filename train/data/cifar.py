@@ -129,7 +129,7 @@ def _read_records(path: Path, kind: _Kind) -> Split:
     labels = records[:, kind.label_bytes - 1].astype(np.int64)
     if labels.max() >= kind.classes:
         raise DataError(f"{path}: expected labels 0..{kind.classes - 1}, got {labels.max()}")
-    return Split(records[:, kind.label_bytes :].reshape(-1, 3, 32, 32), labels)
+    return Split(records[:, kind.label_bytes :].reshape(-1, 3, 32, 32).copy(), labels)
 
 
 def _binary_names(path: Path, kind: _Kind) -> tuple[str, ...]:

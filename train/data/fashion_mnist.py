@@ -81,7 +81,7 @@ def resize(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     place = np.clip(14 * np.arange(SIZE) - 1, 0, 16 * (STORED - 1))
     low, share = place // 16, (place % 16).astype(np.uint16)
     high = np.minimum(low + 1, STORED - 1)
-    wide = images[:, :, low] * (16 - share) + images[:, :, high] * share
-    both = wide[:, low] * (16 - share)[:, None] + wide[:, high] * share[:, None]
+    wide: NDArray[np.uint16] = images[:, :, low] * (16 - share) + images[:, :, high] * share
+    both: NDArray[np.uint16] = wide[:, low] * (16 - share)[:, None] + wide[:, high] * share[:, None]
     resized: NDArray[np.uint8] = ((both + 128) >> 8).astype(np.uint8)
     return resized
