@@ -33,7 +33,9 @@ def _command(method: str) -> Callable[..., None]:
 
     @guarded
     def search(
-        arch: Annotated[str, typer.Option(help="vgg_digits, vgg16, resnet19, alexnet, resnet34, or what --import adds.")],
+        arch: Annotated[
+            str, typer.Option(help="vgg_digits, vgg16, resnet19, alexnet, resnet34, or what --import adds.")
+        ],
         dataset: Annotated[str, typer.Option(help=f"Data set: {', '.join(DATASET_NAMES)}.")],
         folder: Annotated[Path, typer.Option("--out", help="Run folder; run again to resume.")],
         data: Annotated[
@@ -44,6 +46,7 @@ def _command(method: str) -> Callable[..., None]:
             float | None, typer.Option(help="Stop after that time with exit code 75; run again to go on.")
         ] = None,
         save_minutes: Annotated[float, typer.Option(help="Save at least that often.")] = 10.0,
+        tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log to OUT/tensorboard as well.")] = False,
         deterministic: Annotated[
             bool, typer.Option("--deterministic", help="The same bits on a GPU, too, where it can; slower.")
         ] = False,
@@ -69,7 +72,7 @@ def _command(method: str) -> Callable[..., None]:
             shown = report if group.leads else lambda _: None
             try:
                 tickets = run_search(
-                    settings, images, folder, Control(shown, group, max_minutes, save_minutes)
+                    settings, images, folder, Control(shown, group, max_minutes, save_minutes, tensorboard)
                 )
             except OutOfTimeError as error:
                 if group.leads:
@@ -97,7 +100,9 @@ def _declare(command: Callable[..., None], known: list[Field[Any]]) -> None:
         many = f.default == ()
         panel = EARLY_TIME if f.metadata["early_time"] else COMMON
         names = [f"--{f.name.replace('_', '-')}"] if f.default is False else []  # a flag, without its opposite
-        option = typer.Option(*names, help=f.metadata["help"], rich_help_panel=panel, show_default=f.default is not None)
+        option = typer.Option(
+            *names, help=f.metadata["help"], rich_help_panel=panel, show_default=f.default is not None
+        )
         declared.append(
             inspect.Parameter(
                 f.name, inspect.Parameter.KEYWORD_ONLY, default="" if many else f.default,

@@ -18,6 +18,7 @@ from torch import Tensor, distributed, nn
 from spiketicket.errors import InputError, SpikeTicketError
 
 R = TypeVar("R")
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Group:
 
     rank: int = 0
     world: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     @property
     def leads(self) -> bool:
@@ -39,14 +40,11 @@ class Group:
             return compute()
         box: list[Any] = [None]
         if self.leads:
-            try:
-                box = [(compute(), None)]
-            except SpikeTicketError as error:
-                box = [(None, error)]
-        distributed.broadcast_object_list(box, src=0, device=torch.device("cpu") if self.cpu else self.device)
-        value, error = box[0]
-        if error is not None:
-            raise error
+            box = [_attempt(compute)]
+        distributed.broadcast_object_list(box, src=0, device=CPU if self.cpu else self.device)
+        value, refusal = box[0]
+        if refusal is not None:
+            raise refusal
         result: R = value
         return result
 
@@ -77,9 +75,16 @@ class Group:
         return self.device.type == "cpu"
 
 
+def _attempt(compute: Callable[[], R]) -> tuple[R | None, SpikeTicketError | None]:
+    try:
+        return compute(), None
+    except SpikeTicketError as error:
+        return None, error
+
+
 @contextmanager
 def joined_group(device: str, deterministic: bool = False) -> Iterator[Group]:
-    """The group that torchrun's environment describes (one process without it), on `device`: auto, cpu or cuda.
+    """The group that torchrun's environment describes, else this process alone; on `device`: auto, cpu or cuda.
 
     `deterministic` asks for the same bits in every run on CUDA as well. Raises InputError where there is no such device.
     """
@@ -106,7 +111,7 @@ def _device(name: str, local: int) -> torch.device:
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"device: expected auto, cpu or cuda, got {name}")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
+        return CPU
     if not torch.cuda.is_available():
         raise InputError("device: this machine or this build of torch has no CUDA: use cpu")
     torch.cuda.set_device(local)

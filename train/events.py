@@ -47,17 +47,17 @@ class EarlyTime:
     chosen: int
     raw: tuple[float | None, ...] = ()
     threshold: float | None = None
-    kind: str = ""  # of divergence
+    divergence: str = ""  # its name
 
 
 @dataclass(frozen=True)
 class EarlyBird:
-    """How far an epoch's mask is from each of the window's, and which share of survivors they have in common."""
+    """How far an epoch's mask is from those of the window at most, and the least share of survivors in common."""
 
     round: int
     epoch: int
-    hamming: tuple[float | None, ...] = ()
-    overlap: tuple[float | None, ...] = ()
+    hamming: float | None = None  # None: there was no mask before it
+    overlap: float | None = None
     stop: bool = False
 
 

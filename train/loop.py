@@ -44,7 +44,9 @@ class Tally:
 
     @classmethod
     def empty(cls, device: torch.device) -> "Tally":
-        return cls(torch.zeros((), dtype=torch.float64, device=device), torch.zeros((), dtype=torch.int64, device=device))
+        return cls(
+            torch.zeros((), dtype=torch.float64, device=device), torch.zeros((), dtype=torch.int64, device=device)
+        )
 
     def state(self, group: Group) -> list[float]:
         """Loss, right answers and images of all processes."""
@@ -65,8 +67,8 @@ class Tally:
 class Trainee:
     """A network under training, with all that an iteration changes.
 
-    Pruned weights are zero again after every step. Matrices are multiplied in `settings.precision`; membrane potentials,
-    batch norm's statistics and weights stay float32.
+    Pruned weights are zero again after every step. Matrices are multiplied in `settings.precision`; weights, membrane
+    potentials and batch norm's statistics stay float32.
     """
 
     def __init__(self, model: nn.Module, masks: Masks, settings: Settings, group: Group) -> None:
@@ -74,7 +76,7 @@ class Trainee:
         self.recipe = RECIPES[settings.recipe]
         self.dtype = _DTYPES[settings.precision]
         layout = torch.channels_last if self.dtype != torch.float32 or not group.cpu else torch.contiguous_format
-        self.model = model.to(group.device, memory_format=layout)
+        self.model = model.to(group.device).to(memory_format=layout)  # type: ignore[call-overload]
         self.held = apply_masks(self.model, masks)
         self.wrapped = group.wrapped(self.model)
         decay = (0.0, settings.weight_decay) if self.recipe.decay_is_dampening else (settings.weight_decay, 0.0)

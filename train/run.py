@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from torch import Tensor
 from spiketicket.errors import SpikeTicketError
 from spiketicket.files import PARTIAL_SUFFIX, write_atomic
 from spiketicket.train.distributed import Group
+from spiketicket.train.history import LOCK_FILE, LOG_FILE, SETTINGS_FILE, read_events
 from spiketicket.train.plan import Stage
 from spiketicket.train.settings import Settings
+from spiketicket.train.tensorboard import TensorBoard
 from spiketicket.train.ticket import Ticket, load_ticket, read_plain, save_ticket, to_bytes
 
 CHECKPOINT_FIELDS = ("stage", "epoch", "batch", "ended", "tally", "training", "best", "early_bird", "seconds", "lines")
@@ -37,10 +40,13 @@ _TICKETS = {"search": "rounds", "final": "final"}
 class Run:
     """The folder of one search; use `open_run`. Of several processes, only the one that `leads` reads and writes."""
 
-    def __init__(self, folder: Path, threads: int, leads: bool = True) -> None:
+    board: TensorBoard | None = None
+
+    def __init__(self, folder: Path, threads: int, leads: bool, tensorboard: bool) -> None:
         self.folder = folder
         self.threads = threads
         self.leads = leads
+        self.tensorboard = tensorboard
 
     def ticket_path(self, stage: Stage) -> Path:
         return self.folder / _TICKETS[stage.kind] / f"{stage.round:02d}.pt"
@@ -94,20 +100,34 @@ class Run:
         """Add a line to metrics.jsonl."""
         if not self.leads:
             return
+        entry = {"event": event, **facts}
+        board = self._open_board()  # before the line is written: it replays the others
         try:
-            with (self.folder / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps({"event": event, **facts}) + "\n")
+            with (self.folder / LOG_FILE).open("a") as file:
+                file.write(json.dumps(entry) + "\n")
         except OSError as error:
-            raise SpikeTicketError(f"cannot write {self.folder / 'metrics.jsonl'}: {error.strerror}") from error
+            raise SpikeTicketError(f"cannot write {self.folder / LOG_FILE}: {error.strerror}") from error
+        if board is not None:
+            board.log(entry)
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
+
+    def _open_board(self) -> TensorBoard | None:
+        if self.tensorboard and self.board is None:
+            past = [line for _, line in read_events(self.folder)[0]]
+            self.board = TensorBoard(self.folder / "tensorboard", past)
+        return self.board
 
     def lines(self) -> int:
         """How many lines the log has."""
-        path = self.folder / "metrics.jsonl"
+        path = self.folder / LOG_FILE
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
     def restart_log(self, tickets: int) -> None:
         """Drop what an interrupted training left in the log: all that comes after that many tickets (or the plan)."""
-        path = self.folder / "metrics.jsonl"
+        path = self.folder / LOG_FILE
         if not self.leads or not path.exists():
             return
         wanted = '{"event": "ticket"' if tickets else '{"event": "plan"'
@@ -116,7 +136,7 @@ class Run:
 
     def cut_log(self, lines: int) -> None:
         """Drop what comes after the first `lines` lines: it will happen again."""
-        path = self.folder / "metrics.jsonl"
+        path = self.folder / LOG_FILE
         if self.leads and path.exists():
             kept = path.read_bytes().splitlines(keepends=True)[:lines]
             write_atomic(path, b"".join(kept))
@@ -137,15 +157,20 @@ class Run:
 
 
 @contextlib.contextmanager
-def open_run(folder: Path, settings: Settings, threads: int, group: Group) -> Iterator[Run]:
+def open_run(folder: Path, settings: Settings, threads: int, group: Group, tensorboard: bool = False) -> Iterator[Run]:
     """The run in `folder`, new (with `threads` threads) or to be resumed; no other search can open it meanwhile.
 
     Raises SpikeTicketError where the folder cannot be written, holds another search or other files.
     """
     locks: list[int] = []
+    run = None
     try:
-        yield Run(folder, group.share(lambda: _open(folder, settings, threads, locks)), group.leads)
+        stored = group.share(lambda: _open(folder, settings, threads, locks))
+        run = Run(folder, stored, group.leads, tensorboard)
+        yield run
     finally:
+        if run is not None:
+            run.close()
         for lock in locks:
             os.close(lock)
 
@@ -155,31 +180,39 @@ def _open(folder: Path, settings: Settings, threads: int, locks: list[int]) -> i
     try:
         _refuse_foreign(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        locks.append(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT))
+        locks.append(os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT))
     except OSError as error:
         raise SpikeTicketError(f"cannot write the run folder {folder}: {error.strerror}") from error
-    try:
-        fcntl.flock(locks[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise SpikeTicketError(f"{folder} is in use by another search") from error
+    if not _locked(locks[0]):
+        raise SpikeTicketError(f"{folder} is in use by another search")
     claimed = _claim(folder, settings, threads)
     _remove_leftovers(folder)
     return claimed
 
 
+def _locked(lock: int, tries: int = 3) -> bool:
+    for _ in range(tries):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            time.sleep(0.05)  # `snn-search status` holds it for an instant
+    return False
+
+
 def _refuse_foreign(folder: Path) -> None:
     """A folder without our settings must hold nothing but what a kill at the very start leaves."""
-    if not folder.exists() or (folder / "settings.json").exists():
+    if not folder.exists() or (folder / SETTINGS_FILE).exists():
         return
-    ours = f".settings.json.*{PARTIAL_SUFFIX}"
-    others = sorted(p.name for p in folder.iterdir() if p.name != ".lock" and not p.match(ours))
+    ours = f".{SETTINGS_FILE}.*{PARTIAL_SUFFIX}"
+    others = sorted(p.name for p in folder.iterdir() if p.name != LOCK_FILE and not p.match(ours))
     if others:
         raise SpikeTicketError(f"{folder} holds other files ({others[0]}, ...): choose a new or empty folder")
 
 
 def _claim(folder: Path, settings: Settings, threads: int) -> int:
     """Write what the run is, or compare with what was written; returns its number of threads."""
-    path = folder / "settings.json"
+    path = folder / SETTINGS_FILE
     wanted = settings.to_dict()
     if not path.exists():
         write_atomic(path, (json.dumps({**wanted, "threads": threads}, indent=2) + "\n").encode())
@@ -201,7 +234,10 @@ def _claim(folder: Path, settings: Settings, threads: int) -> int:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Delete what a kill left half-written: the temporary files of this run, and nothing else."""
+    """Delete what a kill left half-written: the temporary files of this run, a cut line of its log, nothing else."""
+    log = folder / LOG_FILE
+    if log.exists() and not (text := log.read_bytes()).endswith(b"\n"):
+        write_atomic(log, text[: text.rfind(b"\n") + 1])
     names = ("settings.json", "metrics.jsonl", "rewind.pt", "early_time.json", "checkpoint.pt", "ticket.pt")
     tickets = (f"{folder}/[0-9]*.pt" for folder in _TICKETS.values())
     for name in (*names, *tickets):

@@ -20,16 +20,10 @@ from spiketicket.train.pace import Pace
 from spiketicket.train.plan import Stage, plan_stages
 from spiketicket.train.recipes import RECIPES
 from spiketicket.train.run import Run, open_run
-<<<<<<< HEAD
 from spiketicket.train.settings import Settings
 from spiketicket.train.strategies import random_scores, strategy
 from spiketicket.train.ticket import Ticket, environment
 from spiketicket.train.training import Context, Trained, Training, Weights
-=======
-from spiketicket.train.settings import Round, Settings, plan_rounds
-from spiketicket.train.strategies import magnitude_masks, random_scores
-from spiketicket.train.ticket import Ticket, environment, load_ticket, save_ticket
->>>>>>> wd
 
 _MASK_STREAM = 1_000_000  # of random numbers, beside those of the stages
 
@@ -51,7 +45,8 @@ class Control:
     report: Callable[[Progress], None] = lambda _: None
     group: Group = field(default_factory=Group)
     max_minutes: float | None = None  # OutOfTimeError after that many
-    save_minutes: float = 10.0  # between two of them, within an epoch
+    save_minutes: float = 10.0  # between two checkpoints within an epoch
+    tensorboard: bool = False
 
 
 def search(settings: Settings, dataset: Dataset, folder: Path, control: Control | None = None) -> list[Ticket]:
@@ -63,7 +58,7 @@ def search(settings: Settings, dataset: Dataset, folder: Path, control: Control 
     """
     control = control or Control()
     prepared = _Search(settings, dataset, control)  # refuses bad settings before a folder is touched
-    with open_run(folder, settings, torch.get_num_threads(), control.group) as run:
+    with open_run(folder, settings, torch.get_num_threads(), control.group, control.tensorboard) as run:
         return prepared.tickets(run)
 
 
@@ -116,7 +111,6 @@ class _Search:
         run.save_ticket(stage, ticket)
         return ticket
 
-<<<<<<< HEAD
     def masks(self, stage: Stage) -> Masks:
         before = self.before(stage)
         alive = before.masks if before else self.unpruned
@@ -126,16 +120,6 @@ class _Search:
         if stage.pick == "random":
             return prune(random_scores(alive, self.seed(_MASK_STREAM)), alive, stage.keep)
         return prune(before.state if before else self.init, alive, stage.keep)
-=======
-    def prune(self, plan: Round, before: Ticket | None) -> pruning.Masks:
-        alive = before.masks if before else pruning.dense_masks(self.model)
-        weights = before.state if before else self.init
-        if plan.pick == "magnitude":
-            return magnitude_masks(weights, alive, plan.keep)
-        if plan.pick == "random":
-            return magnitude_masks(random_scores(alive, self.seed(_MASK_SEED, 0)), alive, plan.keep)
-        return alive
->>>>>>> wd
 
     def before(self, stage: Stage) -> Ticket | None:
         """The ticket that this one is pruned from: of the last search training of an earlier round."""
@@ -192,7 +176,9 @@ class _Search:
         model = build(config)
         model.load_state_dict(trained.weights)
         model.to(self.group.device)
-        tested = accuracy(model, self.batches, self.dataset.test, self.group) if stage.end else None  # untrained: no news
+        tested = (
+            accuracy(model, self.batches, self.dataset.test, self.group) if stage.end else None
+        )  # untrained: no news
         earlier = [t for s, t in self.found.items() if s.kind == "search" and s.round < stage.round]
         searched = sum(float(ticket.search["seconds"]) for ticket in earlier)
         final = stage.kind == "final"

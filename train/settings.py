@@ -24,7 +24,9 @@ MOST_EPOCHS = 10**6
 
 def _option(default: Any, text: str, *methods: str, early_time: bool = False) -> Any:
     """A field of Settings: its default, its help text, and the methods that know it (none: all)."""
-    return field(default=default, metadata={"help": text, "methods": methods or tuple(METHODS), "early_time": early_time})
+    return field(
+        default=default, metadata={"help": text, "methods": methods or tuple(METHODS), "early_time": early_time}
+    )
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ class Settings:
     finals: tuple[int, ...] = _option(
         (), "With --early-time: rounds whose tickets are trained at full T, beside the last.", "imp"
     )
-    eb_criterion: str = _option("hamming", "What must stop changing: hamming (the paper) or overlap of survivors.", "eb")
+    eb_criterion: str = _option(
+        "hamming", "What must stop changing: hamming (the paper) or overlap of survivors.", "eb"
+    )
     eb_threshold: float | None = _option(
         None, "Largest Hamming distance (the paper: 0.02), or smallest overlap (0.9).", "eb"
     )
@@ -90,7 +94,9 @@ class Settings:
             (self.rounds is None) != (self.sparsity is None), "rounds and sparsity", "exactly one of them",
             f"rounds {self.rounds}, sparsity {self.sparsity}",
         )  # fmt: skip
-        _require(self.rounds is None or 2 <= self.rounds <= 100, "rounds", "2 to 100, the dense one included", self.rounds)
+        _require(
+            self.rounds is None or 2 <= self.rounds <= 100, "rounds", "2 to 100, the dense one included", self.rounds
+        )
         if self.sparsity is not None and 0 < self.sparsity < 1:
             raise InputError(
                 f"sparsity is in percent: {self.sparsity} means {self.sparsity}%, did you mean {100 * self.sparsity:g}?"

@@ -96,7 +96,7 @@ def _table(history: History) -> Table:
 
 
 def _early_time(event: EarlyTime) -> str:
-    kind = f" ({event.kind})" if event.kind else ""
+    kind = f" ({event.divergence})" if event.divergence else ""
     below = "" if event.threshold is None else f", where the divergence is first below {event.threshold:g}"
     return (
         f"Early-Time at epoch {event.epoch}: T = {event.chosen}{below}\n"
@@ -108,11 +108,10 @@ def _early_bird(events: Sequence[EarlyBird]) -> str:
     """The last epoch's distances, and how the largest one went from epoch to epoch."""
     last = events[-1]
     text = f"Early-Bird, round {last.round}, epoch {last.epoch}: {'the mask has settled' if last.stop else 'goes on'}"
-    if last.hamming:
-        text += f"\n  distance of its mask to those before: {_numbers(last.hamming)}"
-    if last.overlap:
-        text += f"\n  survivors in common with them: {_numbers(last.overlap)}"
-    largest = [max((d for d in event.hamming if d is not None), default=None) for event in events if event.hamming]
+    if last.hamming is not None and last.overlap is not None:
+        common = f"{percent(last.overlap)} of the survivors in common at least"
+        text += f"\n  with the masks before it: distance {last.hamming:.3g} at most, {common}"
+    largest = [event.hamming for event in events if event.hamming is not None]
     return text + (f"\n  largest distance by epoch: {bars(largest[-EPOCHS_SHOWN:])}" if largest else "")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spiketicket.errors import SpikeTicketError
+from spiketicket.errors import OutOfTimeError, SpikeTicketError
 from spiketicket.train.batches import Batches
 from spiketicket.train.config import ModelConfig
 from spiketicket.train.data import Split
@@ -45,7 +45,9 @@ class Context:
     group: Group
     pace: Pace
     report: Callable[[Stage, int, float], None]  # an epoch is over: how many are, and its loss
-    outline: Callable[[int], list[dict[str, Any]]]  # what is planned, for the log, where searches take that many timesteps
+    outline: Callable[
+        [int], list[dict[str, Any]]
+    ]  # what is planned, for the log, where searches take that many timesteps
     coming_keep: int | None  # of the first pruning, whose mask Early-Bird watches
 
 
@@ -75,7 +77,7 @@ class Training:
         self.context, self.stage, self.index, self.masks = context, stage, index, masks
         self.settings = context.settings
         self.epoch, self.batch, self.ended = stage.first_epoch, 0, False
-        self.seconds = 0.0
+        self.seconds = self.seconds_before = 0.0  # of training: in all, and before this epoch
         self.best: Best | None = None
         self.early_bird: EarlyBird | None = None
         if stage.until_mask_settles:
@@ -167,9 +169,11 @@ class Training:
         found = self._validate()
         self.epoch, self.batch = epoch + 1, 0
         self.tally = Tally.empty(self.context.group.device)
+        seconds, self.seconds_before = self.seconds - self.seconds_before, self.seconds
         self._log(
             "epoch", epoch=epoch, timesteps=self.timesteps(epoch), lr=rate,
-            loss=loss, train_accuracy=train_accuracy, validation_accuracy=found, seconds=self.seconds,
+            loss=loss, train_accuracy=train_accuracy, validation_accuracy=found,
+            seconds=seconds,
         )  # fmt: skip
         if self.early_bird is not None:
             self._watch_mask(epoch)
@@ -195,6 +199,7 @@ class Training:
     def _refuse_nonsense(self, loss: float) -> None:
         if not isfinite(loss) or not self.trainee.finite():
             reason = "the loss is no longer a number"
+            self._log("stopped", reason=reason, epoch=self.epoch)
             raise SpikeTicketError(f"{reason}: lower --lr; the last good state is kept")
 
     def _keep_rewind_point(self, epoch: int) -> None:
@@ -209,16 +214,23 @@ class Training:
         return Trainee(model, self.masks, self.settings, self.context.group)
 
     def _save(self, epoch: int) -> None:
-        """Write a checkpoint: at `epoch`, after self.batch batches of it."""
+        """Write a checkpoint: at `epoch`, after self.batch batches of it. A network that is no number is refused."""
+        if not self.trainee.finite():
+            self._refuse_nonsense(float("nan"))
         run, group, best = self.context.run, self.context.group, self.best
         tally = self.tally.state(group)
         if group.leads:
             run.save_checkpoint(
-                stage=self.index, epoch=epoch, batch=self.batch, ended=self.ended, seconds=self.seconds, tally=tally,
+                stage=self.index, epoch=epoch, batch=self.batch, ended=self.ended, tally=tally,
+                seconds=[self.seconds, self.seconds_before],
                 training=self.trainee.state(), best=None if best is None else vars(best),
                 early_bird=None if self.early_bird is None else self.early_bird.state(), lines=run.lines(),
             )  # fmt: skip
-        self.context.pace.written()
+        try:
+            self.context.pace.written()
+        except OutOfTimeError:
+            self._log("stopped", reason="out of time", epoch=epoch)
+            raise
 
     def _checkpoint(self) -> dict[str, Any] | None:
         """The checkpoint, if it belongs to this stage."""
@@ -228,7 +240,7 @@ class Training:
     def _take_up(self, checkpoint: dict[str, Any]) -> None:
         try:
             self.epoch, self.batch, self.ended = checkpoint["epoch"], checkpoint["batch"], checkpoint["ended"]
-            self.seconds = checkpoint["seconds"]
+            self.seconds, self.seconds_before = checkpoint["seconds"]
             self.best = None if checkpoint["best"] is None else Best(**checkpoint["best"])
             if self.early_bird is not None:
                 self.early_bird.restore(checkpoint["early_bird"])

@@ -39,7 +39,7 @@ def demo(
         from spiketicket.runtime.evaluate import evaluate
         from spiketicket.runtime.inputs import dataset_inputs
         from spiketicket.train.cli import progress_bar
-        from spiketicket.train.search import search
+        from spiketicket.train.search import Control, search
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train,cpu,report", "the demo") from error
 
@@ -48,7 +48,7 @@ def demo(
     tickets = {}
     for settings in (IMP, replace(IMP, method="random")):
         with progress_bar(f"{settings.method} {settings.arch} on {settings.dataset}") as report:
-            tickets[settings.method] = search(settings, dataset, folder / settings.method, report)
+            tickets[settings.method] = search(settings, dataset, folder / settings.method, Control(report))
     dense, winner, chance = tickets["imp"][0], tickets["imp"][-1], tickets["random"][-1]
 
     with err.status("exporting and verifying the ticket ..."):

@@ -70,10 +70,10 @@ def test_status_of_a_search_at_work(run, tmp_path, monkeypatch):
 
 
 def test_status_of_a_stopped_early_bird(run, tmp_path):
-    bird = {"event": "early_bird", "round": 0, "overlap": [0.75], "stop": False}
+    bird = {"event": "early_bird", "round": 0, "overlap": 0.75, "stop": False}
     events = [plan((0, "search", 9, 5, 0.0)), *epochs(0, "search", 3, 5, 100.0)]
-    events += [{**bird, "epoch": 0, "hamming": [], "overlap": []}, {**bird, "epoch": 1, "hamming": [0.08]}]
-    events += [{**bird, "epoch": 2, "hamming": [0.01, 0.02]}]
+    events += [{**bird, "epoch": 0, "hamming": None, "overlap": None}, {**bird, "epoch": 1, "hamming": 0.08}]
+    events += [{**bird, "epoch": 2, "hamming": 0.02}]
     events += [{"event": "stopped", "reason": "out of time", "round": 0, "epoch": 2}]
     code, text, _ = run("status", write_run(tmp_path / "eb", events, method="eb"))
     assert code == 0

@@ -126,9 +126,16 @@ def test_an_untrained_ticket_finishes_its_round(tmp_path):
 
 def test_early_time_and_early_bird(tmp_path):
     curve = {"event": "early_time", "round": 0, "epoch": 2, "raw": [2.0, 1.0, float("nan")], "threshold": 0.6,
-             "normalised": [2, 1, 0.0], "chosen": 3, "kind": "forward", "images": 1000}  # fmt: skip
+             "normalised": [2, 1, 0.0], "chosen": 3, "divergence": "forward", "images": 1000}  # fmt: skip
     birds = [
-        {"event": "early_bird", "round": 0, "epoch": e, "hamming": [0.1] * e, "overlap": [], "stop": e == 2}
+        {
+            "event": "early_bird",
+            "round": 0,
+            "epoch": e,
+            "hamming": 0.1 * e if e else None,
+            "overlap": None,
+            "stop": e == 2,
+        }
         for e in range(3)
     ]
     history = read_history(write_run(tmp_path, [curve, *birds]))

@@ -56,7 +56,13 @@ def stages_of(rounds):
 def test_early_bird_searches_densely_and_trains_from_init():
     search, final = plan_stages(settings("eb", sparsity=90.0, epochs=160), *VGG16)
     assert (search.kind, search.pick, search.lr_factor, search.until_mask_settles) == ("search", None, 2.0, True)
-    assert (final.kind, final.pick, final.first_epoch, final.end, final.lr_factor) == ("final", "magnitude", 0, 160, 1.0)
+    assert (final.kind, final.pick, final.first_epoch, final.end, final.lr_factor) == (
+        "final",
+        "magnitude",
+        0,
+        160,
+        1.0,
+    )
 
 
 def test_random_trains_to_the_rewind_point_then_prunes_once():

@@ -341,7 +341,7 @@ class TestEarlyTime:
         return settings, folder, search(settings, digits, folder)
 
     def test_timesteps(self, early):
-        _, folder, tickets = early
+        _, folder, _ = early
         lines = log_of(folder)
         (choice,) = [line for line in lines if line["event"] == "early_time"]
         assert 2 <= choice["chosen"] < 5, choice
@@ -352,7 +352,9 @@ class TestEarlyTime:
                 full = line["kind"] == "final" or (line["round"] == 0 and line["epoch"] < 2)
                 assert line["timesteps"] == (5 if full else choice["chosen"]), line
         plans = [line["stages"] for line in lines if line["event"] == "plan"]
-        assert [s["timesteps"] for s in plans[-1]] == [5 if s["kind"] == "final" else choice["chosen"] for s in plans[-1]]
+        assert [s["timesteps"] for s in plans[-1]] == [
+            5 if s["kind"] == "final" else choice["chosen"] for s in plans[-1]
+        ]
 
     def test_tickets(self, early):
         tickets = early[2]

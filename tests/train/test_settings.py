@@ -21,7 +21,10 @@ def test_settings_are_plain_json():
 def test_the_released_recipe_measures_early_time_its_own_way():
     paper, released = (settings(rounds=3, early_time=True, recipe=recipe) for recipe in ("paper", "released"))
     assert (paper.early_time_options().divergence, paper.early_time_options().normaliser) == ("forward", "second")
-    assert (released.early_time_options().divergence, released.early_time_options().normaliser) == ("reverse", "maximum")
+    assert (released.early_time_options().divergence, released.early_time_options().normaliser) == (
+        "reverse",
+        "maximum",
+    )
     assert replace(released, et_divergence="forward").early_time_options().divergence == "forward"
 
 
