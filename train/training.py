@@ -177,8 +177,8 @@ class Training:
         )  # fmt: skip
         if self.early_bird is not None:
             self._watch_mask(epoch)
-        self.context.report(self.stage, self.epoch, loss)
         self._save(self.epoch)
+        self.context.report(self.stage, self.epoch, loss)
 
     def _validate(self) -> float | None:
         if self.context.validation is None:
