@@ -34,21 +34,25 @@ def augment(images: Tensor, augmentation: Augmentation, choices: Tensor) -> Tens
 
 def crop(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
     """The window of the old size at `top`, `left` (each `[N]`, 0..2 padding) of the images with zeros around."""
-    height, width = images.shape[2:]
+    count, channels, height, width = images.shape
     padded = pad(images, (padding, padding, padding, padding))
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # all of them, as a view
-    return windows[torch.arange(len(images), device=images.device), :, top, left]
+    # A row of the result is `width` neighbours in memory. Copied as such, they take a quarter of the time of pixels.
+    planes = torch.arange(count * channels, device=images.device).reshape(count, channels, 1) * padded.shape[2]
+    rows = planes + (top[:, None] + torch.arange(height, device=images.device))[:, None, :]
+    first = rows * padded.shape[3] + left[:, None, None]
+    return padded.flatten().unfold(0, width, 1).index_select(0, first.flatten()).reshape(images.shape)
 
 
 def flip(images: Tensor, mirrored: Tensor) -> Tensor:
-    """Swap left and right where `mirrored` `[N]` is not zero."""
-    return torch.where(mirrored.bool()[:, None, None, None], images.flip(3), images)
+    """Swap left and right where `mirrored` `[N]` is 1, and not where it is 0."""
+    both = torch.cat([images, images.flip(3)])
+    return both.index_select(0, torch.arange(len(images), device=images.device) + len(images) * mirrored)
 
 
 def cutout(images: Tensor, size: int, y: Tensor, x: Tensor) -> Tensor:
     """Zero a square of `size` pixels around (`y`, `x`), each `[N]`: at the border less of it lies inside."""
     rows, columns = (_near(centre, size, length) for centre, length in zip((y, x), images.shape[2:], strict=True))
-    return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
+    return images * ~(rows[:, None, :, None] & columns[:, None, None, :])
 
 
 def _near(centre: Tensor, size: int, length: int) -> Tensor:

@@ -60,7 +60,7 @@ class Batches:
             rows = order[index * batch_size : (index + 1) * batch_size]
             share = slice(len(rows) * rank // world, len(rows) * (rank + 1) // world)
             mine = rows[share].to(self.device)
-            images = self._images[mine]
+            images = self._images.index_select(0, mine)
             if self.augmentation != Augmentation():
                 choices = draw(self.augmentation, (len(rows), *images.shape[1:]), _generator(seed, index))
                 images = augment(images, self.augmentation, choices[:, share].to(self.device))

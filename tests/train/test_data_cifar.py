@@ -140,6 +140,7 @@ BAD_BATCHES = [
 
 @pytest.mark.parametrize(("content", "message"), BAD_BATCHES)
 def test_bad_batches(broken, content, message):
+    MARKER.unlink(missing_ok=True)
     (broken / PYTHON / "data_batch_3").write_bytes(content)
     with pytest.raises(DataError, match=f"data_batch_3: {message}"):
         load_dataset("cifar10", broken)
