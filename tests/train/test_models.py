@@ -116,7 +116,17 @@ def test_any_images_that_fit(arch, channels, size):
     assert trace(model, (channels, size, size), {}).classes == 7
 
 
-@pytest.mark.parametrize("arch", set(MEANT_FOR) - {"vgg_digits"})
+@pytest.mark.parametrize("arch", ["resnet19", "resnet34"])
+@pytest.mark.parametrize("size", [1, 41])
+def test_average_over_the_whole_image(arch, size):
+    model = build(ModelConfig(arch, 3, size, 10, timesteps=1, width=0.05)).eval()
+    values = trace(model, (3, size, size), {}).values
+    last = [name for name in values if name.startswith("features") and name.endswith("fire")][-1]
+    assert values[last].shape[1:] == (model.pool.kernel_size,) * 2
+    assert values["pool"].shape[1:] == (1, 1)
+
+
+@pytest.mark.parametrize("arch", sorted(set(MEANT_FOR) - {"vgg_digits"}))
 def test_width_multiplies_hidden_channels(arch):
     model, full = build(config(arch, width=0.25)), build(config(arch))
     assert prunable(model)["stem.0.weight"].shape == (16, MEANT_FOR[arch][0], 3, 3)
