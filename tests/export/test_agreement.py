@@ -3,6 +3,7 @@
 Tickets are cut from initial weights (oneshot) at the paper's sparsities. Every layer's initial
 weights are scaled to unit variance first: as they are, a global cut at 98.13% leaves some layers
 (ResNet19's 3x3 convolutions, VGG16's classifier) without a single weight, and the comparison blind.
+So would be that of ResNet34, where spikes die out on the long way through sparse blocks: its batch norm is shifted.
 """
 
 import numpy as np
@@ -21,6 +22,7 @@ from spiketicket.train.models import build, lif_spikes, logits, prunable
 SPARSITIES = [0.0, 68.30, 98.13]
 STEPS = range(1, 7)
 BATCHES = (1, 3)
+BETA = {"resnet34": 0.25}  # of batch norm
 
 
 def oneshot(arch, sparsity, width, size, channels):
@@ -36,6 +38,7 @@ def oneshot(arch, sparsity, width, size, channels):
     calibration = torch.from_numpy(images(np.random.default_rng(1), 48, (channels, size, size)))
     for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
         norm.momentum = None
+        torch.nn.init.constant_(norm.bias, BETA.get(arch, 0.0))
     with torch.no_grad():
         logits(model.train(), calibration)
     return model.eval()
@@ -86,18 +89,15 @@ def test_digits(tmp_path, sparsity):
     check("vgg_digits", min(sparsity, 90.0), tmp_path, size=8, channels=1)
 
 
-NETWORKS = [("vgg16", 0.25, 32), ("resnet19", 0.25, 32), ("alexnet", 0.25, 32), ("resnet34", 0.125, 64)]
-
-
 @pytest.mark.parametrize("sparsity", SPARSITIES)
-@pytest.mark.parametrize(("arch", "width", "size"), NETWORKS)
-def test_narrow_networks(tmp_path, arch, width, size, sparsity):
-    check(arch, sparsity, tmp_path, width, size)
+@pytest.mark.parametrize("arch", ["vgg16", "resnet19", "alexnet", "resnet34"])
+def test_narrow_networks(tmp_path, arch, sparsity):
+    check(arch, sparsity, tmp_path, width=0.25)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sparsity", SPARSITIES)
-@pytest.mark.parametrize(("arch", "size"), [(arch, size) for arch, _, size in NETWORKS])
+@pytest.mark.parametrize(("arch", "size"), [("vgg16", 32), ("resnet19", 32), ("alexnet", 32), ("resnet34", 64)])
 def test_full_networks(tmp_path, arch, size, sparsity):
     path = check(arch, sparsity, tmp_path, size=size)
     if arch == "vgg16" and sparsity == 98.13:

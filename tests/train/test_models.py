@@ -81,14 +81,14 @@ def test_the_page_has_these_counts(row):
 @pytest.mark.parametrize(
     ("arch", "layers", "shapes"),
     [
-        ("vgg16", 13, {"features.0": (64, 32, 32), "features.40": (512, 2, 2)}),
-        ("alexnet", 5, {"features.0": (64, 32, 32), "features.4": (192, 16, 16), "features.14": (256, 8, 8)}),
-        ("resnet19", 18, {"features.1.fire": (128, 16, 16), "features.8.fire": (512, 4, 4), "classifier.1": (256,)}),
-        ("resnet34", 33, {"features.3.fire": (64, 64, 64), "features.16.fire": (512, 8, 8)}),
+        ("vgg16", 13, {"features.0": (8, 32, 32), "features.40": (64, 2, 2)}),
+        ("alexnet", 5, {"features.0": (8, 32, 32), "features.4": (24, 16, 16), "features.14": (32, 8, 8)}),
+        ("resnet19", 18, {"features.1.fire": (16, 16, 16), "features.8.fire": (64, 4, 4), "classifier.1": (32,)}),
+        ("resnet34", 33, {"features.0": (8, 64, 64), "features.4.fire": (16, 32, 32), "features.16.fire": (64, 8, 8)}),
     ],
 )  # fmt: skip
 def test_spikes_of_every_layer(arch, layers, shapes):
-    network = build(config(arch, timesteps=2))
+    network = build(config(arch, timesteps=2, width=1 / 8))
     spikes = lif_spikes(network, torch.zeros(1, *images_of(arch)))
     assert len(spikes) == layers
     assert {name: tuple(spikes[name].shape[2:]) for name in shapes} == shapes
@@ -116,7 +116,17 @@ def test_any_images_that_fit(arch, channels, size):
     assert trace(model, (channels, size, size), {}).classes == 7
 
 
-@pytest.mark.parametrize("arch", set(MEANT_FOR) - {"vgg_digits"})
+@pytest.mark.parametrize("arch", ["resnet19", "resnet34"])
+@pytest.mark.parametrize("size", [1, 41])
+def test_average_over_the_whole_image(arch, size):
+    model = build(ModelConfig(arch, 3, size, 10, timesteps=1, width=0.05)).eval()
+    values = trace(model, (3, size, size), {}).values
+    last = [name for name in values if name.startswith("features") and name.endswith("fire")][-1]
+    assert values[last].shape[1:] == (model.pool.kernel_size,) * 2
+    assert values["pool"].shape[1:] == (1, 1)
+
+
+@pytest.mark.parametrize("arch", sorted(set(MEANT_FOR) - {"vgg_digits"}))
 def test_width_multiplies_hidden_channels(arch):
     model, full = build(config(arch, width=0.25)), build(config(arch))
     assert prunable(model)["stem.0.weight"].shape == (16, MEANT_FOR[arch][0], 3, 3)

@@ -151,8 +151,9 @@ def test_plugins_are_found_in_the_working_folder(plugin):
     import_plugins([name])  # imported already
 
 
-def test_the_working_folder_hides_nothing(plugin):
-    import_plugins([plugin("json", "raise AssertionError('this is not the json that commands need')")])
+def test_the_working_folder_hides_nothing(plugin, monkeypatch):
+    monkeypatch.delitem(sys.modules, "tabnanny", raising=False)
+    import_plugins([plugin("tabnanny", "raise AssertionError('this is not the standard library')")])
 
 
 @pytest.mark.parametrize(
