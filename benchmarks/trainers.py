@@ -43,7 +43,7 @@ class Contestant:
 
 def contestants(precisions: list[str]) -> list[Contestant]:
     """The loop in float32 as its authors ran it; the others in each precision and both memory formats."""
-    others = [(FOLDED, False), (FOLDED, True), (OURS, True)]
+    others = [(kind, last) for kind in (FOLDED, OURS) for last in (False, True)]
     return [
         Contestant(LOOP, "float32", False),
         *(Contestant(kind, precision, last) for precision in precisions for kind, last in others),

@@ -1,6 +1,6 @@
 """Seconds per training iteration of this project's layers and of SpikingJelly's: see -h.
 
-Rivals: see timestep_loop.py. All contestants of a configuration train the same network on the same images, and are timed
+Rivals: see timestep_loop.py. All contestants of a configuration train the same network on the same images and are timed
 in turns in one process; the peak memory of each is measured in a process of its own.
 """
 

@@ -8,8 +8,8 @@ For t = 1..T, with k = 1 / tau, input x_t, potential v_t, and r = v_reset (0 for
     reset   v_t = (1 - s_t) h_t + s_t r              hard
             v_t = h_t - s_t v_threshold              soft
 
-Backward for t = T..1, where S_t and V_t are the loss's derivatives by s_t and v_t, c = k (decay_input) or 1, and s_t has
-the derivative of the primitive atan(pi alpha z / 2) / pi + 1/2 at z = h_t - v_threshold:
+Backward for t = T..1, where S_t, V_t and X_t are the loss's derivatives by s_t, v_t and x_t, c = k (decay_input) or 1,
+and the step at z = h_t - v_threshold has the derivative g of the primitive atan(pi alpha z / 2) / pi + 1/2:
 
     fire    g_t = (alpha / 2) / (1 + (pi alpha z / 2)^2)
     reset   d_t = 1 - s_t (hard) or 1 (soft); without detach_reset also + g_t (r - h_t) or - g_t v_threshold
@@ -32,7 +32,7 @@ from torch.autograd.function import once_differentiable
 PART = 1 << 16  # neurons per thread whose timesteps are worked off together: their potentials stay in its cache
 
 
-class LIFNode(neuron.LIFNode):
+class LIFNode(neuron.LIFNode):  # type: ignore[misc]  # SpikingJelly is untyped
     """SpikingJelly's LIFNode; with an arctan surrogate, several timesteps on a CPU are computed as above.
 
     On other devices, where SpikingJelly has fused kernels, and for single steps it is SpikingJelly's own.
@@ -42,8 +42,9 @@ class LIFNode(neuron.LIFNode):
         """Currents `[T, N, ...]` -> spikes of the same shape, type and memory format."""
         if x_seq.device.type != "cpu" or self.store_v_seq or not isinstance(self.surrogate_function, surrogate.ATan):
             return super().multi_step_forward(x_seq, *args, **kwargs)
-        before = self.v if isinstance(self.v, Tensor) and self.v.shape == x_seq.shape[1:] else None
-        spikes, self.v = _Lif.apply(x_seq, before, _Constants.of(self))
+        v: Any = self.v
+        before = v if isinstance(v, Tensor) and v.shape == x_seq.shape[1:] else None
+        spikes, self.v = _Lif.apply(x_seq, before, _Constants.of(self))  # type: ignore[no-untyped-call]
         return spikes
 
 
@@ -78,8 +79,8 @@ class _Lif(torch.autograd.Function):
         v = _like(x[:1], torch.promote_types(x.dtype, torch.float32)).fill_(c.r)
         if before is not None:
             v[0] = before
-        for part in _parts(x):
-            _forward(c, _flat(x, part), _flat(v, part)[0], _flat(spikes, part), None if gap is None else _flat(gap, part))
+        for part in _parts(x, v, spikes, gap):
+            _forward(c, *part)
         ctx.constants, ctx.from_rest = c, before is None
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(gap)
@@ -94,13 +95,14 @@ class _Lif(torch.autograd.Function):
         carry = _like(gap[:1], torch.promote_types(gap.dtype, torch.float32)).zero_()
         if by_v is not None:
             torch.mul(by_v, c.c, out=carry[0])
-        for part in _parts(gap):
-            _backward(c, _flat(gap, part), _flat(by_spikes, part), _flat(carry, part)[0], _flat(by_x, part))
+        for part in _parts(gap, carry, by_spikes, by_x):
+            _backward(c, *part)
         return by_x, None if ctx.from_rest else carry[0] / c.c, None
 
 
 def _forward(c: _Constants, x: Tensor, v: Tensor, spikes: Tensor, gap: Tensor | None) -> None:
-    """`[T, n]` of x, spikes and gap, -z; v `[n]` is v_0 and becomes v_T."""
+    """x, spikes and gap, which is -z, `[T, n]`; v `[1, n]` is v_0 and becomes v_T."""
+    (v,) = v
     threshold = v.new_tensor(c.threshold)
     h, scratch_gap, scratch_fired = torch.empty_like(v), torch.empty_like(v), torch.empty_like(v)
     direct = x.dtype == v.dtype
@@ -128,8 +130,9 @@ def _forward(c: _Constants, x: Tensor, v: Tensor, spikes: Tensor, gap: Tensor | 
                 gap[t] = below
 
 
-def _backward(c: _Constants, gap: Tensor, by_spikes: Tensor, carry: Tensor, by_x: Tensor) -> None:
-    """`[T, n]` of gap (-z), S and X; carry `[n]` is c V_T and becomes c V_0."""
+def _backward(c: _Constants, gap: Tensor, carry: Tensor, by_spikes: Tensor, by_x: Tensor) -> None:
+    """gap, which is -z, S and X `[T, n]`; carry `[1, n]` is c V_T and becomes c V_0."""
+    (carry,) = carry
     flat = torch.full_like(carry, 2 / c.alpha / c.c)
     curve = (pi * c.alpha / 2) ** 2 * 2 / c.alpha / c.c
     inverse, scratch = torch.empty_like(carry), torch.empty_like(carry)
@@ -149,22 +152,18 @@ def _backward(c: _Constants, gap: Tensor, by_spikes: Tensor, carry: Tensor, by_x
             by_x[t] = result
 
 
-def _parts(x: Tensor) -> Iterator[slice]:
+def _parts(x: Tensor, *others: Tensor | None) -> Iterator[list[Any]]:
+    """Views `[T, n]` of some neurons at a time, in the order of memory, of tensors with dense timesteps."""
     size = PART * torch.get_num_threads()
-    for start in range(0, x[0].numel(), size):
-        yield slice(start, start + size)
-
-
-def _flat(x: Tensor, part: slice) -> Tensor:
-    """`[T, n]`: part of the neurons of dense timesteps, in the order of memory."""
-    return x.as_strided((len(x), x[0].numel()), (x.stride(0), 1))[:, part]
+    neurons = x[0].numel()
+    flat = [y if y is None else y.as_strided((len(y), neurons), (y.stride(0), 1)) for y in (x, *others)]
+    for start in range(0, neurons, size):
+        yield [y if y is None else y[:, start : start + size] for y in flat]
 
 
 def _like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Dense timesteps of the same shape and memory format."""
-    return torch.empty_strided(
-        x.shape, (x[0].numel(), *x.stride()[1:]), dtype=dtype or x.dtype, device=x.device
-    )
+    return torch.empty_strided(x.shape, (x[0].numel(), *x.stride()[1:]), dtype=dtype or x.dtype, device=x.device)
 
 
 def _laid_out(x: Tensor | None, like: Tensor) -> Tensor:

@@ -28,12 +28,13 @@ class TimestepBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 5:
             raise InputError(f"expected [T, N, C, H, W], got {list(x.shape)}")
+        out: Tensor
         if not self.training and self.running_mean is not None:
-            out: Tensor = super().forward(x.flatten(0, 1))
-            return out.unflatten(0, x.shape[:2])
-        apply = _OneProcess.apply if _processes() == 1 else _AllProcesses.apply
-        normalised: Tensor = apply(x, self.weight, self.bias, self._statistics(len(x)))
-        return normalised
+            out = super().forward(x.flatten(0, 1))
+            return out.reshape(x.shape)
+        function: Any = _OneProcess if _processes() == 1 else _AllProcesses
+        out = function.apply(x, self.weight, self.bias, self._statistics(len(x)))
+        return out
 
     def _statistics(self, updates: int) -> "_Statistics":
         """Where the batch statistics go: momentum None asks for the plain mean over all updates."""
@@ -50,7 +51,7 @@ class FoldedBatchNorm2d(TimestepBatchNorm2d):
     """One set of batch statistics over all timesteps of `[T, N, C, H, W]`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.flatten(0, 1).unsqueeze(0)).squeeze(0).unflatten(0, x.shape[:2])
+        return super().forward(x.flatten(0, 1).unsqueeze(0)).reshape(x.shape)
 
 
 class StaticBatchNorm2d(TimestepBatchNorm2d):
@@ -101,11 +102,11 @@ class _OneProcess(torch.autograd.Function):
 
 
 class _AllProcesses(torch.autograd.Function):
-    """The same over the images of all processes, which may hold different numbers of them. With n images in all:
+    """The same over the images of all processes, which may hold different numbers of them.
 
-        mean = sum_i x_i / n,  var = sum_i (x_i - mean)^2 / n
-        z = (x - mean) / sqrt(var + eps),  out = weight z + bias
-        X = weight / sqrt(var + eps) (Y - sum_i Y_i / n - z sum_i (Y_i z_i) / n),  Y and X the derivatives by out and x
+    With n values per channel in all, and Y and X the loss's derivatives by out and x:
+    mean = sum x / n, var = sum (x - mean)^2 / n, z = (x - mean) / sqrt(var + eps), out = weight z + bias;
+    X = weight / sqrt(var + eps) (Y - sum Y / n - z sum (Y z) / n).
     """
 
     @staticmethod

@@ -16,12 +16,13 @@ from spiketicket.errors import InputError
 from spiketicket.train import neurons
 from spiketicket.train.config import ModelConfig, NeuronConfig
 from spiketicket.train.layers import Repeat, batch_norm, lif
-from spiketicket.train.models import build, logits
+from spiketicket.train.models import build
 from spiketicket.train.norms import FoldedBatchNorm2d, StaticBatchNorm2d, TimestepBatchNorm2d
 
-
 VARIANTS = [
-    NeuronConfig(tau=tau, v_reset=reset, decay_input=decay, detach_reset=detach, v_threshold=threshold, surrogate_alpha=a)
+    NeuronConfig(
+        tau=tau, v_reset=reset, decay_input=decay, detach_reset=detach, v_threshold=threshold, surrogate_alpha=a
+    )
     for (tau, threshold, a), reset, decay, detach in product(
         [(4 / 3, 1.0, 2.0), (2.5, 0.7, 3.5)], [0.0, -0.3, None], [True, False], [True, False]
     )
@@ -55,10 +56,8 @@ def plain_lif(x, config, v=None):
     v = torch.full_like(x[0], rest) if v is None else v
     out = []
     for current in x:
-        if config.decay_input:
-            h = v + (current - (v - rest)) / config.tau
-        else:
-            h = v - (v - rest) / config.tau + current
+        decayed = v - (v - rest) / config.tau
+        h = decayed + (current / config.tau if config.decay_input else current)
         s = Step.apply(h - config.v_threshold, config.surrogate_alpha)
         out.append(s)
         reset = s.detach() if config.detach_reset else s
@@ -201,7 +200,8 @@ def pair_of_norms(kind, channels, **options):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"momentum": None}, {"momentum": 0.3, "eps": 0.1}, {"affine": False}, {"track_running_stats": False}]
+    "options",
+    [{}, {"momentum": None}, {"momentum": 0.3, "eps": 0.1}, {"affine": False}, {"track_running_stats": False}],
 )
 @pytest.mark.parametrize("layout", [torch.Tensor.contiguous, channels_last])
 @pytest.mark.parametrize("timesteps", [1, 4])
@@ -261,9 +261,7 @@ def test_batch_norm_refuses_other_shapes_and_single_values():
 
 def share_of_a_batch(rank, world, folder):
     """A process: batch norm of its images, what comes out and all gradients into a file."""
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world
-    )
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
     try:
         torch.save(norm_results(slice(0, 3) if rank == 0 else slice(3, 5)), Path(folder) / f"{rank}.pt")
     finally:
