@@ -1,11 +1,13 @@
 """What spiking networks need beside SpikingJelly's layers. Time-major tensors `[T, N, ...]`."""
 
-import torch
-from spikingjelly.activation_based import layer, neuron, surrogate
+from spikingjelly.activation_based import layer, surrogate
 from torch import Tensor, nn
 
-from spiketicket.errors import InputError
 from spiketicket.train.config import NeuronConfig
+from spiketicket.train.neurons import LIFNode
+from spiketicket.train.norms import FoldedBatchNorm2d, StaticBatchNorm2d, TimestepBatchNorm2d
+
+__all__ = ["LIFNode", "Repeat", "TimestepBatchNorm2d", "batch_norm", "conv", "lif"]
 
 
 class Repeat(nn.Module):
@@ -19,28 +21,9 @@ class Repeat(nn.Module):
         return x.unsqueeze(0).expand(self.timesteps, *x.shape)
 
 
-class TimestepBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm of the paper: `[T, N, C, H, W]` normalised timestep by timestep.
-
-    Every timestep has its own batch statistics, and updates the running ones: T updates per
-    iteration. (SpikingJelly's multi-step BatchNorm2d folds time into the batch: one set of
-    statistics over all timesteps.)
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            folded: Tensor = super().forward(x.flatten(0, 1))
-            return folded.reshape(x.shape)
-        return torch.stack([super(TimestepBatchNorm2d, self).forward(step) for step in x])
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        if input.dim() != 4:
-            raise InputError(f"expected [N, C, H, W] per timestep, got {list(input.shape)}")
-
-
-def lif(config: NeuronConfig) -> neuron.LIFNode:
-    """SpikingJelly's multi-step LIF with arctan surrogate g'(x) = (alpha / 2) / (1 + (pi alpha x / 2)^2)."""
-    return neuron.LIFNode(
+def lif(config: NeuronConfig) -> LIFNode:
+    """A multi-step LIF (neurons.py) with arctan surrogate g'(x) = (alpha / 2) / (1 + (pi alpha x / 2)^2)."""
+    return LIFNode(
         tau=config.tau,
         decay_input=config.decay_input,
         v_threshold=config.v_threshold,
@@ -61,8 +44,5 @@ def conv(channels: int, out: int, kernel: int, stride: int = 1, *, bias: bool, t
 def batch_norm(channels: int, kind: str, *, timed: bool = True) -> nn.Module:
     """`per-timestep` (as in the paper) or `folded` batch norm; a static layer's is plain."""
     if not timed:
-        return nn.BatchNorm2d(channels)
-    if kind == "per-timestep":
-        return TimestepBatchNorm2d(channels)
-    folded: nn.Module = layer.BatchNorm2d(channels, step_mode="m")
-    return folded
+        return StaticBatchNorm2d(channels)
+    return TimestepBatchNorm2d(channels) if kind == "per-timestep" else FoldedBatchNorm2d(channels)

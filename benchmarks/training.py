@@ -1,0 +1,224 @@
+"""Seconds per training iteration of this project's layers and of SpikingJelly's: see -h.
+
+Rivals: see timestep_loop.py. All contestants of a configuration train the same network on the same images and are timed
+in turns in one process; the peak memory of each is measured in a process of its own.
+"""
+
+import gc
+import json
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from time import perf_counter, strftime
+from typing import Annotated, Any
+
+import torch
+import typer
+from load import QUIET, OtherLoad
+from results import Sheet
+from rich.console import Console
+from trainers import FOLDED, LOOP, OURS, Contestant, Setup, contestants, disagreement, peak_megabytes, trainer
+from turns import Spread, take_turns
+
+from spiketicket.cli import err, guarded, make_app, out, say
+from spiketicket.errors import InputError
+from spiketicket.files import write_atomic
+from spiketicket.profiling.machine import machine_facts
+from spiketicket.train.models import ARCHITECTURES
+
+PRECISIONS = ("float32", "bf16")
+EPOCH = 391  # iterations of batch 128: an epoch of CIFAR
+PAPER_BATCH = 128
+PAPER = {  # supplementary, Table 1: seconds per epoch on an RTX 2080 Ti, data loading included
+    "vgg16": {1: 26.45, 2: 29.15, 3: 32.44, 4: 37.26, 5: 44.49},
+    "resnet19": {1: 27.57, 2: 31.14, 3: 39.76, 4: 49.85, 5: 61.50},
+}
+AIMS = {"float32": 1.1, "bf16": 1.8}  # times as fast as the loop in float32
+WIDTH = 140
+
+app = make_app("Speed and memory of training, against SpikingJelly's layers.")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One network and T: seconds per iteration, peak MB and relative difference of gradients from the loop's."""
+
+    setup: Setup
+    seconds: dict[Contestant, Spread]
+    megabytes: dict[Contestant, float]
+    differences: dict[str, float]
+    other_load: float | None
+
+    def best(self, kind: str, precision: str) -> float:
+        """Median seconds in the faster memory format."""
+        return min(s.p50 for c, s in self.seconds.items() if (c.kind, c.precision) == (kind, precision))
+
+    def ratios(self, precision: str) -> tuple[float, float]:
+        """Of the loop in float32, and of folded time in the same precision, to ours: above 1, ours is faster."""
+        ours = self.best(OURS, precision)
+        return self.best(LOOP, "float32") / ours, self.best(FOLDED, precision) / ours
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **vars(self.setup),
+            "contestants": {
+                c.name: {"seconds_per_iteration": s.to_dict(), "peak_mb": self.megabytes.get(c)}
+                for c, s in self.seconds.items()
+            },
+            "gradient_difference": self.differences,
+            "ratios": {
+                p: dict(zip(("loop", "folded"), self.ratios(p), strict=True)) for p in _precisions(self.seconds)
+            },
+            "other_load": self.other_load,
+        }
+
+
+@app.command()
+@guarded
+def main(
+    archs: Annotated[str, typer.Option(help="Networks; all lists are separated by commas.")] = "vgg16,resnet19",
+    timesteps: Annotated[str, typer.Option(help="Numbers of timesteps.")] = "1,2,3,4,5",
+    batch: Annotated[int, typer.Option(help="Images per iteration; the paper's is 128.")] = 16,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu, or a GPU as torch names it, as in cuda:0.")] = "cpu",
+    precisions: Annotated[str, typer.Option(help="float32, bf16.")] = "float32,bf16",
+    duration: Annotated[float, typer.Option(help="Seconds per contestant; five turns at least.")] = 5.0,
+    memory: Annotated[bool, typer.Option(help="Measure peak memory, too.")] = True,
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("build/training-bench"),
+) -> None:
+    """Median seconds per iteration (forward, backward, SGD) of each contestant, and how many times as fast ours is.
+
+    Writes results.json and results.md. The whole grid takes about 20 minutes on two cores.
+    """
+    networks, steps, kinds = _split(archs), _whole(timesteps), _split(precisions)
+    _check(networks, steps, kinds, batch, threads, device)
+    torch.set_num_threads(threads)
+    report: dict[str, Any] = {
+        "format": "spiketicket.training-benchmark", "version": 1, "started": strftime("%Y-%m-%d %H:%M:%S"),
+        "threads": threads, "duration": duration, "machine": {**machine_facts(), **_gpu(device)}, "runs": [],
+    }  # fmt: skip
+    results: list[Result] = []
+    for arch, count in product(networks, steps):
+        with err.status(f"{arch}, T = {count}, batch {batch} ..."):
+            results.append(measure(Setup(arch, count, batch, device), contestants(kinds), duration, threads, memory))
+        report["runs"].append(results[-1].to_dict())
+        write_atomic(folder / "results.json", (json.dumps(report, indent=1) + "\n").encode())
+    present(report, results, folder)
+
+
+def measure(setup: Setup, rivals: list[Contestant], duration: float, threads: int, memory: bool) -> Result:
+    """Memory and gradients of each contestant, then time in turns."""
+    megabytes = {c: peak_megabytes(c, setup, threads) for c in rivals} if memory else {}
+    ours = [c for c in rivals if c.kind == OURS]
+    differences = {c.name: disagreement(c, setup) for c in ours}
+    differences[f"{OURS} float64"] = disagreement(Contestant(OURS, "float64", True), setup)
+    runs = {c: trainer(c, setup) for c in rivals}
+    expected = {}
+    for contestant, run in runs.items():
+        run()
+        start = perf_counter()
+        run()
+        expected[contestant.name] = perf_counter() - start
+    with OtherLoad() as others:
+        seconds = take_turns({c.name: run for c, run in runs.items()}, expected, duration)
+    runs.clear()
+    gc.collect()
+    return Result(setup, {c: seconds[c.name] for c in rivals}, megabytes, differences, others.cores)
+
+
+def present(report: dict[str, Any], results: list[Result], folder: Path) -> None:
+    """Tables on the terminal and in results.md."""
+    sheets = []
+    for arch in dict.fromkeys(r.setup.arch for r in results):
+        group = [r for r in results if r.setup.arch == arch]
+        sheets.append(seconds_sheet(group))
+        if group[0].megabytes:
+            sheets.append(memory_sheet(group))
+        if group[0].setup.batch == PAPER_BATCH:
+            sheets.append(epoch_sheet(group))
+    notes = [f"machine: {', '.join(f'{key} {value}' for key, value in report['machine'].items())}"]
+    loads = [r.other_load for r in results if r.other_load is not None]
+    if loads and max(loads) > QUIET:
+        notes.append(f"the machine was not quiet: other processes took up to {max(loads):.2g} cores; trust ratios only")
+    console = out if out.is_terminal else Console(width=WIDTH)
+    for sheet in sheets:
+        sheet.show(console)
+    for note in notes:
+        say(note)
+    head = f"# Training benchmark, {report['started']}\n\n" + "".join(f"- {note}\n" for note in notes)
+    write_atomic(folder / "results.md", (head + "\n" + "\n".join(s.markdown() for s in sheets)).encode())
+    write_atomic(folder / "results.json", (json.dumps(report, indent=1) + "\n").encode())
+    say(f"wrote {folder / 'results.json'} and results.md")
+
+
+def seconds_sheet(results: list[Result]) -> Sheet:
+    first = results[0]
+    rows = [[c.name, *(_seconds(r.seconds[c]) for r in results)] for c in first.seconds]
+    for precision in _precisions(first.seconds):
+        loop, folded = zip(*(r.ratios(precision) for r in results), strict=True)
+        rows.append([f"loop float32 / {OURS} {precision} (aim {AIMS[precision]:g})", *(f"{x:.2f}x" for x in loop)])
+        rows.append([f"folded {precision} / {OURS} {precision} (aim 1)", *(f"{x:.2f}x" for x in folded)])
+    for name in first.differences:
+        rows.append([f"gradients, {name} - loop", *(f"{r.differences[name]:.1e}" for r in results)])
+    title = f"{first.setup.arch}, batch {first.setup.batch}, {first.setup.device}: seconds per iteration"
+    notes = ["Gradients: norm of the difference of all gradients over that of the loop's, in the loop's same float."]
+    return Sheet(title, ["median (p10-p90)", *(f"T = {r.setup.timesteps}" for r in results)], rows, notes)
+
+
+def memory_sheet(results: list[Result]) -> Sheet:
+    first = results[0]
+    rows = [[c.name, *(f"{r.megabytes[c]:,.0f}" for r in results)] for c in first.megabytes]
+    title = f"{first.setup.arch}, batch {first.setup.batch}, {first.setup.device}: peak memory in MB"
+    return Sheet(title, ["", *(f"T = {r.setup.timesteps}" for r in results)], rows)
+
+
+def epoch_sheet(results: list[Result]) -> Sheet:
+    """Seconds per epoch of CIFAR, and the paper's."""
+    first, paper = results[0], PAPER.get(results[0].setup.arch, {})
+    rows = [[c.name, *(f"{EPOCH * r.seconds[c].p50:.2f}" for r in results)] for c in first.seconds]
+    rows.append(["paper, RTX 2080 Ti", *(f"{paper.get(r.setup.timesteps, float('nan')):.2f}" for r in results)])
+    by_steps = {r.setup.timesteps: r for r in results}
+    notes = []
+    if {3, 5} <= by_steps.keys():
+        gains = (f"{c.name} {by_steps[5].seconds[c].p50 / by_steps[3].seconds[c].p50:.2f}x" for c in first.seconds)
+        notes.append(f"T = 3 is faster than T = 5: {', '.join(gains)}")
+    title = f"{first.setup.arch}: seconds per epoch, {EPOCH} iterations of batch {PAPER_BATCH}"
+    return Sheet(title, ["", *(f"T = {r.setup.timesteps}" for r in results)], rows, notes)
+
+
+def _seconds(s: Spread) -> str:
+    return f"{s.p50:.4f} ({s.p10:.4f}-{s.p90:.4f})" if s.p50 < 0.1 else f"{s.p50:.3f} ({s.p10:.3f}-{s.p90:.3f})"
+
+
+def _precisions(seconds: dict[Contestant, Spread]) -> list[str]:
+    return list(dict.fromkeys(c.precision for c in seconds if c.kind == OURS))
+
+
+def _check(networks: list[str], steps: list[int], kinds: list[str], batch: int, threads: int, device: str) -> None:
+    for what, names, known in (("archs", networks, list(ARCHITECTURES)), ("precisions", kinds, list(PRECISIONS))):
+        unknown = [name for name in names if name not in known]
+        if unknown or not names:
+            raise InputError(f"{what}: expected some of {', '.join(known)}, got {', '.join(unknown) or 'none'}")
+    if not steps or min(*steps, threads) < 1 or batch < 2:
+        raise InputError(f"expected timesteps and threads from 1 and a batch from 2, got {steps}, {threads}, {batch}")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise InputError(f"--device {device}: torch sees no GPU here")
+
+
+def _gpu(device: str) -> dict[str, str]:
+    return {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
+
+
+def _split(text: str) -> list[str]:
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _whole(text: str) -> list[int]:
+    try:
+        return [int(part) for part in _split(text)]
+    except ValueError as error:
+        raise InputError(f"expected whole numbers separated by commas, got {text!r}") from error
+
+
+if __name__ == "__main__":
+    app()
