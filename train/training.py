@@ -16,7 +16,7 @@ from spiketicket.train.config import ModelConfig
 from spiketicket.train.data import Split
 from spiketicket.train.distributed import Group
 from spiketicket.train.early_bird import EarlyBird
-from spiketicket.train.early_time import early_time
+from spiketicket.train.early_time import DIVERGENCES, divergences, early_time
 from spiketicket.train.loop import Tally, Trainee, accuracy, early_time_logits, learning_rate
 from spiketicket.train.masks import Masks
 from spiketicket.train.models import build
@@ -134,7 +134,7 @@ class Training:
         self._log(
             "early_time", epoch=epoch, raw=choice.to_dict()["divergences"], normalised=choice.to_dict()["normalised"],
             divergence=options.divergence, normaliser=options.normaliser, threshold=options.threshold,
-            chosen=choice.timesteps,
+            chosen=choice.timesteps, curves={name: divergences(found, name) for name in DIVERGENCES},
         )  # fmt: skip
         self._log("plan", stages=self.context.outline(choice.timesteps))
         self.context.run.save_early_time(choice.timesteps)

@@ -1,0 +1,124 @@
+"""Two processes search as one."""
+
+import json
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from spiketicket.errors import InputError
+from spiketicket.train.distributed import joined_group
+from spiketicket.train.ticket import load_ticket
+
+SEARCH = ["imp", "--arch", "vgg_digits", "--dataset", "digits", "--rounds", "3", "--epochs", "2", "--rewind-epoch", "1",
+          "--prune-rate", "0.5", "--batch-size", "130", "--width", "0.5", "--seed", "3", "--lr", "0.05"]  # fmt: skip
+
+
+def launched(processes, *command):
+    """`command` by that many processes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", port]
+    launcher = [] if processes == 1 else torchrun
+    return subprocess.run([sys.executable, *launcher, *command], capture_output=True, text=True, timeout=300)
+
+
+def run(folder, *options, processes):
+    return launched(processes, "-m", "spiketicket.train.cli", *SEARCH, "--out", str(folder), *options)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """The folders of the same search by one and by two processes."""
+    folders = {}
+    for processes in (1, 2):
+        folders[processes] = tmp_path_factory.mktemp("runs") / f"by{processes}"
+        done = run(folders[processes], processes=processes)
+        assert done.returncode == 0, done.stderr
+    return folders
+
+
+def test_two_processes_find_the_tickets_of_one(searched):
+    """Up to rounding, which a spiking network enlarges where a potential is near its threshold."""
+    for name in ("rounds/00.pt", "rounds/01.pt", "rounds/02.pt"):
+        one, two = (load_ticket(searched[n] / name) for n in (1, 2))
+        count = lambda ticket: sum(int(mask.sum()) for mask in ticket.masks.values())  # noqa: E731
+        assert count(one) == count(two)
+        size = sum(mask.size for mask in one.masks.values())
+        differing = sum(int((one.masks[n] != two.masks[n]).sum()) for n in one.masks)
+        assert differing <= 0.01 * size, f"{differing} of {size}"
+        assert one.search["test_accuracy"] == pytest.approx(two.search["test_accuracy"], abs=0.03)
+
+
+def test_the_first_epoch_is_the_same_to_rounding(searched):
+    """Before rounding has grown: losses of the first epoch, weights at the rewind point."""
+    first = [
+        next(line for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if "loss" in line)
+        for folder in searched.values()
+    ]
+    assert first[0]["loss"] == pytest.approx(first[1]["loss"], rel=1e-3)
+    assert first[0]["train_accuracy"] == pytest.approx(first[1]["train_accuracy"], abs=0.005)
+    one, two = (torch.load(folder / "rewind.pt", weights_only=True)["state"] for folder in searched.values())
+    for name, tensor in one.items():
+        if tensor.is_floating_point():
+            scale = float(tensor.abs().max())
+            # A bias before batch norm has no gradient but rounding: such values are 1e-9 and differ by as much.
+            assert float((tensor - two[name]).abs().mean()) <= 0.01 * scale + 1e-6, name
+
+
+def test_only_one_of_them_speaks(searched):
+    done = run(searched[2], processes=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("last ticket:") == 1
+
+
+def test_two_processes_resume(searched, tmp_path):
+    stopped = run(tmp_path / "run", "--max-minutes", "0.0001", processes=2)
+    assert "out of time" in stopped.stdout and stopped.returncode != 0
+    done = run(tmp_path / "run", processes=2)
+    assert done.returncode == 0, done.stderr
+    assert load_ticket(tmp_path / "run" / "ticket.pt").fingerprint == load_ticket(searched[2] / "ticket.pt").fingerprint
+
+
+def test_a_mistake_ends_all_of_them(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("precious")
+    done = run(tmp_path / "run", processes=2)
+    assert done.returncode != 0
+    assert "holds other files" in done.stderr
+
+
+def test_unknown_device():
+    with pytest.raises(InputError, match="device: expected auto, cpu or cuda, got tpu"), joined_group("tpu"):
+        pass
+
+
+def test_no_cuda():
+    if torch.cuda.is_available():
+        with joined_group("cuda") as group:
+            assert group.device.type == "cuda"
+    else:
+        with pytest.raises(InputError, match="no CUDA: use cpu"), joined_group("cuda"):
+            pass
+
+
+def test_masks_that_differ_are_noticed(tmp_path):
+    """One process whose masks are others must stop the search, not train on."""
+    script = tmp_path / "differ.py"
+    script.write_text(
+        "import os\n"
+        "from spiketicket.train.distributed import joined_group\n"
+        "from spiketicket.errors import SpikeTicketError\n"
+        "with joined_group('cpu') as group:\n"
+        "    group.agree('mask', 'same')\n"
+        "    try:\n"
+        "        group.agree('mask', os.environ['RANK'])\n"
+        "    except SpikeTicketError as error:\n"
+        "        print(error)\n"
+    )
+    done = launched(2, str(script))
+    assert done.stdout.count("the processes disagree about the mask") == 2, done.stdout + done.stderr
+
