@@ -149,7 +149,7 @@ def allot(keep: int, shares: Sequence[int], room: Sequence[int]) -> list[int]:
     if not 0 <= keep <= sum(room):
         raise InputError(f"cannot keep {keep} weights of {sum(room)}")
     counts = [0] * len(shares)
-    rest = max(0, keep - len(shares))  # rounding up adds less than one each: the counts below stay within `keep`
+    rest = max(0, keep - len(shares))  # with this for `keep`, shares rounded down exceed no count: a start from below
     free = [i for i in range(len(shares)) if room[i]]
     total = sum(shares[i] for i in free)
     while full := [i for i in free if rest * shares[i] >= room[i] * total]:
@@ -159,12 +159,12 @@ def allot(keep: int, shares: Sequence[int], room: Sequence[int]) -> list[int]:
         rest -= sum(room[i] for i in full)
         total -= sum(shares[i] for i in full)
     for i in free:
-        counts[i] = (2 * rest * shares[i] + total) // (2 * total)
+        counts[i] = rest * shares[i] // total
 
     def turn(i: int) -> tuple[Fraction, int]:
         return Fraction(2 * counts[i] + 1, shares[i]), -i  # the factor at which the count rounds up to one more
 
-    turns = [turn(i) for i in free if counts[i] < room[i]]
+    turns = [turn(i) for i in free]
     heapq.heapify(turns)
     for _ in range(keep - sum(counts)):
         i = -turns[0][1]

@@ -84,6 +84,13 @@ def test_overlap_as_criterion():
         assert bird.update(masks(0, 2)) == Stability(0.02, 0.5, stop)
 
 
+def test_the_least_overlap_of_the_window_counts():
+    bird = EarlyBird(window=3, criterion="overlap", threshold=0.6)
+    for kept in ((0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5)):
+        stable = bird.update(masks(*kept))
+    assert stable == Stability(0.04, 0.5, False)
+
+
 def test_defaults_are_the_papers():
     bird = EarlyBird()
     stops = [bird.update(masks(*range(50), size=1000)).stop for _ in range(4)]
@@ -118,6 +125,14 @@ def test_a_restored_one_goes_on_as_if_nothing_had_happened(seen, seed):
     if seen:
         assert all(np.array_equal(resumed.newest[name], sequence[seen - 1][name]) for name in ("a", "b"))
     assert [resumed.update(mask) for mask in sequence[seen:]] == [straight.update(mask) for mask in sequence[seen:]]
+
+
+def test_restoring_replaces_what_was_seen():
+    fresh, bird = EarlyBird(), EarlyBird()
+    fresh.update(masks(0))
+    bird.update(masks(5))
+    bird.restore(fresh.state())
+    assert bird.stability == fresh.stability == Stability(None, None, False)
 
 
 def test_state_takes_a_bit_per_weight():

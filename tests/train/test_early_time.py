@@ -64,6 +64,15 @@ def test_bounds(timesteps, seed, divergence):
     assert divergences(torch.ones(timesteps, 2, 3) * 0.1, divergence) == pytest.approx([0.0] * timesteps, abs=1e-15)
 
 
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_rounding_makes_nothing_negative(divergence):
+    """The same logits at every timestep: the means differ in their last bits, and sums come out as -1e-17."""
+    for seed in range(10):
+        row = torch.randn(1, 1, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        same = row.repeat(6, 1, 1)
+        assert min(divergences(same, divergence)) >= 0
+
+
 def test_a_shift_of_all_logits_changes_nothing():
     logits = random_logits(4).double()
     assert divergences(logits + 100, "forward") == pytest.approx(divergences(logits, "forward"), rel=1e-9)

@@ -241,7 +241,9 @@ def test_random_scores_come_from_the_seed_and_spread_evenly():
 
 
 def test_names():
-    assert strategy("balanced:16")  # the default, written out
+    weights = {"w": torch.arange(40.0).reshape(20, 2)}
+    default, written_out = (strategy(name)(weights, ones(weights), 10)["w"] for name in ("balanced", "balanced:16"))
+    assert np.array_equal(default, written_out) and default[:16].sum() == 8
     for name in ("", "magnitude", "2:4:8", "balanced:", "global ", "-1:4", "balanced:-1", "2:99999"):
         with pytest.raises(InputError) as caught:
             strategy(name)
