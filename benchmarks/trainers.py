@@ -1,7 +1,7 @@
 """Contestants of the training benchmark, and the peak memory of one, measured in a process of its own.
 
-`trainers.py NAME ARCH TIMESTEPS BATCH THREADS DEVICE` is that process; it prints the peak in MB above the state before
-the network was built.
+`trainers.py KIND PRECISION FORMAT ARCH TIMESTEPS BATCH THREADS DEVICE` is that process; it prints the peak in MB above the
+state before the network was built.
 """
 
 import subprocess
@@ -17,24 +17,29 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from spiketicket.train.config import ModelConfig
+from spiketicket.train.layers import lay_out
 from spiketicket.train.models import build
 
 LOOP, FOLDED, OURS = "loop", "folded", "spiketicket"
+CONTIGUOUS, LAST, CHOSEN = "contiguous", "channels-last", "chosen"
 SEED = 0
 WARM_UP = 2  # iterations
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A way to train: the kind of network, the precision of its convolutions, and its memory format."""
+    """A way to train: the kind of network, the precision of its convolutions, and its memory format.
+
+    Format: contiguous, channels-last, or the one that `lay_out` chooses for each layer.
+    """
 
     kind: str
     precision: str
-    channels_last: bool
+    format: str
 
     @property
     def name(self) -> str:
-        return " ".join([self.kind, self.precision, *(["channels-last"] if self.channels_last else [])])
+        return f"{self.kind} {self.precision} {self.format}"
 
     @property
     def autocast(self) -> torch.dtype | None:
@@ -42,11 +47,11 @@ class Contestant:
 
 
 def contestants(precisions: list[str]) -> list[Contestant]:
-    """The loop in float32 as its authors ran it; the others in each precision and both memory formats."""
-    others = [(kind, last) for kind in (FOLDED, OURS) for last in (False, True)]
+    """The loop in float32 as its authors ran it; the others in each precision and two memory formats."""
+    others = [(FOLDED, CONTIGUOUS), (FOLDED, LAST), (OURS, CONTIGUOUS), (OURS, CHOSEN)]
     return [
-        Contestant(LOOP, "float32", False),
-        *(Contestant(kind, precision, last) for precision in precisions for kind, last in others),
+        Contestant(LOOP, "float32", CONTIGUOUS),
+        *(Contestant(kind, precision, form) for precision in precisions for kind, form in others),
     ]
 
 
@@ -63,8 +68,10 @@ class Setup:
         network = build(ModelConfig(self.arch, 3, 32, 10, self.timesteps)).to(kind)
         if contestant.kind != OURS:
             network = LoopNetwork(network) if contestant.kind == LOOP else folded_network(network)
-        if contestant.channels_last:
+        if contestant.format == LAST:
             network = network.to(memory_format=torch.channels_last)
+        elif contestant.format == CHOSEN:
+            lay_out(network, torch.device(self.device), mixed=contestant.autocast is not None)
         return network.to(self.device).train()
 
     def images(self) -> tuple[Tensor, Tensor]:
@@ -102,7 +109,7 @@ def disagreement(contestant: Contestant, setup: Setup) -> float:
     images, labels = setup.images()
     kind = torch.float64 if contestant.precision == "float64" else torch.float32
     vectors = []
-    for one in (contestant, Contestant(LOOP, "float32", False)):
+    for one in (contestant, Contestant(LOOP, "float32", CONTIGUOUS)):
         network = setup.network(one, kind)
         loss_of(network, images.to(kind), labels, one.autocast).backward()
         vectors.append(torch.cat([p.grad.double().flatten().cpu() for p in network.parameters()]))
@@ -111,17 +118,16 @@ def disagreement(contestant: Contestant, setup: Setup) -> float:
 
 def peak_megabytes(contestant: Contestant, setup: Setup, threads: int) -> float:
     """Of weights, gradients, the optimiser's state and whatever an iteration needs."""
-    last = "last" if contestant.channels_last else "first"
-    arguments = [contestant.kind, contestant.precision, last, setup.arch, setup.timesteps, setup.batch, setup.device]
-    command = [sys.executable, __file__, *map(str, arguments), str(threads)]
+    arguments = [*vars(contestant).values(), *vars(setup).values(), threads]
+    command = [sys.executable, __file__, *map(str, arguments)]
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def main() -> None:
-    kind, precision, last, arch, timesteps, batch, device, threads = sys.argv[1:]
+    kind, precision, form, arch, timesteps, batch, device, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
     before = memory("VmRSS")
-    iterate = trainer(Contestant(kind, precision, last == "last"), Setup(arch, int(timesteps), int(batch), device))
+    iterate = trainer(Contestant(kind, precision, form), Setup(arch, int(timesteps), int(batch), device))
     for _ in range(WARM_UP):
         iterate()
     print(torch.cuda.max_memory_allocated() / 1e6 if device.startswith("cuda") else memory("VmHWM") - before)

@@ -17,7 +17,7 @@ import typer
 from load import QUIET, OtherLoad
 from results import Sheet
 from rich.console import Console
-from trainers import FOLDED, LOOP, OURS, Contestant, Setup, contestants, disagreement, peak_megabytes, trainer
+from trainers import CHOSEN, FOLDED, LOOP, OURS, Contestant, Setup, contestants, disagreement, peak_megabytes, trainer
 from turns import Spread, take_turns
 
 from spiketicket.cli import err, guarded, make_app, out, say
@@ -111,7 +111,7 @@ def measure(setup: Setup, rivals: list[Contestant], duration: float, threads: in
     megabytes = {c: peak_megabytes(c, setup, threads) for c in rivals} if memory else {}
     ours = [c for c in rivals if c.kind == OURS]
     differences = {c.name: disagreement(c, setup) for c in ours}
-    differences[f"{OURS} float64"] = disagreement(Contestant(OURS, "float64", True), setup)
+    differences[f"{OURS} float64"] = disagreement(Contestant(OURS, "float64", CHOSEN), setup)
     runs = {c: trainer(c, setup) for c in rivals}
     expected = {}
     for contestant, run in runs.items():

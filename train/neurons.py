@@ -42,9 +42,9 @@ class LIFNode(neuron.LIFNode):  # type: ignore[misc]  # SpikingJelly is untyped
         """Currents `[T, N, ...]` -> spikes of the same shape, type and memory format."""
         if x_seq.device.type != "cpu" or self.store_v_seq or not isinstance(self.surrogate_function, surrogate.ATan):
             return super().multi_step_forward(x_seq, *args, **kwargs)
-        v: Any = self.v
+        v = self._memories["v"]
         before = v if isinstance(v, Tensor) and v.shape == x_seq.shape[1:] else None
-        spikes, self.v = _Lif.apply(x_seq, before, _Constants.of(self))  # type: ignore[no-untyped-call]
+        spikes, self._memories["v"] = _Lif.apply(x_seq, before, _Constants.of(self))  # type: ignore[no-untyped-call]
         return spikes
 
 
