@@ -1,6 +1,6 @@
 """The native engine against dense and sparse rivals on the paper's networks: `make bench`, or see -h.
 
-Tickets: see tickets.py. Rivals: see rivals.py. All contestants of a configuration are built, held against the float64
+Tickets: see cuts.py. Rivals: see rivals.py. All contestants of a configuration are built, held against the float64
 oracle, and timed in turns in one process; one whose logits are wrong is not timed. The first run makes the tickets
 (half a minute each) and keeps them in OUT/models.
 """
@@ -35,7 +35,7 @@ from results import (
 from rich.console import Console
 from rivals import COMPILED, CONTESTANTS, Contestant, Floats, Run, Setup, Unavailable, prepare
 from rivals import folded_bytes as folded_onnx
-from tickets import IMAGES, TIMESTEPS, Recipe, Ticket, load_images, make_ticket, read_ticket
+from cuts import IMAGES, TIMESTEPS, Recipe, Ticket, load_images, make_ticket, read_ticket
 from turns import take_turns
 
 from spiketicket.cli import err, guarded, make_app, out, say

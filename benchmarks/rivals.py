@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from deepsparse_client import deepsparse
 from numpy.typing import NDArray
-from tickets import Ticket
+from cuts import Ticket
 from torch._inductor import config as inductor
 from torch_network import TorchNetwork
 from unrolled import unrolled_onnx

@@ -1,238 +1,216 @@
-"""The tickets that are timed: the paper's networks at its sparsities, cut from initial weights, calibrated.
+"""The paper's claims in small, on CIFAR-10: accuracy against sparsity of IMP, IMP+ET, EB, EB+ET and random tickets.
 
-A ticket is what `snn-search oneshot --epochs 0` finds: one global magnitude cut of the initial weights, batch norm
-calibrated on training images, so that VGG16's layers get the densities of the paper's tickets (at 98.13%: 36% early,
-0.9% late). Layers whose init is another than VGG16's convolutions' would be emptied by that cut (VGG16's classifier, 15
-of ResNet19's 22 weights) and are drawn anew first, Kaiming normal by fan_out (convolutions) or fan_in (Linear);
-`--init plain` leaves them, and times dead layers.
+    python benchmarks/tickets.py --data DIR
 
-A finished ticket lies in one folder, and is not made again (remove the folder after a change here): the sparse model
-file, and an archive of the images that are timed and the float64 oracle's logits of them.
+A VGG16 of an eighth of the channels on a part of the training images, with few epochs: what two CPU cores can do in
+hours. Searches go seed by seed, so that whenever it is stopped, all methods have been treated alike; the same command
+goes on. What is finished is reported in tickets.json, tickets.md (beside the paper's rows) and tickets.png.
 """
 
-from dataclasses import asdict, dataclass
-from functools import cached_property
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from statistics import mean, stdev
+from typing import Annotated, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+import typer
 
-from spiketicket.domain import INPUT, LOGITS_T
-from spiketicket.errors import DataError, InputError
-from spiketicket.export.onnx_writer import to_onnx
-from spiketicket.export.trace import trace
+from spiketicket.cli import guarded, make_app, say
+from spiketicket.errors import InputError, OutOfTimeError
 from spiketicket.files import write_atomic
-from spiketicket.graph import Graph
-from spiketicket.runtime import Session
-from spiketicket.runtime.inputs import dataset_inputs
-from spiketicket.runtime.onnx_reader import read_model
-from spiketicket.train import masks
-from spiketicket.train.batches import Batches
-from spiketicket.train.data import Dataset, Normalisation, Split, load_dataset
-from spiketicket.train.loop import calibrate
-from spiketicket.train.models import build, logits, prunable
-from spiketicket.train.search import model_config
-from spiketicket.train.settings import Settings, plan_rounds
+from spiketicket.profiling.machine import machine_facts
+from spiketicket.train.cli import progress_bar
+from spiketicket.train.curves import Curve, make_curves
+from spiketicket.train.data import Dataset, load_dataset
+from spiketicket.train.data.dataset import rank_in_class
+from spiketicket.train.early_time import EarlyTime, choose
+from spiketicket.train.history import read_events, read_history
+from spiketicket.train.plot import draw
+from spiketicket.train.search import Control, search
+from spiketicket.train.settings import Settings
 
-Floats = NDArray[np.float32]
+SPARSITIES = {4: 68.30, 8: 89.91, 11: 95.69, 14: 98.13}  # prunings of 25% -> percent of all parameters
+PAPER = {  # test accuracy in percent, VGG16 on CIFAR-10: the paper's supplementary, Table 3
+    "IMP": (92.66, 92.54, 92.38, 91.81),
+    "IMP+ET": (92.49, 92.09, 91.54, 91.10),
+    "EB": (91.74, 91.05, 89.55, 84.64),
+    "EB+ET": (91.27, 90.66, 88.95, 84.86),
+}
+PAPER_GAIN = (1.34, 1.35, 1.35, 1.35)  # IMP's search time over IMP+ET's, same table
+PAPER_DIVERGENCE = {"forward": (0.274, 0.158), "jensen-shannon": (0.281, 0.167)}  # D_3 and D_4 in units of D_2, Table 2
+DRAWN = {"forward": "KL", "jensen-shannon": "JS"}
 
-TIMESTEPS = 5  # a run of fewer is a prefix: the networks are causal
-IMAGES = 32
-ORACLE_BATCH = 4  # the oracle keeps every value of a batch in float64
-SYNTHETIC = "synthetic images"
-INITS = ("kaiming", "plain")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What decides a ticket. `sparsity` is the paper's p in percent; `beta` shifts every batch norm's output."""
-
-    arch: str
-    sparsity: float
-    init: str = "kaiming"
-    beta: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.init not in INITS:
-            raise InputError(f"init: expected one of {', '.join(INITS)}, got {self.init!r}")
-
-    def name(self, dataset: str) -> str:
-        """Of the ticket's folder."""
-        return "-".join(f"{part:g}" if isinstance(part, float) else str(part) for part in asdict(self).values()) + (
-            f"-{dataset}"
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Ticket:
-    """A ticket on disk, and what the oracle makes of the timed images."""
-
-    recipe: Recipe
-    path: Path  # of the sparse model file
-    images: Floats  # [IMAGES, C, H, W], normalised
-    source: str  # of the images, in words
-    oracle: Floats  # logits [TIMESTEPS, IMAGES, classes]
-
-    @cached_property
-    def graph(self) -> Graph:
-        return read_model(self.path)[0]
-
-    def facts(self) -> dict[str, Any]:
-        """Density, weights and multiply-accumulates of every layer, firing rate of every LIF, for the report."""
-        rates = firing_rates(self)
-        graph = self.graph
-        layers = [
-            {
-                "name": node.name,
-                "shape": list(node.weight.shape),
-                "density": node.weight.density,
-                "macs": graph.macs(node),
-                "dense_macs": graph.macs(node, dense=True),
-            }
-            for node in graph.weighted()
-        ]
-        timed = [node for node in graph.weighted() if graph.values[node.inputs[0]].timed]
-        return {
-            **asdict(self.recipe),
-            "megabytes": self.path.stat().st_size / 1e6,
-            "mac_density": sum(map(graph.macs, timed)) / sum(graph.macs(node, dense=True) for node in timed),
-            "firing_rate": rates.overall,
-            "silent_neurons": rates.silent,
-            "layers": layers,
-            "firing_rates": rates.layers,
-            "dead_layers": [node.name for node in graph.weighted() if not node.weight.nnz],
-        }
+app = make_app("Accuracy against sparsity of the paper's methods, in small.")
 
 
 @dataclass(frozen=True)
-class Rates:
-    """Over the timed images: mean spikes per neuron and timestep, and the share of neurons silent in all timesteps."""
+class Scale:
+    """How small. `images`: of the training set."""
 
-    overall: float
-    silent: float
-    layers: dict[str, float]
+    images: int
+    epochs: int
+    rewind_epoch: int
+    width: float
+    batch_size: int
+    lr: float
 
+    def settings(self, method: str, seed: int, **options: Any) -> Settings:
+        return Settings(
+            method, "vgg16", "cifar10", epochs=self.epochs, width=self.width, batch_size=self.batch_size, lr=self.lr,
+            seed=seed, **options,
+        )  # fmt: skip
 
-def firing_rates(ticket: Ticket, images: int = 8) -> Rates:
-    with Session(ticket.path, engine="onnxruntime") as session:
-        spikes = session.spikes({INPUT: ticket.images[:images]})
-    total = sum(s.size for s in spikes.values())
-    neurons = sum(s[0].size for s in spikes.values())
-    return Rates(
-        float(sum(s.sum(dtype=np.int64) for s in spikes.values()) / total),
-        float(sum((~s.any(axis=0)).sum() for s in spikes.values()) / neurons),
-        {name: float(s.mean()) for name, s in spikes.items()},
-    )
-
-
-def make_ticket(recipe: Recipe, dataset: Dataset, folder: Path) -> Ticket:
-    """The ticket of `recipe` in `folder`, made unless it is there."""
-    base = folder / recipe.name(dataset.name.replace(" ", "_"))
-    path, archive = base / "model.onnx", base / "oracle.npz"
-    images = dataset.normalisation(dataset.test.images[:IMAGES])
-    source = f"{dataset.name}, test images" if dataset.name != SYNTHETIC else SYNTHETIC
-    if not path.exists():
-        archive.unlink(missing_ok=True)
-        network = cut(recipe, dataset)
-        graph = trace(network, dataset.image_shape, {"arch": recipe.arch, "dataset": dataset.name})
-        write_atomic(path, to_onnx(graph).SerializeToString(deterministic=True))
-    if archive.exists():
-        with np.load(archive) as arrays:
-            if np.array_equal(arrays["images"], images):
-                return Ticket(recipe, path, images, source, arrays["oracle"])
-    oracle = ask_oracle(path, images)
-    partial = base / "partial.npz"
-    np.savez(partial, images=images, oracle=oracle)
-    partial.replace(archive)
-    return Ticket(recipe, path, images, source, oracle)
+    def searches(self, seed: int) -> Iterator[tuple[str, Settings]]:
+        """Folder and settings of every search of a seed."""
+        rewind = {"rewind_epoch": self.rewind_epoch}
+        rounds = max(SPARSITIES) + 1
+        reported = tuple(SPARSITIES)[:-1]
+        yield f"imp-{seed}", self.settings("imp", seed, rounds=rounds, **rewind)
+        yield f"imp-et-{seed}", self.settings("imp", seed, rounds=rounds, early_time=True, finals=reported, **rewind)
+        for p in SPARSITIES.values():
+            yield f"eb-{p}-{seed}", self.settings("eb", seed, sparsity=p)
+            yield f"eb-et-{p}-{seed}", self.settings("eb", seed, sparsity=p, early_time=True)
+            yield f"random-{p}-{seed}", self.settings("random", seed, sparsity=p, **rewind)
 
 
-def read_ticket(path: Path, data: Path) -> Ticket:
-    """An exported ticket with images of the data set that it was trained on. Raises DataError, ModelError."""
-    with Session(path, engine="reference") as session:
-        about = session.metadata
-        if not {"arch", "dataset", "sparsity"} <= set(about):
-            raise InputError(f"{path} does not say its network, data set and sparsity: expected a file by snn-export")
-        dataset = load_dataset(about["dataset"], data)
-        images = dataset_inputs(session, dataset, "test")[:IMAGES]
-    recipe = Recipe(about["arch"], round(100 * float(about["sparsity"]), 2))
-    return Ticket(recipe, path, images, f"{dataset.name}, test images", ask_oracle(path, images))
-
-
-def cut(recipe: Recipe, dataset: Dataset) -> nn.Module:
-    """The network of the search `oneshot --epochs 0`, `init` and `beta` applied."""
-    settings = Settings(
-        "oneshot", recipe.arch, dataset.name, TIMESTEPS, sparsity=recipe.sparsity, epochs=0, rewind_epoch=0,
-        seed=recipe.seed,
-    )  # fmt: skip
-    torch.manual_seed(recipe.seed)
-    network = build(model_config(settings, dataset))
-    if recipe.init == "kaiming":
-        revive(network, convolutions=recipe.arch == "resnet19")
-    weights = prunable(network)
-    sizes = sum(weight.numel() for weight in weights.values())
-    (cut_once,) = plan_rounds(settings, sizes, sum(parameter.numel() for parameter in network.parameters()))
-    masks.apply_masks(network, masks.magnitude_masks(weights, masks.dense_masks(network), cut_once.keep))
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.constant_(module.bias, recipe.beta)
-    calibrate(network, Batches(dataset), settings.batch_size, np.random.SeedSequence([recipe.seed, 0, 0]))
-    if recipe.init == "kaiming":
-        scale_hidden(network.eval(), torch.from_numpy(dataset.normalisation(dataset.train.images[:IMAGES])))
-    return network.eval()
-
-
-def revive(network: nn.Module, *, convolutions: bool) -> None:
-    """Draw Linear weights anew, and convolutions' where their init is torch's default."""
-    for module in network.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-        elif isinstance(module, nn.Conv2d) and convolutions:
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
-@torch.no_grad()
-def scale_hidden(network: nn.Module, images: Tensor) -> None:
-    """Scale ResNet19's hidden Linear to currents of unit variance, as batch norm does elsewhere; else it is silent."""
-    *hidden, _ = (module for module in network.modules() if isinstance(module, nn.Linear))
-    for module in hidden:
-        currents: list[Tensor] = []
-        hook = module.register_forward_hook(lambda _module, _inputs, out, seen=currents: seen.append(out))
-        logits(network, images)
-        hook.remove()
-        module.weight /= currents[0].std()
-
-
-def ask_oracle(path: Path, images: Floats) -> Floats:
-    """Logits `[T, N, classes]` of the float64 reference engine."""
-    with Session(path, engine="reference") as session:
-        parts = [
-            session.run({INPUT: images[start : start + ORACLE_BATCH]}, TIMESTEPS)[LOGITS_T]
-            for start in range(0, len(images), ORACLE_BATCH)
-        ]
-    return np.concatenate(parts, axis=1)
-
-
-def load_images(folder: Path) -> Dataset:
-    """CIFAR-10 of `folder`; where it is not there, smooth random images of the same shape, mean and variance."""
+@app.command()
+@guarded
+def main(
+    data: Annotated[Path, typer.Option(help="Folder that holds CIFAR-10.")] = Path("data"),
+    seeds: Annotated[int, typer.Option(help="Searches of each method.")] = 3,
+    images: Annotated[int, typer.Option(help="Training images, a tenth of which is held out.")] = 5000,
+    test_images: Annotated[int, typer.Option(help="Test images.")] = 2000,
+    epochs: Annotated[int, typer.Option(help="Of a training.")] = 8,
+    rewind_epoch: Annotated[int, typer.Option(help="Epoch that later rounds go back to.")] = 1,
+    width: Annotated[float, typer.Option(help="Multiplier of VGG16's channels.")] = 0.125,
+    batch_size: Annotated[int, typer.Option(help="Images per iteration.")] = 50,
+    lr: Annotated[float, typer.Option(help="First learning rate.")] = 0.1,
+    max_minutes: Annotated[float, typer.Option(help="Stop after that time; run again to go on.")] = 180.0,
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the runs and results.")] = Path("build/tickets"),
+) -> None:
+    """Search all tickets, or go on with it, and report what is there."""
+    if seeds < 1 or not 1 <= rewind_epoch < epochs:
+        raise InputError(f"expected seeds from 1 and rewind_epoch from 1 below epochs, got {seeds}, {rewind_epoch}")
+    scale = Scale(images, epochs, rewind_epoch, width, batch_size, lr)
+    dataset = part_of(load_dataset("cifar10", data), images, test_images)
+    end = time.monotonic() + 60 * max_minutes
     try:
-        return load_dataset("cifar10", folder)
-    except DataError:
-        return synthetic_images()
+        for seed in range(seeds):
+            for name, settings in scale.searches(seed):
+                left = (end - time.monotonic()) / 60
+                if left <= 0:
+                    raise OutOfTimeError("")
+                with progress_bar(name) as report:
+                    search(settings, dataset, folder / name, Control(report, max_minutes=left))
+    except OutOfTimeError:
+        say("out of time; the same command goes on")
+    present(scale, dataset, folder)
 
 
-def synthetic_images(count: int = 600) -> Dataset:
-    """Neighbouring pixels and colour channels correlate as CIFAR-10's do, roughly: 8x8 blocks, half of them grey."""
-    rng = np.random.default_rng(0)
-    mean, std = (0.4913, 0.4821, 0.4465), (0.2023, 0.1994, 0.2010)
-    grey, colour = rng.standard_normal((count, 1, 8, 8)), rng.standard_normal((count, 3, 8, 8))
-    smooth = (np.sqrt(0.9) * grey + np.sqrt(0.1) * colour).repeat(4, axis=2).repeat(4, axis=3)
-    scaled = smooth * np.reshape(std, (3, 1, 1)) + np.reshape(mean, (3, 1, 1))
-    pixels = np.clip(np.rint(255 * scaled), 0, 255).astype(np.uint8)
-    split = Split(pixels, rng.integers(0, 10, count))
-    names = tuple(str(label) for label in range(10))
-    return Dataset(SYNTHETIC, split, split, names, Normalisation(255.0, mean, std))
+def part_of(dataset: Dataset, train: int, test: int) -> Dataset:
+    """The first images of every class, as many of each."""
+
+    def first(split: Any, count: int) -> Any:
+        return split.take(rank_in_class(split.labels) < count // len(dataset.classes))
+
+    return replace(dataset, train=first(dataset.train, train), test=first(dataset.test, test))
+
+
+def present(scale: Scale, dataset: Dataset, folder: Path) -> None:
+    """Write tickets.json, tickets.md, tickets.png of the searches that are finished."""
+    histories = [read_history(path.parent) for path in sorted(folder.glob("*/metrics.jsonl"))]
+    finished = [history for history in histories if history.state == "finished"]
+    if not finished:
+        say("no search is finished yet")
+        return
+    curves, _ = make_curves(finished)
+    order = [*PAPER, "random"]
+    curves.sort(key=lambda curve: order.index(curve.label))
+    choices = [event for history in finished for _, event in read_events(history.folder)[0]
+               if event["event"] == "early_time"]  # fmt: skip
+    source = "" if dataset.official else ", a copy whose files are not the official ones (JPEG, quality 75)"
+    facts = {
+        "images": f"CIFAR-10: {len(dataset.train.labels)} training images (a tenth held out), "
+        f"{len(dataset.test.labels)} test images{source}",
+        "network": f"vgg16, width {scale.width:g}, T = 5",
+        "schedule": f"{scale.epochs} epochs, rewind point after {scale.rewind_epoch}, batch {scale.batch_size}, "
+        f"lr {scale.lr:g} on a cosine; the paper: 300 epochs of 50,000 images, rewind point after 20, batch 128, lr 0.3",
+        "machine": ", ".join(f"{key} {value}" for key, value in machine_facts().items())
+        + f", torch {torch.__version__}",
+    }
+    report = {
+        "format": "spiketicket.tickets", "version": 1, **facts, "early_time": divergence_rows(choices),
+        "chosen": [event["chosen"] for event in choices],
+        "curves": [{"label": c.label, "folders": [Path(f).name for f in c.folders], "points": [
+            {"sparsity": p.sparsity, "samples": [vars(sample) for sample in p.samples]} for p in c.points
+        ]} for c in curves],
+    }  # fmt: skip
+    write_atomic(folder / "tickets.json", (json.dumps(report, indent=1) + "\n").encode())
+    write_atomic(folder / "tickets.md", markdown(facts, curves, choices).encode())
+    seen = "Test accuracy of tickets trained at full T; mean ± standard deviation over seeds"
+    draw(curves, folder / "tickets.png", "VGG16 in small on CIFAR-10", seen)
+    for name in ("tickets.json", "tickets.md", "tickets.png"):
+        say(f"wrote {folder / name}")
+
+
+def markdown(facts: dict[str, str], curves: list[Curve], choices: list[dict[str, Any]]) -> str:
+    head = ["# Tickets in small, beside the paper's", "", *(f"- {value}" for value in facts.values()), ""]
+    percents = [f"{p:g}%" for p in SPARSITIES.values()]
+    lines = ["### Test accuracy, %", "", row(["", "seeds", *(f"p = {p}" for p in percents), *percents])]
+    lines += [row(["---", *["--:"] * 9]), row(["", "", *["ours"] * 4, *["paper"] * 4])]
+    by_label = {curve.label: curve for curve in curves}
+    for label, curve in by_label.items():
+        points = [at(curve, p) for p in SPARSITIES.values()]
+        paper = [f"{value:.2f}" for value in PAPER.get(label, ())] or ["-"] * 4
+        seeds = {len(point.samples) for point in points if point is not None}
+        cells = ["-" if p is None else spread([100 * s.accuracy for s in p.samples], 1) for p in points]
+        lines.append(row([label, "/".join(map(str, sorted(seeds))), *cells, *paper]))
+    lines += ["", "### Search, minutes (the trainings that a mask comes from), and Early-Time's gain", ""]
+    lines += [row(["", *(f"p = {p}" for p in percents)]), row(["---", *["--:"] * 4])]
+    for label, curve in by_label.items():
+        points = [at(curve, p) for p in SPARSITIES.values()]
+        cells = ["-" if p is None else spread([s.search_seconds / 60 for s in p.samples], 1) for p in points]
+        lines.append(row([label, *cells]))
+    for slow, fast, paper in (("IMP", "IMP+ET", PAPER_GAIN), ("EB", "EB+ET", ())):
+        if slow in by_label and fast in by_label:
+            pairs = [(at(by_label[slow], p), at(by_label[fast], p)) for p in SPARSITIES.values()]
+            gains = ["-" if None in (a, b) else f"{a.mean('search_seconds') / b.mean('search_seconds'):.2f}"  # type: ignore[union-attr]
+                     for a, b in pairs]  # fmt: skip
+            lines.append(row([f"{slow} / {fast}", *gains]))
+            if paper:
+                lines.append(row([f"{slow} / {fast}, paper", *(f"{value:.2f}" for value in paper)]))
+    lines += ["", "### Divergence from the prediction at T = 5, in units of that at t = 2", ""]
+    lines += [row(["", "t = 3", "t = 4", "paper, t = 3", "paper, t = 4"]), row(["---", *["--:"] * 4])]
+    for name, cells in divergence_rows(choices).items():
+        shown = [spread(cells[t], 2) for t in ("3", "4")]
+        lines.append(row([DRAWN[name], *shown, *(f"{value:.3f}" for value in PAPER_DIVERGENCE[name])]))
+    chosen = sorted({event["chosen"] for event in choices})
+    lines += ["", f"Chosen T: {', '.join(map(str, chosen)) or '-'} ({len(choices)} searches)", ""]
+    return "\n".join([*head, *lines])
+
+
+def divergence_rows(choices: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """D_3 and D_4 over D_2 of every search with Early-Time, by divergence."""
+    curves = {name: [choose(event["curves"][name], EarlyTime(name)) for event in choices] for name in DRAWN}
+    return {name: {str(t): [c.normalised[t - 1] for c in found] for t in (3, 4)} for name, found in curves.items()}
+
+
+def at(curve: Curve, percent: float) -> Any:
+    """The point of that sparsity, or None."""
+    return next((p for p in curve.points if abs(100 * p.sparsity - percent) < 0.05), None)
+
+
+def spread(values: list[float], digits: int) -> str:
+    text = f"{mean(values):.{digits}f}" if values else "-"
+    return text + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    app()

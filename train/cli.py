@@ -168,7 +168,7 @@ def _summary(ticket: "Ticket") -> dict[str, object]:
         "validation_accuracy": ticket.search["validation_accuracy"],
         "test_accuracy": ticket.search["test_accuracy"],
         "search_seconds": ticket.search["search_seconds"],
-        "final_seconds": ticket.search["final_seconds"],
+        "seconds": ticket.search["seconds"],
         "fingerprint": ticket.fingerprint,
         "emptied_layers": [name for name, mask in ticket.masks.items() if not mask.any()],
     }
@@ -176,14 +176,14 @@ def _summary(ticket: "Ticket") -> dict[str, object]:
 
 def _print(tickets: "list[Ticket]", folder: Path) -> None:
     table = Table(title="Tickets")
-    for column in ("round", "T", "sparsity of all", "of prunable", "validation", "test", "search s", "final s"):
+    for column in ("round", "T", "sparsity of all", "of prunable", "validation", "test", "search s", "own s"):
         table.add_column(column, justify="right")
     for ticket in tickets:
         s = ticket.search
         table.add_row(
             f"{s['round']}{' final' if s['kind'] == 'final' else ''}", str(ticket.model.timesteps),
             f"{ticket.sparsity:.2%}", f"{ticket.sparsity_prunable:.2%}", _share(s["validation_accuracy"], "-"),
-            _share(s["test_accuracy"], "untrained"), f"{s['search_seconds']:.1f}", f"{s['final_seconds']:.1f}",
+            _share(s["test_accuracy"], "untrained"), f"{s['search_seconds']:.1f}", f"{s['seconds']:.1f}",
         )  # fmt: skip
     out.print(table)
     for name, mask in tickets[-1].masks.items():

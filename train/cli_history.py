@@ -103,7 +103,7 @@ def _title(curves: list[Curve]) -> str:
 def _print_table(curves: list[Curve]) -> None:
     table = Table(title=_title(curves))
     table.add_column("search", overflow="fold")
-    for column in ("sparsity", "seeds", "test accuracy", "time", "gain", "final"):
+    for column in ("sparsity", "seeds", "test accuracy", "search", "gain", "own training"):
         table.add_column(column, justify="right", no_wrap=True)
     for curve in curves:
         for index, point in enumerate(curve.points):
@@ -113,13 +113,13 @@ def _print_table(curves: list[Curve]) -> None:
                 percent(point.sparsity), str(len(point.samples)), _accuracy(point),
                 compact(point.mean("search_seconds")),
                 "-" if gain is None else f"{gain:.2f}x" if gain < 10 else f"{gain:.0f}x",
-                compact(point.mean("final_seconds")) if curve.kind == FINAL else "-",
+                compact(point.mean("final_seconds")),
                 end_section=index == len(curve.points) - 1,
             )  # fmt: skip
     out.print(table)
     out.print(
-        f"{caption(curves)}. Sparsity is that of all parameters. Time is all training up to a ticket but its final "
-        f"one, which stands beside; gain is the time of {curves[0].label} divided by it.",
+        f"{caption(curves)}. Sparsity is that of all parameters. Search is the time of all trainings that a ticket's "
+        f"mask comes from, beside it that of its own; gain is the search time of {curves[0].label} divided by it.",
         markup=False,
         highlight=False,
     )

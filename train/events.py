@@ -63,7 +63,7 @@ class EarlyBird:
 
 @dataclass(frozen=True)
 class TicketFound:
-    """A reported ticket. `search_seconds` is all search training up to it, `final_seconds` its own final training."""
+    """A ticket. `search_seconds`: the trainings that its mask comes from; `final_seconds`: its own."""
 
     round: int
     kind: str

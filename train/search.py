@@ -181,7 +181,6 @@ class _Search:
         )  # untrained: no news
         earlier = [t for s, t in self.found.items() if s.kind == "search" and s.round < stage.round]
         searched = sum(float(ticket.search["seconds"]) for ticket in earlier)
-        final = stage.kind == "final"
         return Ticket(
             config,
             trained.weights,
@@ -195,9 +194,8 @@ class _Search:
                 "epochs": trained.epochs,
                 "rewind_epoch": stage.first_epoch,
                 "seed": self.settings.seed,
-                "seconds": trained.seconds,
-                "search_seconds": searched + (0.0 if final else trained.seconds),
-                "final_seconds": trained.seconds if final else 0.0,
+                "seconds": trained.seconds,  # of its own training
+                "search_seconds": searched,  # of those that its mask comes from
                 "validation_accuracy": trained.validation_accuracy,
                 "test_accuracy": tested,
                 "dataset": self.dataset.name,
@@ -225,10 +223,11 @@ def model_config(settings: Settings, dataset: Dataset) -> ModelConfig:
 
 def _facts(ticket: Ticket) -> dict[str, Any]:
     """Of a ticket, for the log."""
-    names = ("test_accuracy", "validation_accuracy", "search_seconds", "final_seconds")
+    names = ("test_accuracy", "validation_accuracy", "search_seconds")
     return {
         "sparsity": ticket.sparsity, "sparsity_prunable": ticket.sparsity_prunable,
         **{name: ticket.search[name] for name in names},
+        "final_seconds": ticket.search["seconds"],
         "timesteps": ticket.model.timesteps, "fingerprint": ticket.fingerprint,
     }  # fmt: skip
 

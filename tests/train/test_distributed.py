@@ -121,4 +121,3 @@ def test_masks_that_differ_are_noticed(tmp_path):
     )
     done = launched(2, str(script))
     assert done.stdout.count("the processes disagree about the mask") == 2, done.stdout + done.stderr
-

@@ -1,0 +1,238 @@
+"""The tickets that are timed: the paper's networks at its sparsities, cut from initial weights, calibrated.
+
+A ticket is what `snn-search oneshot --epochs 0` finds: one global magnitude cut of the initial weights, batch norm
+calibrated on training images, so that VGG16's layers get the densities of the paper's tickets (at 98.13%: 36% early,
+0.9% late). Layers whose init is another than VGG16's convolutions' would be emptied by that cut (VGG16's classifier, 15
+of ResNet19's 22 weights) and are drawn anew first, Kaiming normal by fan_out (convolutions) or fan_in (Linear);
+`--init plain` leaves them, and times dead layers.
+
+A finished ticket lies in one folder, and is not made again (remove the folder after a change here): the sparse model
+file, and an archive of the images that are timed and the float64 oracle's logits of them.
+"""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from spiketicket.domain import INPUT, LOGITS_T
+from spiketicket.errors import DataError, InputError
+from spiketicket.export.onnx_writer import to_onnx
+from spiketicket.export.trace import trace
+from spiketicket.files import write_atomic
+from spiketicket.graph import Graph
+from spiketicket.runtime import Session
+from spiketicket.runtime.inputs import dataset_inputs
+from spiketicket.runtime.onnx_reader import read_model
+from spiketicket.train import masks
+from spiketicket.train.batches import Batches
+from spiketicket.train.data import Dataset, Normalisation, Split, load_dataset
+from spiketicket.train.loop import calibrate
+from spiketicket.train.models import build, logits, prunable
+from spiketicket.train.search import model_config
+from spiketicket.train.settings import Settings, plan_rounds
+
+Floats = NDArray[np.float32]
+
+TIMESTEPS = 5  # a run of fewer is a prefix: the networks are causal
+IMAGES = 32
+ORACLE_BATCH = 4  # the oracle keeps every value of a batch in float64
+SYNTHETIC = "synthetic images"
+INITS = ("kaiming", "plain")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides a ticket. `sparsity` is the paper's p in percent; `beta` shifts every batch norm's output."""
+
+    arch: str
+    sparsity: float
+    init: str = "kaiming"
+    beta: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.init not in INITS:
+            raise InputError(f"init: expected one of {', '.join(INITS)}, got {self.init!r}")
+
+    def name(self, dataset: str) -> str:
+        """Of the ticket's folder."""
+        return "-".join(f"{part:g}" if isinstance(part, float) else str(part) for part in asdict(self).values()) + (
+            f"-{dataset}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Ticket:
+    """A ticket on disk, and what the oracle makes of the timed images."""
+
+    recipe: Recipe
+    path: Path  # of the sparse model file
+    images: Floats  # [IMAGES, C, H, W], normalised
+    source: str  # of the images, in words
+    oracle: Floats  # logits [TIMESTEPS, IMAGES, classes]
+
+    @cached_property
+    def graph(self) -> Graph:
+        return read_model(self.path)[0]
+
+    def facts(self) -> dict[str, Any]:
+        """Density, weights and multiply-accumulates of every layer, firing rate of every LIF, for the report."""
+        rates = firing_rates(self)
+        graph = self.graph
+        layers = [
+            {
+                "name": node.name,
+                "shape": list(node.weight.shape),
+                "density": node.weight.density,
+                "macs": graph.macs(node),
+                "dense_macs": graph.macs(node, dense=True),
+            }
+            for node in graph.weighted()
+        ]
+        timed = [node for node in graph.weighted() if graph.values[node.inputs[0]].timed]
+        return {
+            **asdict(self.recipe),
+            "megabytes": self.path.stat().st_size / 1e6,
+            "mac_density": sum(map(graph.macs, timed)) / sum(graph.macs(node, dense=True) for node in timed),
+            "firing_rate": rates.overall,
+            "silent_neurons": rates.silent,
+            "layers": layers,
+            "firing_rates": rates.layers,
+            "dead_layers": [node.name for node in graph.weighted() if not node.weight.nnz],
+        }
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Over the timed images: mean spikes per neuron and timestep, and the share of neurons silent in all timesteps."""
+
+    overall: float
+    silent: float
+    layers: dict[str, float]
+
+
+def firing_rates(ticket: Ticket, images: int = 8) -> Rates:
+    with Session(ticket.path, engine="onnxruntime") as session:
+        spikes = session.spikes({INPUT: ticket.images[:images]})
+    total = sum(s.size for s in spikes.values())
+    neurons = sum(s[0].size for s in spikes.values())
+    return Rates(
+        float(sum(s.sum(dtype=np.int64) for s in spikes.values()) / total),
+        float(sum((~s.any(axis=0)).sum() for s in spikes.values()) / neurons),
+        {name: float(s.mean()) for name, s in spikes.items()},
+    )
+
+
+def make_ticket(recipe: Recipe, dataset: Dataset, folder: Path) -> Ticket:
+    """The ticket of `recipe` in `folder`, made unless it is there."""
+    base = folder / recipe.name(dataset.name.replace(" ", "_"))
+    path, archive = base / "model.onnx", base / "oracle.npz"
+    images = dataset.normalisation(dataset.test.images[:IMAGES])
+    source = f"{dataset.name}, test images" if dataset.name != SYNTHETIC else SYNTHETIC
+    if not path.exists():
+        archive.unlink(missing_ok=True)
+        network = cut(recipe, dataset)
+        graph = trace(network, dataset.image_shape, {"arch": recipe.arch, "dataset": dataset.name})
+        write_atomic(path, to_onnx(graph).SerializeToString(deterministic=True))
+    if archive.exists():
+        with np.load(archive) as arrays:
+            if np.array_equal(arrays["images"], images):
+                return Ticket(recipe, path, images, source, arrays["oracle"])
+    oracle = ask_oracle(path, images)
+    partial = base / "partial.npz"
+    np.savez(partial, images=images, oracle=oracle)
+    partial.replace(archive)
+    return Ticket(recipe, path, images, source, oracle)
+
+
+def read_ticket(path: Path, data: Path) -> Ticket:
+    """An exported ticket with images of the data set that it was trained on. Raises DataError, ModelError."""
+    with Session(path, engine="reference") as session:
+        about = session.metadata
+        if not {"arch", "dataset", "sparsity"} <= set(about):
+            raise InputError(f"{path} does not say its network, data set and sparsity: expected a file by snn-export")
+        dataset = load_dataset(about["dataset"], data)
+        images = dataset_inputs(session, dataset, "test")[:IMAGES]
+    recipe = Recipe(about["arch"], round(100 * float(about["sparsity"]), 2))
+    return Ticket(recipe, path, images, f"{dataset.name}, test images", ask_oracle(path, images))
+
+
+def cut(recipe: Recipe, dataset: Dataset) -> nn.Module:
+    """The network of the search `oneshot --epochs 0`, `init` and `beta` applied."""
+    settings = Settings(
+        "oneshot", recipe.arch, dataset.name, TIMESTEPS, sparsity=recipe.sparsity, epochs=0, rewind_epoch=0,
+        seed=recipe.seed,
+    )  # fmt: skip
+    torch.manual_seed(recipe.seed)
+    network = build(model_config(settings, dataset))
+    if recipe.init == "kaiming":
+        revive(network, convolutions=recipe.arch == "resnet19")
+    weights = prunable(network)
+    sizes = sum(weight.numel() for weight in weights.values())
+    (cut_once,) = plan_rounds(settings, sizes, sum(parameter.numel() for parameter in network.parameters()))
+    masks.apply_masks(network, masks.magnitude_masks(weights, masks.dense_masks(network), cut_once.keep))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.constant_(module.bias, recipe.beta)
+    calibrate(network, Batches(dataset), settings.batch_size, np.random.SeedSequence([recipe.seed, 0, 0]))
+    if recipe.init == "kaiming":
+        scale_hidden(network.eval(), torch.from_numpy(dataset.normalisation(dataset.train.images[:IMAGES])))
+    return network.eval()
+
+
+def revive(network: nn.Module, *, convolutions: bool) -> None:
+    """Draw Linear weights anew, and convolutions' where their init is torch's default."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        elif isinstance(module, nn.Conv2d) and convolutions:
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+@torch.no_grad()
+def scale_hidden(network: nn.Module, images: Tensor) -> None:
+    """Scale ResNet19's hidden Linear to currents of unit variance, as batch norm does elsewhere; else it is silent."""
+    *hidden, _ = (module for module in network.modules() if isinstance(module, nn.Linear))
+    for module in hidden:
+        currents: list[Tensor] = []
+        hook = module.register_forward_hook(lambda _module, _inputs, out, seen=currents: seen.append(out))
+        logits(network, images)
+        hook.remove()
+        module.weight /= currents[0].std()
+
+
+def ask_oracle(path: Path, images: Floats) -> Floats:
+    """Logits `[T, N, classes]` of the float64 reference engine."""
+    with Session(path, engine="reference") as session:
+        parts = [
+            session.run({INPUT: images[start : start + ORACLE_BATCH]}, TIMESTEPS)[LOGITS_T]
+            for start in range(0, len(images), ORACLE_BATCH)
+        ]
+    return np.concatenate(parts, axis=1)
+
+
+def load_images(folder: Path) -> Dataset:
+    """CIFAR-10 of `folder`; where it is not there, smooth random images of the same shape, mean and variance."""
+    try:
+        return load_dataset("cifar10", folder)
+    except DataError:
+        return synthetic_images()
+
+
+def synthetic_images(count: int = 600) -> Dataset:
+    """Neighbouring pixels and colour channels correlate as CIFAR-10's do, roughly: 8x8 blocks, half of them grey."""
+    rng = np.random.default_rng(0)
+    mean, std = (0.4913, 0.4821, 0.4465), (0.2023, 0.1994, 0.2010)
+    grey, colour = rng.standard_normal((count, 1, 8, 8)), rng.standard_normal((count, 3, 8, 8))
+    smooth = (np.sqrt(0.9) * grey + np.sqrt(0.1) * colour).repeat(4, axis=2).repeat(4, axis=3)
+    scaled = smooth * np.reshape(std, (3, 1, 1)) + np.reshape(mean, (3, 1, 1))
+    pixels = np.clip(np.rint(255 * scaled), 0, 255).astype(np.uint8)
+    split = Split(pixels, rng.integers(0, 10, count))
+    names = tuple(str(label) for label in range(10))
+    return Dataset(SYNTHETIC, split, split, names, Normalisation(255.0, mean, std))
