@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from cuts import IMAGES, TIMESTEPS, Recipe, Ticket, load_images, make_ticket, read_ticket
 from footprint import measure_footprint
 from load import OtherLoad
 from plot import draw
@@ -35,7 +36,6 @@ from results import (
 from rich.console import Console
 from rivals import COMPILED, CONTESTANTS, Contestant, Floats, Run, Setup, Unavailable, prepare
 from rivals import folded_bytes as folded_onnx
-from cuts import IMAGES, TIMESTEPS, Recipe, Ticket, load_images, make_ticket, read_ticket
 from turns import take_turns
 
 from spiketicket.cli import err, guarded, make_app, out, say

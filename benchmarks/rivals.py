@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from cuts import Ticket
 from deepsparse_client import deepsparse
 from numpy.typing import NDArray
-from cuts import Ticket
 from torch._inductor import config as inductor
 from torch_network import TorchNetwork
 from unrolled import unrolled_onnx

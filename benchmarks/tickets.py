@@ -136,8 +136,9 @@ def present(scale: Scale, dataset: Dataset, folder: Path) -> None:
         "images": f"CIFAR-10: {len(dataset.train.labels)} training images (a tenth held out), "
         f"{len(dataset.test.labels)} test images{source}",
         "network": f"vgg16, width {scale.width:g}, T = 5",
-        "schedule": f"{scale.epochs} epochs, rewind point after {scale.rewind_epoch}, batch {scale.batch_size}, "
-        f"lr {scale.lr:g} on a cosine; the paper: 300 epochs of 50,000 images, rewind point after 20, batch 128, lr 0.3",
+        "schedule": f"{scale.epochs} epochs, rewind point after {scale.rewind_epoch}, "
+        f"batch {scale.batch_size}, lr {scale.lr:g} on a cosine; the paper: 300 epochs of 50,000 images, rewind point "
+        "after 20, batch 128, lr 0.3",
         "machine": ", ".join(f"{key} {value}" for key, value in machine_facts().items())
         + f", torch {torch.__version__}",
     }

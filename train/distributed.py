@@ -86,7 +86,7 @@ def _attempt(compute: Callable[[], R]) -> tuple[R | None, SpikeTicketError | Non
 def joined_group(device: str, deterministic: bool = False) -> Iterator[Group]:
     """The group that torchrun's environment describes, else this process alone; on `device`: auto, cpu or cuda.
 
-    `deterministic` asks for the same bits in every run on CUDA as well. Raises InputError where there is no such device.
+    `deterministic` asks for the same bits in every run on CUDA as well. Raises InputError without such a device.
     """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
