@@ -140,6 +140,7 @@ class Trainee:
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
             "random": torch.get_rng_state(),
+            "cuda": [] if self.group.cpu else [torch.cuda.get_rng_state(self.group.device)],
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -147,6 +148,8 @@ class Trainee:
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
+        for cuda in state["cuda"]:
+            torch.cuda.set_rng_state(cuda, self.group.device)
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ from spiketicket.train.strategies import strategy
 
 EARLY_TIME_EPOCHS = 2  # at full T, before Early-Time chooses
 EARLY_TIME_IMAGES = 1000  # by whose logits
+ASKED = 10  # batches after which several processes ask the first whether to save or stop
 
 Weights = dict[str, Tensor]
 
@@ -157,7 +158,7 @@ class Training:
             whole = min(settings.batch_size, images_in_all - self.batch * settings.batch_size)
             self.trainee.step(images, labels, self.tally, share=len(labels) * group.world / whole)
             self.batch += 1
-            if pace.due():
+            if (group.world == 1 or self.batch % ASKED == 0) and pace.due():
                 self.seconds += time.monotonic() - start
                 self._save(epoch)
                 start = time.monotonic()

@@ -92,12 +92,13 @@ def test_digits(tmp_path, sparsity):
 @pytest.mark.parametrize("sparsity", SPARSITIES)
 @pytest.mark.parametrize("arch", ["vgg16", "resnet19", "alexnet", "resnet34"])
 def test_narrow_networks(tmp_path, arch, sparsity):
-    check(arch, sparsity, tmp_path, width=0.25)
+    # resnet34 has six times as many synapses per timestep as the others at this size
+    check(arch, sparsity, tmp_path, width=0.125 if arch == "resnet34" else 0.25)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sparsity", SPARSITIES)
-@pytest.mark.parametrize(("arch", "size"), [("vgg16", 32), ("resnet19", 32), ("alexnet", 32), ("resnet34", 64)])
+@pytest.mark.parametrize(("arch", "size"), [("vgg16", 32), ("resnet19", 32), ("alexnet", 32)])
 def test_full_networks(tmp_path, arch, size, sparsity):
     path = check(arch, sparsity, tmp_path, size=size)
     if arch == "vgg16" and sparsity == 98.13:

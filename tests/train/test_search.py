@@ -1,5 +1,6 @@
 """Searches: masks shrink, rewinding rewinds, an interrupted search ends in the same ticket."""
 
+import copy
 import fcntl
 import json
 import random
@@ -8,15 +9,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from spiketicket.errors import OutOfTimeError, SpikeTicketError
+from spiketicket.train import search as search_module
+from spiketicket.train.batches import Batches
 from spiketicket.train.data import load_dataset
-from spiketicket.train.models import logits
-from spiketicket.train.search import Control, search
+from spiketicket.train.distributed import Group
+from spiketicket.train.loop import Tally, Trainee
+from spiketicket.train.masks import dense_masks
+from spiketicket.train.models import build, logits
+from spiketicket.train.search import Control, model_config, search
 
 
 def equal_tickets(a, b):
@@ -416,23 +423,64 @@ class TestEarlyBird:
         assert search_ticket.search["epochs"] == 6, "masks differ by more than a thousandth: it never stopped early"
 
 
+def reference_gradient(model, images, labels):
+    """Of the mean cross-entropy over timesteps, by the classifier's weight."""
+    out = logits(model.train(), images)
+    torch.stack([torch.nn.functional.cross_entropy(step, labels) for step in out]).mean().backward()
+    return model.classifier.weight.grad
+
+
 class TestReleasedRecipe:
     """What the authors' code does differently, in what comes out."""
 
-    def test_biases_and_statistics_are_not_rewound(self, quick_settings, digits, tmp_path):
-        settings = quick_settings(epochs=2, rewind_epoch=1, recipe="released", validation=0)
-        # The snapshot is taken an epoch late, after the last one; the rounds then train one epoch from there.
-        tickets = search(settings, digits, tmp_path / "run")
+    @pytest.mark.parametrize("recipe", ["paper", "released"])
+    def test_what_is_rewound(self, recipe, quick_settings, digits, tmp_path, monkeypatch):
+        """From the second rewinding on biases stay as trained, batch norm's statistics always."""
+        starts = []
+
+        class Watched(search_module.Training):
+            def __init__(self, context, stage, index, masks, start):
+                starts.append({name: tensor.clone() for name, tensor in start.items()})
+                super().__init__(context, stage, index, masks, start)
+
+        monkeypatch.setattr(search_module, "Training", Watched)
+        tickets = search(quick_settings(recipe=recipe, validation=0), digits, tmp_path / "run")
         rewound = torch.load(tmp_path / "run" / "rewind.pt", weights_only=True)["state"]
-        assert all(torch.equal(rewound[name], tensor) for name, tensor in tickets[0].state.items())
+        for index in (1, 2):
+            trained = tickets[index - 1].state
+            for name, tensor in starts[index].items():
+                stays = recipe == "released" and ("running" in name or (index == 2 and name.endswith(".bias")))
+                stays |= recipe == "released" and "num_batches" in name
+                assert torch.equal(tensor, (trained if stays else rewound)[name]), (index, name)
+                if stays and "stem.0" not in name and "num_batches" not in name:
+                    assert not torch.equal(trained[name], rewound[name]), "else the test sees nothing"
+
+    def test_the_snapshot_is_taken_an_epoch_late(self, quick_settings, digits, tmp_path):
+        """With two epochs and the rewind point after one, it is the network at the end."""
+        settings = quick_settings(epochs=2, rewind_epoch=1, recipe="released", validation=0)
+        dense = search(settings, digits, tmp_path / "run")[0]
+        rewound = torch.load(tmp_path / "run" / "rewind.pt", weights_only=True)["state"]
+        assert all(torch.equal(rewound[name], tensor) for name, tensor in dense.state.items())
+
+    @pytest.mark.parametrize(("recipe", "factor"), [("paper", 1.0), ("released", 0.6)])
+    def test_the_loss_is_divided_by_the_full_t(self, recipe, factor, quick_settings, digits):
+        """At three timesteps of five; and weights below 1e-6 do not move."""
+        settings = quick_settings(recipe=recipe, weight_decay=0.0, lr=1.0)
+        torch.manual_seed(0)
+        model = build(replace(model_config(settings, digits), timesteps=3))
+        weight = model.classifier.weight
+        with torch.no_grad():
+            weight[0, :8] = 1e-7
+        images, labels = next(iter(Batches(digits).epoch(64, np.random.SeedSequence(0))))
+        reference = reference_gradient(copy.deepcopy(model), images, labels)
+        trainee = Trainee(model, dense_masks(model), settings, Group())
+        before = weight.detach().clone()
+        trainee.step(images, labels, Tally.empty(torch.device("cpu")), share=1.0)
+        moved = before - weight.detach()
+        assert torch.allclose(moved[1:], factor * reference[1:], rtol=1e-3, atol=1e-6)
+        assert bool((moved[0, :8] == 0).all()) == (recipe == "released")
 
     def test_momentum_is_damped_and_nothing_decays(self, quick_settings):
-        from spiketicket.train.distributed import Group
-        from spiketicket.train.loop import Trainee
-        from spiketicket.train.masks import dense_masks
-        from spiketicket.train.models import build
-        from spiketicket.train.search import model_config
-
         for recipe, decay, dampening in (("paper", 5e-4, 0), ("released", 0, 5e-4)):
             settings = quick_settings(recipe=recipe)
             model = build(model_config(settings, load_dataset("digits")))
