@@ -166,15 +166,11 @@ def accuracy(model: nn.Module, batches: Batches, split: Split, group: Group = Gr
 
 
 @torch.no_grad()
-def early_time_logits(trainee: Trainee, batches: Batches, sample: Split) -> Tensor:
-    """`[T, N, classes]` of a sample, in evaluation mode; the released code's many passes come first."""
-    parts = list(batches.evaluation(sample, EVALUATION_BATCH))
-    trainee.model.train()
-    for _ in range(trainee.recipe.early_time_passes_in_training):
-        for images, _labels in parts:
-            trainee.logits(images)
-    trainee.model.train(bool(trainee.recipe.early_time_passes_in_training))
-    return torch.cat([trainee.logits(images) for images, _labels in parts], dim=1)
+def sample_logits(trainee: Trainee, batches: Batches, sample: Split, *, training: bool) -> Tensor:
+    """`[T, N, classes]` of a sample; in `training` mode as one batch, which moves batch norm's running statistics."""
+    trainee.model.train(training)
+    size = len(sample.labels) if training else EVALUATION_BATCH
+    return torch.cat([trainee.logits(images) for images, _ in batches.evaluation(sample, size)], dim=1)
 
 
 @torch.no_grad()

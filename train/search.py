@@ -14,7 +14,7 @@ from spiketicket.train.config import ModelConfig
 from spiketicket.train.data import Dataset
 from spiketicket.train.distributed import Group
 from spiketicket.train.loop import accuracy, calibrate
-from spiketicket.train.masks import Masks, apply_masks, dense_masks, pack_mask
+from spiketicket.train.masks import Masks, apply_masks, dense_masks, pack_mask, survivors
 from spiketicket.train.models import build, prunable
 from spiketicket.train.pace import Pace
 from spiketicket.train.plan import Stage, plan_stages
@@ -117,9 +117,10 @@ class _Search:
         if stage.pick is None:
             return alive
         prune = strategy(self.settings.strategy)
+        keep = min(stage.keep, survivors(alive))  # N:M may have left fewer than asked
         if stage.pick == "random":
-            return prune(random_scores(alive, self.seed(_MASK_STREAM)), alive, stage.keep)
-        return prune(before.state if before else self.init, alive, stage.keep)
+            return prune(random_scores(alive, self.seed(_MASK_STREAM)), alive, keep)
+        return prune(before.state if before else self.init, alive, keep)
 
     def before(self, stage: Stage) -> Ticket | None:
         """The ticket that this one is pruned from: of the last search training of an earlier round."""

@@ -17,7 +17,7 @@ from spiketicket.train.data import Split
 from spiketicket.train.distributed import Group
 from spiketicket.train.early_bird import EarlyBird
 from spiketicket.train.early_time import DIVERGENCES, divergences, early_time
-from spiketicket.train.loop import Tally, Trainee, accuracy, early_time_logits, learning_rate
+from spiketicket.train.loop import Tally, Trainee, accuracy, learning_rate, sample_logits
 from spiketicket.train.masks import Masks
 from spiketicket.train.models import build
 from spiketicket.train.pace import Pace
@@ -129,7 +129,13 @@ class Training:
     def _choose_early_time(self, epoch: int) -> None:
         split, rng = self.context.training_split, np.random.default_rng(self.seed(epoch))
         rows = rng.permutation(len(split.labels))[:EARLY_TIME_IMAGES]
-        found = early_time_logits(self.trainee, self.context.batches, Split(split.images[rows], split.labels[rows]))
+        sample, batches = Split(split.images[rows], split.labels[rows]), self.context.batches
+        in_training = self.trainee.recipe.early_time_in_training
+        found = sample_logits(self.trainee, batches, sample, training=in_training)
+        if in_training:
+            for timesteps in range(2, self.settings.timesteps):
+                self._change_timesteps(timesteps)
+                sample_logits(self.trainee, batches, sample, training=True)
         options = self.settings.early_time_options()
         choice = self.context.group.share(lambda: early_time(found, options))
         self._log(
@@ -139,8 +145,11 @@ class Training:
         )  # fmt: skip
         self._log("plan", stages=self.context.outline(choice.timesteps))
         self.context.run.save_early_time(choice.timesteps)
+        self._change_timesteps(choice.timesteps)
+
+    def _change_timesteps(self, timesteps: int) -> None:
         state = self.trainee.state()
-        self.trainee = self._trainee(choice.timesteps)
+        self.trainee = self._trainee(timesteps)
         self.trainee.load(state)
 
     def _learning_rate(self, epoch: int) -> float:
