@@ -1,7 +1,7 @@
 """Contestants of the training benchmark, and the peak memory of one, measured in a process of its own.
 
-`trainers.py KIND PRECISION FORMAT ARCH TIMESTEPS BATCH THREADS DEVICE` is that process; it prints the peak in MB above the
-state before the network was built.
+`trainers.py KIND PRECISION FORMAT ARCH TIMESTEPS BATCH DEVICE THREADS` is that process; it prints the peak in MB above
+the state before the network was built.
 """
 
 import subprocess

@@ -46,7 +46,7 @@ class Conv2d(layer.Conv2d):  # type: ignore[misc]  # SpikingJelly is untyped
         images = x.flatten(0, 1) if self.step_mode == "m" else x
         if self.memory_format is not None:
             images = images.contiguous(memory_format=self.memory_format)
-        out = self._conv_forward(images, self.weight, self.bias)
+        out: Tensor = self._conv_forward(images, self.weight, self.bias)
         return out.unflatten(0, x.shape[:2]) if self.step_mode == "m" else out
 
 

@@ -13,9 +13,9 @@ from torch.multiprocessing import spawn
 from torch.nn.functional import cross_entropy
 
 from spiketicket.errors import InputError
-from spiketicket.train import neurons
+from spiketicket.train import layers, neurons
 from spiketicket.train.config import ModelConfig, NeuronConfig
-from spiketicket.train.layers import Repeat, batch_norm, lif
+from spiketicket.train.layers import Conv2d, Repeat, batch_norm, lay_out, lif
 from spiketicket.train.models import build
 from spiketicket.train.norms import FoldedBatchNorm2d, StaticBatchNorm2d, TimestepBatchNorm2d
 
@@ -314,3 +314,31 @@ def test_network_trains_as_the_loop_over_timesteps(arch, timesteps):
         torch.testing.assert_close(gradients[name], expected[name], rtol=1e-7, atol=1e-10, msg=name)
     for name, value in ours.state_dict().items():
         torch.testing.assert_close(value, theirs.state_dict()[name], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_layout_changes_formats_and_nothing_else(mixed, monkeypatch):
+    monkeypatch.setattr(layers, "WIDE", 16)
+    torch.manual_seed(0)
+    network = build(ModelConfig("vgg16", 3, 32, 10, 2, width=0.04)).double()
+    x, labels = torch.randn(3, 3, 32, 32).double(), torch.arange(3)
+    before = loss_and_gradients(network, x, labels)
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    lay_out(network, torch.device("cpu"), mixed=mixed)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, state[name])
+    network.load_state_dict(build(ModelConfig("vgg16", 3, 32, 10, 2, width=0.04)).state_dict())
+    network.load_state_dict(state)
+    formats = {}
+    for module in network.modules():
+        if isinstance(module, Conv2d):
+            module.register_forward_hook(lambda m, inputs, out: formats.update({m: out.flatten(0, -4)}))
+    loss, gradients = loss_and_gradients(network, x, labels)
+    torch.testing.assert_close(loss, before[0])
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, before[1][name], rtol=1e-7, atol=1e-10)
+    for module, out in formats.items():
+        wide = module.out_channels >= 16 and not mixed
+        assert out.is_contiguous(memory_format=torch.contiguous_format if wide else torch.channels_last)
+        assert module.weight.is_contiguous(memory_format=module.memory_format)
+    assert {module.out_channels >= 16 for module in formats} == {False, True}
