@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from spiketicket.train.batches import Batches
 from spiketicket.train.data import Split
 from spiketicket.train.distributed import Group
+from spiketicket.train.layers import lay_out
 from spiketicket.train.masks import Masks, apply_masks, hold_masks
 from spiketicket.train.models import logits, prunable
 from spiketicket.train.recipes import RECIPES
@@ -75,8 +76,8 @@ class Trainee:
         self.settings, self.group = settings, group
         self.recipe = RECIPES[settings.recipe]
         self.dtype = _DTYPES[settings.precision]
-        layout = torch.channels_last if self.dtype != torch.float32 or not group.cpu else torch.contiguous_format
-        self.model = model.to(group.device).to(memory_format=layout)  # type: ignore[call-overload]
+        self.model = model.to(group.device)
+        lay_out(self.model, group.device, mixed=self.dtype != torch.float32)
         self.held = apply_masks(self.model, masks)
         self.wrapped = group.wrapped(self.model)
         decay = (0.0, settings.weight_decay) if self.recipe.decay_is_dampening else (settings.weight_decay, 0.0)

@@ -29,8 +29,8 @@ class Recipe:
     # Early-Time's divergence: KL(P_T || P_t) in units of the largest, not KL(P_t || P_T) in units of that at t = 2.
     divergence: str = "forward"
     normaliser: str = "second"
-    # It is measured in training mode, in passes of T and then of 2, 3, .. timesteps, which all move batch norm's running
-    # statistics (14 times for T = 5).
+    # It is measured in training mode, in passes of T and then of 2, 3, .. timesteps, which all move batch norm's
+    # running statistics (14 times for T = 5).
     early_time_in_training: bool = False
 
 
