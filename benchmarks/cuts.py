@@ -34,8 +34,10 @@ from spiketicket.train.batches import Batches
 from spiketicket.train.data import Dataset, Normalisation, Split, load_dataset
 from spiketicket.train.loop import calibrate
 from spiketicket.train.models import build, logits, prunable
+from spiketicket.train.plan import plan_stages
 from spiketicket.train.search import model_config
-from spiketicket.train.settings import Settings, plan_rounds
+from spiketicket.train.settings import Settings
+from spiketicket.train.strategies import magnitude_masks
 
 Floats = NDArray[np.float32]
 
@@ -175,8 +177,8 @@ def cut(recipe: Recipe, dataset: Dataset) -> nn.Module:
         revive(network, convolutions=recipe.arch == "resnet19")
     weights = prunable(network)
     sizes = sum(weight.numel() for weight in weights.values())
-    (cut_once,) = plan_rounds(settings, sizes, sum(parameter.numel() for parameter in network.parameters()))
-    masks.apply_masks(network, masks.magnitude_masks(weights, masks.dense_masks(network), cut_once.keep))
+    (cut_once,) = plan_stages(settings, sizes, sum(parameter.numel() for parameter in network.parameters()))
+    masks.apply_masks(network, magnitude_masks(weights, masks.dense_masks(network), cut_once.keep))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.constant_(module.bias, recipe.beta)
