@@ -316,6 +316,18 @@ def test_network_trains_as_the_loop_over_timesteps(arch, timesteps):
         torch.testing.assert_close(value, theirs.state_dict()[name], rtol=1e-10, atol=1e-12)
 
 
+def test_small_network_trains_as_the_loop_in_float32():
+    """So few neurons that none comes near enough to its threshold for rounding to matter."""
+    torch.manual_seed(0)
+    ours = build(ModelConfig("vgg_digits", 1, 8, 10, 5, width=0.25))
+    theirs = LoopNetwork(ours)
+    x, labels = torch.randn(4, 1, 8, 8), torch.arange(4)
+    (loss, gradients), (expected_loss, expected) = (loss_and_gradients(m, x, labels) for m in (ours, theirs))
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-6, atol=0)
+    for name in gradients:
+        torch.testing.assert_close(gradients[name], expected[name], rtol=1e-3, atol=1e-6, msg=name)
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_layout_changes_formats_and_nothing_else(mixed, monkeypatch):
     monkeypatch.setattr(layers, "WIDE", 16)
