@@ -189,9 +189,11 @@ def memory_sheet(results: list[Result]) -> Sheet:
 
 def epoch_sheet(results: list[Result]) -> Sheet:
     """Seconds per epoch of CIFAR, and the paper's."""
-    first, paper = results[0], PAPER.get(results[0].setup.arch, {})
+    first, paper = results[0], PAPER.get(results[0].setup.arch)
     rows = [[c.name, *(f"{EPOCH * r.seconds[c].p50:.2f}" for r in results)] for c in first.seconds]
-    rows.append(["paper, RTX 2080 Ti", *(f"{paper.get(r.setup.timesteps, float('nan')):.2f}" for r in results)])
+    if paper:
+        printed = (paper.get(r.setup.timesteps) for r in results)
+        rows.append(["paper, RTX 2080 Ti", *("-" if s is None else f"{s:.2f}" for s in printed)])
     by_steps = {r.setup.timesteps: r for r in results}
     notes = []
     if {3, 5} <= by_steps.keys():
