@@ -104,16 +104,12 @@ def trainer(contestant: Contestant, setup: Setup) -> Callable[[], None]:
     return iterate
 
 
-def disagreement(contestant: Contestant, setup: Setup) -> float:
-    """|g - g'| / |g'| of all gradients as one vector; g' is that of the loop in float32, or float64 for float64."""
-    images, labels = setup.images()
+def gradients(contestant: Contestant, setup: Setup) -> Tensor:
+    """Of the first iteration: all gradients as one vector."""
     kind = torch.float64 if contestant.precision == "float64" else torch.float32
-    vectors = []
-    for one in (contestant, Contestant(LOOP, "float32", CONTIGUOUS)):
-        network = setup.network(one, kind)
-        loss_of(network, images.to(kind), labels, one.autocast).backward()
-        vectors.append(torch.cat([p.grad.double().flatten().cpu() for p in network.parameters()]))
-    return float((vectors[0] - vectors[1]).norm() / vectors[1].norm())
+    network, (images, labels) = setup.network(contestant, kind), setup.images()
+    loss_of(network, images.to(kind), labels, contestant.autocast).backward()
+    return torch.cat([p.grad.double().flatten().cpu() for p in network.parameters()])
 
 
 def peak_megabytes(contestant: Contestant, setup: Setup, threads: int) -> float:

@@ -82,8 +82,9 @@ class Trainee:
         self.wrapped = group.wrapped(self.model)
         decay = (0.0, settings.weight_decay) if self.recipe.decay_is_dampening else (settings.weight_decay, 0.0)
         self.optimiser = torch.optim.SGD(
-            self.model.parameters(), lr=settings.lr, momentum=MOMENTUM, weight_decay=decay[0], dampening=decay[1]
-        )
+            self.model.parameters(), lr=settings.lr, momentum=MOMENTUM, weight_decay=decay[0], dampening=decay[1],
+            fused=True,
+        )  # fmt: skip
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.dtype == torch.float16)
 
     def step(self, images: Tensor, labels: Tensor, tally: Tally, share: float) -> None:

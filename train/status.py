@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from rich.table import Table
@@ -11,6 +11,7 @@ from spiketicket.cli import out, say
 from spiketicket.train.events import EarlyBird, EarlyTime
 from spiketicket.train.forecast import Forecast
 from spiketicket.train.history import History
+from spiketicket.train.settings import METHODS, Settings
 
 BARS = "▁▂▃▄▅▆▇█"
 EPOCHS_SHOWN = 40  # as bars
@@ -49,9 +50,7 @@ def print_status(history: History, expected: Forecast | None) -> None:
     s = history.settings
     say(f"{history.folder}: {s['method']}, {s['arch']} on {s['dataset']}")
     _print(_state(history))
-    named = ("method", "arch", "dataset")
-    others = [f"{name} {value}" for name, value in s.items() if name not in named and value is not None]
-    _print(f"settings: {', '.join(others)}")
+    _print(f"settings: {', '.join(f'{name} {value}' for name, value in s.items() if _matters(name, value, s))}")
     if history.trainings:
         out.print(_table(history))
     for event in history.early_time:
@@ -60,6 +59,15 @@ def print_status(history: History, expected: Forecast | None) -> None:
         _print(_early_bird([event for event in history.early_bird if event.round == index]))
     if history.state != "finished":
         _print(_time_left(history, expected))
+
+
+def _matters(name: str, value: object, settings: dict[str, Any]) -> bool:
+    """Not what is said already, empty, or unknown to the method."""
+    if name in ("method", "arch", "dataset") or value in (None, [], False):
+        return False
+    about = {f.name: f.metadata for f in fields(Settings)}.get(name, {})
+    known = settings["method"] in about.get("methods", METHODS)
+    return known and (bool(settings.get("early_time")) or not about.get("early_time"))
 
 
 def _state(history: History) -> str:
