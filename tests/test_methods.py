@@ -20,19 +20,19 @@ WAYS = {
     "one shot": {"method": "oneshot"},
     "one shot, early time": {"method": "oneshot", "early_time": True},
     "released, early time": {"method": "imp", "recipe": "released", "early_time": True},
-    "2:4": {"method": "oneshot", "strategy": "2:4"},
+    "2:4": {"method": "oneshot", "strategy": "2:4", "sparsity": 50.0},
     "balanced": {"method": "imp", "strategy": "balanced:4"},
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_from_search_to_native_engine(way, quick_settings, digits, tmp_path):
-    options = {"rounds": None, "sparsity": 60.0, "epochs": 4, **WAYS[way]}
+    options = {"rounds": None, "sparsity": 45.0, "epochs": 3, **WAYS[way]}
     tickets = search(quick_settings(**options), digits, tmp_path / "run")
     ticket = load_ticket(tmp_path / "run" / "ticket.pt")
     assert ticket.fingerprint == tickets[-1].fingerprint
     assert ticket.model.timesteps == 5, "a reported ticket is trained at full T"
-    assert ticket.sparsity == pytest.approx(0.6, abs=1e-3)
+    assert ticket.sparsity == pytest.approx(options["sparsity"] / 100, abs=1e-3)
     assert ticket.search["test_accuracy"] > 0.5, "it has learnt something"
     samples = ticket.normalisation(digits.test.images[:64])
     exported = export_ticket(ticket, tmp_path / "ticket.onnx", samples=samples)
@@ -40,4 +40,4 @@ def test_from_search_to_native_engine(way, quick_settings, digits, tmp_path):
         found = evaluate(session, dataset_inputs(session, digits, "test"), digits.test.labels)
         assert found.accuracy == pytest.approx(ticket.search["test_accuracy"], abs=3 / len(digits.test.labels))
         dense = np.mean([layer.density for layer in session.layers() if layer.density is not None])
-        assert dense < 0.75
+        assert dense < 0.8

@@ -1,7 +1,7 @@
 """Where a search stands, as text for people and as a dictionary for programs."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -65,7 +65,7 @@ def _matters(name: str, value: object, settings: dict[str, Any]) -> bool:
     """Not what is said already, empty, or unknown to the method."""
     if name in ("method", "arch", "dataset") or value in (None, [], False):
         return False
-    about = {f.name: f.metadata for f in fields(Settings)}.get(name, {})
+    about: Mapping[str, Any] = {f.name: f.metadata for f in fields(Settings)}.get(name, {})
     known = settings["method"] in about.get("methods", METHODS)
     return known and (bool(settings.get("early_time")) or not about.get("early_time"))
 
