@@ -90,7 +90,7 @@ def joined_group(device: str, deterministic: bool = False) -> Iterator[Group]:
     """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
     world, rank, local = (int(os.environ.get(name, default)) for name, default in _ENVIRONMENT)
     place = _device(device, local)
@@ -114,5 +114,9 @@ def _device(name: str, local: int) -> torch.device:
         return CPU
     if not torch.cuda.is_available():
         raise InputError("device: this machine or this build of torch has no CUDA: use cpu")
+    if local >= torch.cuda.device_count():
+        raise InputError(
+            f"device: process {local} of this machine has no GPU of its own: it has {torch.cuda.device_count()}"
+        )
     torch.cuda.set_device(local)
     return torch.device("cuda", local)

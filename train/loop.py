@@ -129,7 +129,9 @@ class Trainee:
             group["lr"] = rate
 
     def finite(self) -> bool:
-        return all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters())
+        """Whether all weights and statistics are numbers."""
+        tensors = (tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point())
+        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of every tensor of the network, on the CPU."""

@@ -41,7 +41,10 @@ class LIFNode(neuron.LIFNode):  # type: ignore[misc]  # SpikingJelly is untyped
     def multi_step_forward(self, x_seq: Tensor, *args: Tensor, **kwargs: object) -> Any:
         """Currents `[T, N, ...]` -> spikes of the same shape, type and memory format."""
         if x_seq.device.type != "cpu" or self.store_v_seq or not isinstance(self.surrogate_function, surrogate.ATan):
-            return super().multi_step_forward(x_seq, *args, **kwargs)
+            if x_seq.dtype in (torch.float32, torch.float64):
+                return super().multi_step_forward(x_seq, *args, **kwargs)
+            # SpikingJelly's potentials have the type of the currents, and its fused kernels want float32.
+            return super().multi_step_forward(x_seq.float(), *args, **kwargs).to(x_seq.dtype)
         v = self._memories["v"]
         before = v if isinstance(v, Tensor) and v.shape == x_seq.shape[1:] else None
         spikes, self._memories["v"] = _Lif.apply(x_seq, before, _Constants.of(self))  # type: ignore[no-untyped-call]

@@ -29,6 +29,7 @@ class Stage:
     end: int  # it trains epochs first_epoch..end - 1
     schedule: int  # epochs over which the learning rate falls; `end` may come before
     lr_factor: float = 1.0
+    schedule_steps: int = 1  # of the schedule, per epoch
     until_mask_settles: bool = False  # Early-Bird: may end before `end`
 
     @property
@@ -49,10 +50,15 @@ def plan_stages(settings: Settings, prunable: int, total: int) -> list[Stage]:
     last = _last_keep(s, prunable, total)
     if s.method == "eb":
         drawn = replace(dense, lr_factor=s.eb_lr_factor, until_mask_settles=True)
-        twice = RECIPES[s.recipe].schedule_twice
-        return [drawn, Stage(1, "final", "magnitude", last, 0, s.epochs, s.epochs // 2 if twice else s.epochs)]
+        steps = 2 if RECIPES[s.recipe].schedule_twice else 1
+        return [drawn, Stage(1, "final", "magnitude", last, 0, s.epochs, s.epochs, schedule_steps=steps)]
     point = rewind_point(s)
     if s.method == "random":
+        if s.early_time and point <= 2:
+            raise InputError(
+                f"early_time: expected a rewind_epoch of 3 or more for random, got {s.rewind_epoch}: it chooses "
+                "after two epochs of the dense training"
+            )
         until_rewind = [replace(dense, end=point)] if point else []
         return [*until_rewind, _rewound(s, len(until_rewind), "final", "random", last)]
     if not s.epochs:
@@ -62,7 +68,7 @@ def plan_stages(settings: Settings, prunable: int, total: int) -> list[Stage]:
 
 def rewind_point(settings: Settings) -> int:
     """Epochs before the snapshot that later rounds go back to; 0: init."""
-    if not settings.rewind_epoch:
+    if not settings.rewind_epoch or settings.method == "eb":
         return 0
     return min(settings.rewind_epoch + RECIPES[settings.recipe].rewind_point_late, settings.epochs)
 
@@ -70,6 +76,8 @@ def rewind_point(settings: Settings) -> int:
 def _iterative(s: Settings, dense: Stage, keeps: list[int]) -> list[Stage]:
     """Without Early-Time a round's training is at full T, its ticket's own; with it, reported tickets get another."""
     stages = [dense]
+    if not keeps and s.early_time:
+        raise InputError("early_time: expected something to prune, got sparsity 0")
     finals = {*s.finals, len(keeps)} if s.early_time else set()
     unknown = sorted(n for n in s.finals if not 1 <= n <= len(keeps))
     if unknown:

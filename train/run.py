@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
-from spiketicket.errors import SpikeTicketError
+from spiketicket.errors import SpikeTicketError, TicketError
 from spiketicket.files import PARTIAL_SUFFIX, write_atomic
 from spiketicket.train.distributed import Group
 from spiketicket.train.history import LOCK_FILE, LOG_FILE, SETTINGS_FILE, read_events
@@ -63,8 +63,12 @@ class Run:
     def save_last(self, ticket: Ticket) -> None:
         """ticket.pt, unless it is there."""
         path = self.folder / "ticket.pt"
-        if self.leads and (not path.exists() or load_ticket(path).fingerprint != ticket.fingerprint):
-            save_ticket(path, ticket)
+        if not self.leads:
+            return
+        with contextlib.suppress(TicketError):  # there is none, or it is damaged
+            if load_ticket(path).fingerprint == ticket.fingerprint:
+                return
+        save_ticket(path, ticket)
 
     def save_early_time(self, chosen: int) -> None:
         if self.leads:
@@ -157,15 +161,18 @@ class Run:
 
 
 @contextlib.contextmanager
-def open_run(folder: Path, settings: Settings, threads: int, group: Group, tensorboard: bool = False) -> Iterator[Run]:
+def open_run(
+    folder: Path, settings: Settings, threads: int, data: str, group: Group, tensorboard: bool = False
+) -> Iterator[Run]:
     """The run in `folder`, new (with `threads` threads) or to be resumed; no other search can open it meanwhile.
 
-    Raises SpikeTicketError where the folder cannot be written, holds another search or other files.
+    `data` is the fingerprint of the images. Raises SpikeTicketError where the folder cannot be written, holds another
+    search or other files.
     """
     locks: list[int] = []
     run = None
     try:
-        stored = group.share(lambda: _open(folder, settings, threads, locks))
+        stored = group.share(lambda: _open(folder, settings, threads, data, locks))
         run = Run(folder, stored, group.leads, tensorboard)
         yield run
     finally:
@@ -175,7 +182,7 @@ def open_run(folder: Path, settings: Settings, threads: int, group: Group, tenso
             os.close(lock)
 
 
-def _open(folder: Path, settings: Settings, threads: int, locks: list[int]) -> int:
+def _open(folder: Path, settings: Settings, threads: int, data: str, locks: list[int]) -> int:
     """Lock and claim the folder; returns the run's number of threads."""
     try:
         _refuse_foreign(folder)
@@ -185,7 +192,7 @@ def _open(folder: Path, settings: Settings, threads: int, locks: list[int]) -> i
         raise SpikeTicketError(f"cannot write the run folder {folder}: {error.strerror}") from error
     if not _locked(locks[0]):
         raise SpikeTicketError(f"{folder} is in use by another search")
-    claimed = _claim(folder, settings, threads)
+    claimed = _claim(folder, settings, threads, data)
     _remove_leftovers(folder)
     return claimed
 
@@ -210,10 +217,10 @@ def _refuse_foreign(folder: Path) -> None:
         raise SpikeTicketError(f"{folder} holds other files ({others[0]}, ...): choose a new or empty folder")
 
 
-def _claim(folder: Path, settings: Settings, threads: int) -> int:
+def _claim(folder: Path, settings: Settings, threads: int, data: str) -> int:
     """Write what the run is, or compare with what was written; returns its number of threads."""
     path = folder / SETTINGS_FILE
-    wanted = settings.to_dict()
+    wanted = {**settings.to_dict(), "data": data}
     if not path.exists():
         write_atomic(path, (json.dumps({**wanted, "threads": threads}, indent=2) + "\n").encode())
         return threads

@@ -58,7 +58,8 @@ def search(settings: Settings, dataset: Dataset, folder: Path, control: Control 
     """
     control = control or Control()
     prepared = _Search(settings, dataset, control)  # refuses bad settings before a folder is touched
-    with open_run(folder, settings, torch.get_num_threads(), control.group, control.tensorboard) as run:
+    threads, data = torch.get_num_threads(), dataset.fingerprint()
+    with open_run(folder, settings, threads, data, control.group, control.tensorboard) as run:
         return prepared.tickets(run)
 
 
@@ -105,6 +106,7 @@ class _Search:
         if stage.end:
             trained = Training(self.context, stage, index, masks, start).run()
         else:
+            run.restart_log(tickets=index)
             trained = self.calibrated(masks, start)
         ticket = self.ticket(stage, masks, trained)
         run.log("ticket", round=stage.round, kind=stage.kind, **_facts(ticket))
@@ -129,11 +131,14 @@ class _Search:
 
     def start(self, stage: Stage) -> Weights:
         """The tensors that a training begins with: init, or the rewind point."""
-        if not (stage.first_epoch and stage.round):
-            return self.init
-        start = self.group.share(self.context.run.load_rewind)
+        if not (stage.round and stage.first_epoch):
+            start = dict(self.init)
+        else:
+            start = self.group.share(self.context.run.load_rewind)
+            if {name: t.shape for name, t in start.items()} != {name: t.shape for name, t in self.init.items()}:
+                raise self.context.run.damaged("rewind.pt", "it does not fit the network")
         recipe, before = RECIPES[self.settings.recipe], self.before(stage)
-        if before is not None:
+        if before is not None and self.settings.method == "imp":
             for name in start:
                 stays = recipe.statistics_stay and name.endswith(("running_mean", "running_var", "num_batches_tracked"))
                 stays |= recipe.biases_stay and stage.round > 1 and name.endswith("bias")

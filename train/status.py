@@ -63,7 +63,7 @@ def print_status(history: History, expected: Forecast | None) -> None:
 
 def _matters(name: str, value: object, settings: dict[str, Any]) -> bool:
     """Not what is said already, empty, or unknown to the method."""
-    if name in ("method", "arch", "dataset") or value in (None, [], False):
+    if name in ("method", "arch", "dataset", "data") or value in (None, [], False):
         return False
     about: Mapping[str, Any] = {f.name: f.metadata for f in fields(Settings)}.get(name, {})
     known = settings["method"] in about.get("methods", METHODS)

@@ -106,6 +106,11 @@ class Training:
         accuracy_reached = self.best.accuracy if self.best else None
         return Trained(weights, self.timesteps(self.epoch), self.seconds, accuracy_reached, self.epoch)
 
+    @property
+    def _chooses_timesteps(self) -> bool:
+        """Early-Time does so within the first training of a search."""
+        return self.settings.early_time and self.stage.round == 0 and self.stage.kind == "search"
+
     def timesteps(self, epoch: int) -> int:
         """Of an epoch: all of them, or as few as Early-Time has chosen."""
         if self.stage.kind == "final" or not self.settings.early_time:
@@ -123,8 +128,9 @@ class Training:
 
     def _before(self, epoch: int) -> None:
         self._keep_rewind_point(epoch)
-        if self.settings.early_time and self.stage.round == 0 and epoch == EARLY_TIME_EPOCHS:
+        if self._chooses_timesteps and epoch == EARLY_TIME_EPOCHS:
             self._choose_early_time(epoch)
+            self.best = None  # of other timesteps
 
     def _choose_early_time(self, epoch: int) -> None:
         split, rng = self.context.training_split, np.random.default_rng(self.seed(epoch))
@@ -153,7 +159,8 @@ class Training:
         self.trainee.load(state)
 
     def _learning_rate(self, epoch: int) -> float:
-        return self.stage.lr_factor * learning_rate(self.settings, epoch - self.stage.first_epoch, self.stage.schedule)
+        steps = self.stage.schedule_steps * (epoch - self.stage.first_epoch)
+        return self.stage.lr_factor * learning_rate(self.settings, steps, self.stage.schedule)
 
     def _train(self, epoch: int, rate: float) -> None:
         settings, group, pace = self.settings, self.context.group, self.context.pace
@@ -210,7 +217,7 @@ class Training:
         if not isfinite(loss) or not self.trainee.finite():
             reason = "the loss is no longer a number"
             self._log("stopped", reason=reason, epoch=self.epoch)
-            raise SpikeTicketError(f"{reason}: lower --lr; the last good state is kept")
+            raise SpikeTicketError(f"{reason}: lower --lr, in another folder; the last good state is kept")
 
     def _keep_rewind_point(self, epoch: int) -> None:
         """Save the dense network as it is after that many epochs: weights, biases, batch norm."""
@@ -264,5 +271,5 @@ class Training:
 
     def _timesteps_of_checkpoint(self) -> int:
         """Where Early-Time is about to choose, it chooses again, by all timesteps."""
-        at_choice = self.stage.round == 0 and (self.epoch, self.batch) == (EARLY_TIME_EPOCHS, 0)
+        at_choice = self._chooses_timesteps and (self.epoch, self.batch) == (EARLY_TIME_EPOCHS, 0)
         return self.settings.timesteps if at_choice else self.timesteps(self.epoch)

@@ -18,6 +18,7 @@ from spiketicket.runtime import Session
 from spiketicket.train import masks
 from spiketicket.train.config import ModelConfig
 from spiketicket.train.models import build, lif_spikes, logits, prunable
+from spiketicket.train.strategies import magnitude_masks
 
 SPARSITIES = [0.0, 68.30, 98.13]
 STEPS = range(1, 7)
@@ -34,7 +35,7 @@ def oneshot(arch, sparsity, width, size, channels):
             weight.div_(weight.std())
     total = sum(p.numel() for p in model.parameters())
     keep = sum(w.numel() for w in weights.values()) - round(sparsity / 100 * total)
-    masks.apply_masks(model, masks.magnitude_masks(weights, masks.dense_masks(model), keep))
+    masks.apply_masks(model, magnitude_masks(weights, masks.dense_masks(model), keep))
     calibration = torch.from_numpy(images(np.random.default_rng(1), 48, (channels, size, size)))
     for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
         norm.momentum = None

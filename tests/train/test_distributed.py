@@ -13,7 +13,7 @@ from spiketicket.train.distributed import joined_group
 from spiketicket.train.ticket import load_ticket
 
 SEARCH = ["imp", "--arch", "vgg_digits", "--dataset", "digits", "--rounds", "3", "--epochs", "2", "--rewind-epoch", "1",
-          "--prune-rate", "0.5", "--batch-size", "130", "--width", "0.5", "--seed", "3", "--lr", "0.05"]  # fmt: skip
+          "--prune-rate", "0.5", "--batch-size", "66", "--width", "0.5", "--seed", "3", "--lr", "0.05"]  # fmt: skip
 
 
 def launched(processes, *command):

@@ -83,8 +83,15 @@ def test_the_released_code_takes_its_snapshot_an_epoch_late_and_steps_early_bird
     assert rewind_point(settings(rounds=15)) == 20
     assert rewind_point(settings(rounds=15, recipe="released")) == 21
     assert rewind_point(settings(rounds=15, recipe="released", rewind_epoch=0)) == 0
-    assert plan_stages(settings("eb", sparsity=90.0), *VGG16)[1].schedule == 300
-    assert plan_stages(settings("eb", sparsity=90.0, recipe="released"), *VGG16)[1].schedule == 150
+    assert plan_stages(settings("eb", sparsity=90.0), *VGG16)[1].schedule_steps == 1
+    assert plan_stages(settings("eb", sparsity=90.0, recipe="released"), *VGG16)[1].schedule_steps == 2
+
+
+def test_early_time_needs_something_to_shorten():
+    with pytest.raises(InputError, match="expected a rewind_epoch of 3 or more for random, got 0"):
+        plan_stages(settings("random", sparsity=90.0, early_time=True, rewind_epoch=0), *VGG16)
+    with pytest.raises(InputError, match="expected something to prune, got sparsity 0"):
+        plan_stages(settings(sparsity=0.0, early_time=True), *VGG16)
 
 
 def test_unreachable_sparsity():

@@ -1,6 +1,7 @@
 """What a data set is: splits of uint8 images, and how training and networks want their pixels."""
 
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,14 @@ class Dataset:
     def inputs(self, split: str) -> NDArray[np.float32]:
         """The normalised images of a split, float32 `[N, C, H, W]`."""
         return self.normalisation(self.split(split).images)
+
+    def fingerprint(self) -> str:
+        """Of all images and labels: 16 hexadecimal digits."""
+        digest = sha256()
+        for array in (self.train.images, self.train.labels, self.test.images, self.test.labels):
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
