@@ -113,7 +113,7 @@ def _print_table(curves: list[Curve]) -> None:
                 percent(point.sparsity), str(len(point.samples)), _accuracy(point),
                 compact(point.mean("search_seconds")),
                 "-" if gain is None else f"{gain:.2f}x" if gain < 10 else f"{gain:.0f}x",
-                compact(point.mean("final_seconds")),
+                compact(point.mean("final_seconds")) if point.mean("final_seconds") else "-",
                 end_section=index == len(curve.points) - 1,
             )  # fmt: skip
     out.print(table)

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 
 from spiketicket.errors import InputError
 
@@ -108,6 +107,8 @@ def divergences(logits: "Tensor", divergence: str) -> list[float]:
 
     Raises InputError for another rank, an empty axis, and for logits that are not finite or too large for float64.
     """
+    from scipy.special import log_softmax  # here: commands that only look at settings start faster
+
     values = logits.detach().double().cpu().numpy()
     if values.ndim != 3 or 0 in values.shape:
         raise InputError(f"Early-Time: expected logits [T, N, classes], got the shape {list(values.shape)}")

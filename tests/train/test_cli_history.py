@@ -38,7 +38,7 @@ def run(monkeypatch):
 
 EARLY_TIME = {
     "event": "early_time", "round": 0, "epoch": 2, "raw": [1.9, 0.9, 0.3, 0.18, 0.0],
-    "normalised": [2.11, 1.0, 0.333, 0.2, 0.0], "threshold": 0.6, "chosen": 3, "kind": "forward",
+    "normalised": [2.11, 1.0, 0.333, 0.2, 0.0], "threshold": 0.6, "chosen": 3, "divergence": "forward",
 }  # fmt: skip
 AT_WORK = [
     plan((0, "search", 4, 3, 0.0), (1, "search", 3, 3, 0.25), (1, "final", 3, 5, 0.25)),
@@ -78,8 +78,8 @@ def test_status_of_a_stopped_early_bird(run, tmp_path):
     code, text, _ = run("status", write_run(tmp_path / "eb", events, method="eb"))
     assert code == 0
     assert "stopped: out of time; the same command goes on\n" in text
-    assert "Early-Bird, round 0, epoch 2: goes on\n  distance of its mask to those before: 0.01 0.02\n" in text
-    assert "survivors in common with them: 0.75\n  largest distance by epoch: █▃\n" in text
+    assert "Early-Bird, round 0, epoch 2: goes on\n  with the masks before it: distance 0.02 at most, 75.00% of" in text
+    assert "  largest distance by epoch: █▃\n" in text
     assert "time left: at most 10 min 00 s, until " in text and "if it goes on now" in text
 
 

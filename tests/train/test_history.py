@@ -140,7 +140,7 @@ def test_early_time_and_early_bird(tmp_path):
     ]
     history = read_history(write_run(tmp_path, [curve, *birds]))
     assert history.early_time == (EarlyTime(0, 2, (2.0, 1.0, 0.0), 3, (2.0, 1.0, None), 0.6, "forward"),)
-    assert history.early_bird[1:] == (EarlyBird(0, 1, (0.1,), (), False), EarlyBird(0, 2, (0.1, 0.1), (), True))
+    assert history.early_bird[1:] == (EarlyBird(0, 1, 0.1, None, False), EarlyBird(0, 2, 0.2, None, True))
 
 
 @pytest.mark.parametrize(
