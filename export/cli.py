@@ -51,6 +51,10 @@ def export(
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train", "snn-export") from error
     import_plugins(imports or [])
+    if ticket.is_dir():  # of a run
+        ticket = ticket / "ticket.pt"
+        if not ticket.exists():
+            raise InputError(f"{ticket.parent} has no ticket yet: finish the search; its rounds so far are in rounds/")
     path = output or ticket.with_suffix(".onnx")
     if path.resolve() == ticket.resolve():
         raise InputError(f"the model would overwrite the ticket {ticket}: choose another --output")

@@ -53,8 +53,8 @@ def test_digits_without_scikit_learn(tmp_path):
     [
         (["imp", "--rounds", "3"], "unknown arch 'lenet': expected one of vgg_digits, vgg16, resnet19"),
         (["imp", "--rounds", "3", "--dataset", "mnist"], "unknown data set 'mnist'"),
-        (["imp"], "rounds and sparsity: expected exactly one of them"),
-        (["imp", "--rounds", "3", "--sparsity", "90"], "rounds and sparsity: expected exactly one of them"),
+        (["imp"], "rounds, sparsity: expected exactly one of the two"),
+        (["imp", "--rounds", "3", "--sparsity", "90"], "rounds, sparsity: expected exactly one of the two"),
         (["imp", "--sparsity", "0.9"], "did you mean 90?"),
         (["imp", "--rounds", "3", "--epochs", "5"], "rewind_epoch: expected from 0 to epochs (5), got 20"),
         (["imp", "--rounds", "3", "--lr", "-1"], "lr: expected above 0, got -1"),

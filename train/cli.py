@@ -66,6 +66,8 @@ def _command(method: str) -> Callable[..., None]:
         import_plugins(imports or [])
         settings = _settings(method, arch, dataset, known, options)
         images = load_dataset(dataset, data)
+        if images.official is False:
+            err.print(f"[yellow]note:[/] the files of {dataset} are not the official ones: their checksums differ")
         _positive("max-minutes", max_minutes)
         _positive("save-minutes", save_minutes)
         with joined_group(device, deterministic) as group, progress_bar(f"{method} {arch} on {dataset}") as report:
@@ -147,13 +149,16 @@ def progress_bar(title: str) -> Iterator[Callable[["SearchProgress"], None]]:
     progress = Progress(*columns, console=err)
     task = progress.add_task(title, total=None)
 
+    def line(state: "SearchProgress") -> None:
+        err.print(f"{title}, {state.stage}: epoch {state.done} of {state.total}, loss {state.loss:.3f}", soft_wrap=True)
+
     def report(state: "SearchProgress") -> None:
         progress.start()  # at the first epoch: nothing to show for a mistake or a finished run
         text = f"{title}, {state.stage}, loss {state.loss:.3f}"
         progress.update(task, total=state.total, completed=state.done, description=text)
 
     try:
-        yield report
+        yield report if err.is_terminal else line
     finally:
         progress.stop()
 
@@ -186,9 +191,13 @@ def _print(tickets: "list[Ticket]", folder: Path) -> None:
             _share(s["test_accuracy"], "untrained"), f"{s['search_seconds']:.1f}", f"{s['seconds']:.1f}",
         )  # fmt: skip
     out.print(table)
+    if not all(ticket.search["mask_settled"] for ticket in tickets):
+        err.print("[yellow]warning:[/] the mask did not settle; the cut is that of the last epoch's weights")
     for name, mask in tickets[-1].masks.items():
         if not mask.any():
-            err.print(f"[yellow]warning:[/] no weight of {name} survives in the last ticket")
+            err.print(
+                f"[yellow]warning:[/] no weight of {name} survives in the last ticket (--strategy erk keeps some)"
+            )
     say(f"last ticket: {folder / 'ticket.pt'}   {tickets[-1].fingerprint[:12]}")
 
 

@@ -7,6 +7,7 @@ turns; batch norm's statistics and gradients are those of the whole batch (train
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,8 +53,11 @@ class Group:
         """`model` with gradients summed over all processes after every backward pass."""
         if self.world == 1:
             return model
-        # Buffers need no broadcast: every process computes the same statistics.
-        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+        # Buffers need no broadcast: every process computes the same statistics. (Newer versions of torch have another
+        # word for it.)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, in place."""

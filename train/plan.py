@@ -8,6 +8,7 @@ from spiketicket.train.recipes import RECIPES
 from spiketicket.train.settings import Settings
 
 MAX_ROUNDS = 100
+SMALL_STEP = 0.02  # of the weights: a last round that would prune fewer is taken together with the one before
 
 Kind = Literal["search", "final"]
 Pick = Literal["magnitude", "random"]
@@ -119,5 +120,6 @@ def _prunings(settings: Settings, prunable: int, total: int) -> list[int]:
         )
     keeps: list[int] = []
     while (keeps or [prunable])[-1] > last:
-        keeps.append(max(last, round(prunable * share ** (len(keeps) + 1))))
+        keep = max(last, round(prunable * share ** (len(keeps) + 1)))
+        keeps.append(last if keep - last < SMALL_STEP * keep else keep)
     return keeps

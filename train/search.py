@@ -198,6 +198,8 @@ class _Search:
                 "round": stage.round,
                 "rounds": self.stages[-1].round + 1,
                 "epochs": trained.epochs,
+                "mask_settled": trained.settled,
+                "official_data": self.dataset.official,
                 "rewind_epoch": stage.first_epoch,
                 "seed": self.settings.seed,
                 "seconds": trained.seconds,  # of its own training

@@ -11,11 +11,13 @@ from spiketicket.train.early_time import EarlyTime
 from spiketicket.train.recipes import RECIPES
 from spiketicket.train.strategies import strategy
 
+_EARLY_TIME_FIELDS = ("et_divergence", "et_normaliser", "et_threshold", "et_candidates")
+
 METHODS = {
     "imp": "Iterative magnitude pruning with late rewinding: train, prune, rewind, again.",
     "eb": "Early-Bird: train until the mask of the coming cut stops changing, cut, and train again from init.",
-    "random": "The same number of weights pruned at random, from the rewind point (epoch 0: from init).",
-    "oneshot": "One global magnitude cut; with --epochs 0 of the initial weights, batch norm calibrated.",
+    "random": "As many weights as imp prunes by the same options, at random, from the rewind point (0: init).",
+    "oneshot": "One cut of the smallest weights; with --epochs 0 of the initial weights, batch norm calibrated.",
 }
 SCHEDULES = ("cosine", "step")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -48,7 +50,7 @@ class Settings:
     rewind_epoch: int = _option(20, "Epoch that later rounds go back to (0: init).", "imp", "random", "oneshot")
     prune_rate: float = _option(0.25, "Share of the surviving weights pruned per round.", "imp", "random", "oneshot")
     finals: tuple[int, ...] = _option(
-        (), "With --early-time: rounds whose tickets are trained at full T, beside the last.", "imp"
+        (), "With --early-time: rounds whose tickets are trained at full T, beside the last, as in 4,8,11.", "imp"
     )
     eb_criterion: str = _option(
         "hamming", "What must stop changing: hamming (the paper) or overlap of survivors.", "eb"
@@ -69,7 +71,9 @@ class Settings:
         None, "Divergences in units of that at t = 2 (second, the paper) or of the largest (maximum).", early_time=True
     )
     et_threshold: float = _option(0.6, "The smallest t below it is taken.", early_time=True)
-    et_candidates: tuple[int, ...] = _option((), "Which t to choose from; empty: all from 2 on.", early_time=True)
+    et_candidates: tuple[int, ...] = _option(
+        (), "Which t to choose from, as in 2,3; empty: all from 2 on.", early_time=True
+    )
     recipe: str = _option("paper", "paper, or released: as the authors' code behaves (docs/search.md).")
     batch_size: int = _option(128, "Images per iteration, over all processes.")
     lr: float = _option(0.3, "First learning rate.")
@@ -79,7 +83,7 @@ class Settings:
     validation: float = _option(0.1, "Share of the training images held out to choose by; 0: the last epoch counts.")
     width: float = _option(1.0, "Multiplier of all hidden channels.")
     batch_norm: str = _option("per-timestep", "per-timestep (the paper) or folded (time folded into the batch).")
-    precision: str = _option("float32", "float32, or bfloat16 or float16 where matrices are multiplied.")
+    precision: str = _option("float32", "float32; bfloat16 or, on GPUs, float16 where matrices are multiplied.")
     seed: int = _option(0, "Decides init, data order and random masks.")
 
     def __post_init__(self) -> None:
@@ -91,8 +95,8 @@ class Settings:
 
     def _check_pruning(self) -> None:
         _require(
-            (self.rounds is None) != (self.sparsity is None), "rounds and sparsity", "exactly one of them",
-            f"rounds {self.rounds}, sparsity {self.sparsity}",
+            (self.rounds is None) != (self.sparsity is None), "rounds, sparsity", "exactly one of the two",
+            "neither" if self.rounds is None else "both",
         )  # fmt: skip
         _require(
             self.rounds is None or 2 <= self.rounds <= 100, "rounds", "2 to 100, the dense one included", self.rounds
@@ -103,7 +107,7 @@ class Settings:
             )
         good = self.sparsity is None or 0 <= self.sparsity < 100
         _require(good, "sparsity", "a percentage from 0 below 100", self.sparsity)
-        _require(0 < self.prune_rate < 1, "prune_rate", "between 0 and 1", self.prune_rate)
+        _require(0 < self.prune_rate < 1, "prune_rate", "a share between 0 and 1", self.prune_rate)
         _require(
             not self.finals or self.early_time, "finals", "none without early_time: every round trains at full T then",
             self.finals,
@@ -117,6 +121,8 @@ class Settings:
             not self.early_time or (self.timesteps >= 3 and self.epochs >= 3),
             "early_time", "3 timesteps and 3 epochs at least", f"{self.timesteps} and {self.epochs}",
         )  # fmt: skip
+        chosen = [name for name in _EARLY_TIME_FIELDS if getattr(self, name) != getattr(Settings, name)]
+        _require(self.early_time or not chosen, "".join(chosen[:1]), "early_time with it", "none")
         self.early_time_options().candidates_of(self.timesteps)
 
     def early_time_options(self) -> EarlyTime:
@@ -131,7 +137,8 @@ class Settings:
         _require(0 <= self.epochs <= MOST_EPOCHS, "epochs", "0 to 1,000,000", self.epochs)
         _require(self.epochs > 0 or self.method == "oneshot", "epochs", f"1 or more for {self.method}", self.epochs)
         good = 0 <= self.rewind_epoch <= self.epochs or self.method == "eb"
-        _require(good, "rewind_epoch", f"from 0 to epochs ({self.epochs})", self.rewind_epoch)
+        default = " (the default)" if self.rewind_epoch == Settings.rewind_epoch else ""
+        _require(good, "rewind_epoch", f"from 0 to epochs ({self.epochs})", f"{self.rewind_epoch}{default}")
         _require(1 <= self.timesteps <= 4096, "timesteps", "1 to 4096", self.timesteps)
         _require(2 <= self.batch_size <= 2**20, "batch_size", "2 to 1,048,576 (batch norm needs two)", self.batch_size)
         _require(0 < self.lr < math.inf, "lr", "above 0", self.lr)

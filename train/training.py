@@ -61,6 +61,7 @@ class Trained:
     seconds: float
     validation_accuracy: float | None
     epochs: int  # at its end
+    settled: bool = True  # Early-Bird: whether the mask stopped changing
 
 
 @dataclass
@@ -103,8 +104,9 @@ class Training:
             self._after(epoch, rate)
         self._keep_rewind_point(self.stage.end)
         weights = self.best.weights if self.best else self.trainee.weights()
+        settled = self.early_bird is None or self.ended
         accuracy_reached = self.best.accuracy if self.best else None
-        return Trained(weights, self.timesteps(self.epoch), self.seconds, accuracy_reached, self.epoch)
+        return Trained(weights, self.timesteps(self.epoch), self.seconds, accuracy_reached, self.epoch, settled)
 
     @property
     def _chooses_timesteps(self) -> bool:

@@ -15,8 +15,8 @@ from spiketicket.errors import SpikeTicketError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-out = Console()
-err = Console(stderr=True)
+out = Console(emoji=False)
+err = Console(stderr=True, emoji=False)
 
 EXIT_MISTAKE = 1
 EXIT_INTERRUPTED = 130

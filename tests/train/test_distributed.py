@@ -49,7 +49,7 @@ def test_two_processes_find_the_tickets_of_one(searched):
         assert count(one) == count(two)
         size = sum(mask.size for mask in one.masks.values())
         differing = sum(int((one.masks[n] != two.masks[n]).sum()) for n in one.masks)
-        assert differing <= 0.01 * size, f"{differing} of {size}"
+        assert differing <= 0.03 * size, f"{differing} of {size}"
         assert one.search["test_accuracy"] == pytest.approx(two.search["test_accuracy"], abs=0.03)
 
 

@@ -117,3 +117,9 @@ def test_endless_searches_are_refused(rate):
 def test_rounds_that_leave_no_weight_are_refused():
     with pytest.raises(InputError, match=r"12 rounds at prune_rate 0\.9 cannot be reached"):
         plan_stages(settings(rounds=12, prune_rate=0.9), 1000, 1001)
+
+
+def test_a_last_round_that_would_prune_next_to_nothing_is_merged():
+    """25% of all parameters is a little more than one round's 25% of the prunable ones."""
+    _, only = plan_stages(settings(sparsity=25.0), *VGG16)
+    assert sparsity(only.keep) == pytest.approx(25.0, abs=1e-5)

@@ -31,7 +31,7 @@ def test_the_released_recipe_measures_early_time_its_own_way():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "exactly one of them"),
+        ({}, "rounds, sparsity: expected exactly one of the two, got neither"),
         ({"rounds": 1}, "rounds: expected 2 to 100"),
         ({"sparsity": 100.0}, "a percentage from 0 below 100"),
         ({"sparsity": 0.9831}, "did you mean 98.31"),
@@ -53,7 +53,8 @@ def test_the_released_recipe_measures_early_time_its_own_way():
         ({"rounds": 3, "finals": (2,)}, "finals: expected none without early_time"),
         ({"rounds": 3, "early_time": True, "timesteps": 2}, "early_time: expected 3 timesteps and 3 epochs"),
         ({"rounds": 3, "early_time": True, "et_candidates": (5,)}, r"candidates: expected 1..4, got \[5\]"),
-        ({"rounds": 3, "et_divergence": "distance"}, "divergence: expected one of forward"),
+        ({"rounds": 3, "early_time": True, "et_divergence": "distance"}, "divergence: expected one of forward"),
+        ({"rounds": 3, "et_threshold": 0.5}, "et_threshold: expected early_time with it, got none"),
         ({"method": "eb", "sparsity": 90.0, "eb_criterion": "taste"}, "criterion: expected one of hamming, overlap"),
         ({"method": "eb", "sparsity": 90.0, "eb_threshold": 1.0}, "threshold: expected a number between 0 and 1"),
     ],
