@@ -15,7 +15,6 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from spiketicket.cli import guarded, make_app, say
@@ -143,8 +142,7 @@ def present(scale: Scale, dataset: Dataset, folder: Path) -> None:
         "schedule": f"{scale.epochs} epochs, rewind point after {scale.rewind_epoch}, "
         f"batch {scale.batch_size}, lr {scale.lr:g} on a cosine; the paper: 300 epochs of 50,000 images, rewind point "
         "after 20, batch 128, lr 0.3",
-        "machine": ", ".join(f"{key} {value}" for key, value in machine_facts().items())
-        + f", torch {torch.__version__}",
+        "machine": ", ".join(f"{key} {value}" for key, value in machine_facts().items()),
     }
     report = {
         "format": "spiketicket.tickets", "version": 1, **facts, "early_time": divergence_rows(choices),
