@@ -20,6 +20,7 @@ import numpy as np
 import typer
 from cuts import IMAGES, TIMESTEPS, Recipe, Ticket, load_images, make_ticket, read_ticket
 from footprint import measure_footprint
+from lists import numbers, split, whole
 from load import OtherLoad
 from plot import draw
 from results import (
@@ -127,7 +128,7 @@ def main(
     if quick:
         archs, sparsities, timesteps, batches, threads = "vgg16", "98.13", "5", "1", "2"
     plan = Plan(
-        _split(archs), _numbers(sparsities), _whole(timesteps), _whole(batches), _whole(threads), _split(engines),
+        split(archs), numbers(sparsities), whole(timesteps), whole(batches), whole(threads), split(engines),
         duration, init, beta, deepsparse_python,
     )  # fmt: skip
     report: dict[str, Any] = {
@@ -263,24 +264,6 @@ class _Clock:
             f"{self.done + 1}/{self.total}{rest}: {c.arch} {c.sparsity:g}%, T = {c.timesteps}, batch {c.batch}, "
             f"threads {c.threads} ..."
         )
-
-
-def _split(text: str) -> list[str]:
-    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in _split(text)]
-    except ValueError as error:
-        raise InputError(f"expected numbers separated by commas, got {text!r}") from error
-
-
-def _whole(text: str) -> list[int]:
-    try:
-        return [int(part) for part in _split(text)]
-    except ValueError as error:
-        raise InputError(f"expected whole numbers separated by commas, got {text!r}") from error
 
 
 def _known(what: str, names: list[str], known: list[str]) -> None:

@@ -185,9 +185,9 @@ def markdown(facts: dict[str, str], curves: list[Curve], choices: list[dict[str,
         lines.append(row([label, *cells]))
     for slow, fast, paper in (("IMP", "IMP+ET", PAPER_GAIN), ("EB", "EB+ET", ())):
         if slow in by_label and fast in by_label:
-            pairs = [(at(by_label[slow], p), at(by_label[fast], p)) for p in ours]
-            gains = ["-" if None in (a, b) else f"{a.mean('search_seconds') / b.mean('search_seconds'):.2f}"  # type: ignore[union-attr]
-                     for a, b in pairs]  # fmt: skip
+            points = [at(by_label[fast], p) for p in ours]
+            gains = [None if point is None else by_label[slow].gain(point) for point in points]
+            gains = ["-" if gain is None else f"{gain:.2f}" for gain in gains]
             lines.append(row([f"{slow} / {fast}", *gains]))
             if paper:
                 lines.append(row([f"{slow} / {fast}, paper", *(f"{value:.2f}" for value in paper)]))

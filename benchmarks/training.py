@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from lists import split, whole
 from load import QUIET, OtherLoad
 from results import Sheet
 from rich.console import Console
@@ -102,7 +103,7 @@ def main(
 
     Writes results.json and results.md. The whole grid takes about 20 minutes on two cores.
     """
-    networks, steps, kinds = _split(archs), _whole(timesteps), _split(precisions)
+    networks, steps, kinds = split(archs), whole(timesteps), split(precisions)
     _check(networks, steps, kinds, batch, threads, device)
     torch.set_num_threads(threads)
     report: dict[str, Any] = {
@@ -224,17 +225,6 @@ def _check(networks: list[str], steps: list[int], kinds: list[str], batch: int, 
 
 def _gpu(device: str) -> dict[str, str]:
     return {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
-
-
-def _split(text: str) -> list[str]:
-    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def _whole(text: str) -> list[int]:
-    try:
-        return [int(part) for part in _split(text)]
-    except ValueError as error:
-        raise InputError(f"expected whole numbers separated by commas, got {text!r}") from error
 
 
 if __name__ == "__main__":

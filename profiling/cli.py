@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from spiketicket.cli import err, guarded, make_app, out, run_app, say
-from spiketicket.errors import InputError
+from spiketicket.cli import err, guarded, make_app, out, run_app, say, whole_numbers
 from spiketicket.files import write_atomic
 from spiketicket.profiling.latency import profile
 from spiketicket.profiling.report import latency_table, write_html
@@ -40,7 +39,7 @@ def profile_model(
     """
     names = [name.strip() for name in engines.split(",") if name.strip()]
     with err.status("measuring ..."):
-        report = profile(model, names, _numbers(timesteps), batch, threads, warmup, duration, data)
+        report = profile(model, names, whole_numbers("timesteps", timesteps), batch, threads, warmup, duration, data)
     out.print(latency_table(report))
     say(f"input: {report.input}")
     if json_file:
@@ -49,13 +48,6 @@ def profile_model(
         write_html(report, html_file)
     for path in filter(None, (json_file, html_file)):
         say(f"wrote {path}")
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise InputError(f"timesteps: expected whole numbers separated by commas, got {text!r}") from error
 
 
 def main() -> None:

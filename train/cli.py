@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from spiketicket.cli import err, guarded, make_app, out, print_json, run_app, say
+from spiketicket.cli import err, guarded, make_app, out, print_json, run_app, say, whole_numbers
 from spiketicket.errors import InputError, MissingExtraError, OutOfTimeError
 from spiketicket.train.cli_history import add_history_commands
 from spiketicket.train.data import DATASET_NAMES, load_dataset
@@ -119,17 +119,10 @@ def _declare(command: Callable[..., None], known: list[Field[Any]]) -> None:
 def _settings(method: str, arch: str, dataset: str, known: list[Field[Any]], options: dict[str, Any]) -> Settings:
     for f in known:
         if f.default == ():
-            options[f.name] = _whole_numbers(f.name, options[f.name])
+            options[f.name] = tuple(whole_numbers(f.name, options[f.name])) if options[f.name].strip() else ()
     if not options["epochs"]:
         options["rewind_epoch"] = 0
     return Settings(method, arch, dataset, **options)
-
-
-def _whole_numbers(name: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise InputError(f"{name}: expected whole numbers separated by commas, got {text!r}") from error
 
 
 def _positive(name: str, value: float | None) -> None:

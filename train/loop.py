@@ -134,8 +134,7 @@ class Trainee:
         return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of every tensor of the network, on the CPU."""
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+        return weights_of(self.model)
 
     def state(self) -> dict[str, Any]:
         """All that `load` needs to go on from here."""
@@ -156,8 +155,13 @@ class Trainee:
             torch.cuda.set_rng_state(cuda, self.group.device)
 
 
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of every tensor of a network, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
 @torch.no_grad()
-def accuracy(model: nn.Module, batches: Batches, split: Split, group: Group = Group()) -> float:  # noqa: B008
+def accuracy(model: nn.Module, batches: Batches, split: Split, group: Group) -> float:
     """Share of images whose largest mean logit is the right class."""
     model.eval()
     mine = Split(split.images[group.rank :: group.world], split.labels[group.rank :: group.world])

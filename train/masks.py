@@ -62,6 +62,11 @@ def pack_mask(mask: Mask) -> NDArray[np.uint8]:
     return np.packbits(mask.ravel(), bitorder="little")
 
 
+def mask_bytes(masks: Masks) -> bytes:
+    """Names and bits, in the order of the names: what a fingerprint is made of."""
+    return b"".join(name.encode() + pack_mask(mask).tobytes() for name, mask in sorted(masks.items()))
+
+
 def unpack_mask(packed: NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
     """The inverse of `pack_mask`. Raises InputError unless `packed` is exactly as long as `shape` needs."""
     size = prod(shape)

@@ -33,10 +33,6 @@ class Stage:
     schedule_steps: int = 1  # of the schedule, per epoch
     until_mask_settles: bool = False  # Early-Bird: may end before `end`
 
-    @property
-    def name(self) -> str:
-        return f"round {self.round}" + (", final training" if self.kind == "final" else "")
-
 
 def plan_stages(settings: Settings, prunable: int, total: int) -> list[Stage]:
     """The trainings of a search over `prunable` weights of `total` parameters, in order.

@@ -13,8 +13,8 @@ from spiketicket.train.batches import Batches
 from spiketicket.train.config import ModelConfig
 from spiketicket.train.data import Dataset
 from spiketicket.train.distributed import Group
-from spiketicket.train.loop import accuracy, calibrate
-from spiketicket.train.masks import Masks, apply_masks, dense_masks, pack_mask, survivors
+from spiketicket.train.loop import accuracy, calibrate, weights_of
+from spiketicket.train.masks import Masks, apply_masks, dense_masks, mask_bytes, survivors
 from spiketicket.train.models import build, prunable
 from spiketicket.train.pace import Pace
 from spiketicket.train.plan import Stage, plan_stages
@@ -71,7 +71,7 @@ class _Search:
         self.config = model_config(settings, dataset)
         torch.manual_seed(settings.seed)
         model = build(self.config)
-        self.init = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        self.init = weights_of(model)
         self.unpruned = dense_masks(model)
         prunable_weights = sum(weight.numel() for weight in prunable(model).values())
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -101,7 +101,7 @@ class _Search:
         """One stage: prune what the round before left, go back, train."""
         run = self.context.run
         masks = self.masks(stage)
-        self.group.agree("mask", _fingerprint(masks))
+        self.group.agree("mask", hashlib.sha256(mask_bytes(masks)).hexdigest())
         start = self.start(stage)
         if stage.end:
             trained = Training(self.context, stage, index, masks, start).run()
@@ -126,8 +126,12 @@ class _Search:
 
     def before(self, stage: Stage) -> Ticket | None:
         """The ticket that this one is pruned from: of the last search training of an earlier round."""
-        earlier = [s for s in self.found if s.kind == "search" and s.round < stage.round]
-        return self.found[earlier[-1]] if earlier else None
+        earlier = self.searched(stage)
+        return earlier[-1] if earlier else None
+
+    def searched(self, stage: Stage) -> list[Ticket]:
+        """Those of the search trainings of earlier rounds."""
+        return [ticket for s, ticket in self.found.items() if s.kind == "search" and s.round < stage.round]
 
     def start(self, stage: Stage) -> Weights:
         """The tensors that a training begins with: init, or the rewind point."""
@@ -164,8 +168,7 @@ class _Search:
         apply_masks(model, masks)
         model.to(self.group.device)
         calibrate(model, self.batches, self.settings.batch_size, self.seed(0))
-        weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-        return Trained(weights, self.settings.timesteps, 0.0, None, 0)
+        return Trained(weights_of(model), self.settings.timesteps, 0.0, None, 0)
 
     def seed(self, stream: int) -> np.random.SeedSequence:
         return np.random.SeedSequence([self.settings.seed, stream, 0])
@@ -182,11 +185,9 @@ class _Search:
         model = build(config)
         model.load_state_dict(trained.weights)
         model.to(self.group.device)
-        tested = (
-            accuracy(model, self.batches, self.dataset.test, self.group) if stage.end else None
-        )  # untrained: no news
-        earlier = [t for s, t in self.found.items() if s.kind == "search" and s.round < stage.round]
-        searched = sum(float(ticket.search["seconds"]) for ticket in earlier)
+        # An untrained network's accuracy is no news.
+        tested = accuracy(model, self.batches, self.dataset.test, self.group) if stage.end else None
+        searched = sum(float(ticket.search["seconds"]) for ticket in self.searched(stage))
         return Ticket(
             config,
             trained.weights,
@@ -238,10 +239,3 @@ def _facts(ticket: Ticket) -> dict[str, Any]:
         "final_seconds": ticket.search["seconds"],
         "timesteps": ticket.model.timesteps, "fingerprint": ticket.fingerprint,
     }  # fmt: skip
-
-
-def _fingerprint(masks: Masks) -> str:
-    digest = hashlib.sha256()
-    for name, mask in sorted(masks.items()):
-        digest.update(name.encode() + pack_mask(mask).tobytes())
-    return digest.hexdigest()

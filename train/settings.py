@@ -11,8 +11,6 @@ from spiketicket.train.early_time import EarlyTime
 from spiketicket.train.recipes import RECIPES
 from spiketicket.train.strategies import strategy
 
-_EARLY_TIME_FIELDS = ("et_divergence", "et_normaliser", "et_threshold", "et_candidates")
-
 METHODS = {
     "imp": "Iterative magnitude pruning with late rewinding: train, prune, rewind, again.",
     "eb": "Early-Bird: train until the mask of the coming cut stops changing, cut, and train again from init.",
@@ -121,7 +119,8 @@ class Settings:
             not self.early_time or (self.timesteps >= 3 and self.epochs >= 3),
             "early_time", "3 timesteps and 3 epochs at least", f"{self.timesteps} and {self.epochs}",
         )  # fmt: skip
-        chosen = [name for name in _EARLY_TIME_FIELDS if getattr(self, name) != getattr(Settings, name)]
+        options = (f for f in fields(self) if f.metadata.get("early_time") and f.name != "early_time")
+        chosen = [f.name for f in options if getattr(self, f.name) != f.default]
         _require(self.early_time or not chosen, "".join(chosen[:1]), "early_time with it", "none")
         self.early_time_options().candidates_of(self.timesteps)
 
@@ -155,15 +154,10 @@ class Settings:
         """Of plain types, as JSON has them."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
-    @classmethod
-    def defaults(cls) -> dict[str, Any]:
-        """The default of every field that has one."""
-        return {f.name: f.default for f in fields(cls) if "help" in f.metadata}
-
 
 def _one_of(settings: Settings, name: str, known: Any) -> None:
     value = getattr(settings, name)
-    _require(value in known, name, f"one of {', '.join(str(k) for k in known if k is not None)}", value)
+    _require(value in known, name, f"one of {', '.join(known)}", value)
 
 
 def _require(good: bool, name: str, expected: str, value: object) -> None:

@@ -22,7 +22,7 @@ from spiketicket.errors import InputError, TicketError
 from spiketicket.files import write_atomic
 from spiketicket.train.config import ModelConfig
 from spiketicket.train.data import Normalisation
-from spiketicket.train.masks import Masks, pack_mask, survivors, unpack_mask
+from spiketicket.train.masks import Masks, mask_bytes, pack_mask, survivors, unpack_mask
 from spiketicket.train.models import build, prunable
 
 FORMAT = "spiketicket.ticket"
@@ -84,8 +84,7 @@ class Ticket:
         for name, tensor in sorted(self.state.items()):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        for name, mask in sorted(self.masks.items()):
-            digest.update(name.encode() + pack_mask(mask).tobytes())
+        digest.update(mask_bytes(self.masks))
         return digest.hexdigest()
 
 

@@ -46,9 +46,7 @@ class Context:
     group: Group
     pace: Pace
     report: Callable[[Stage, int, float], None]  # an epoch is over: how many are, and its loss
-    outline: Callable[
-        [int], list[dict[str, Any]]
-    ]  # what is planned, for the log, where searches take that many timesteps
+    outline: Callable[[int], list[dict[str, Any]]]  # the plan, for the log, by the timesteps of search trainings
     coming_keep: int | None  # of the first pruning, whose mask Early-Bird watches
 
 
@@ -178,6 +176,7 @@ class Training:
             self.batch += 1
             if (group.world == 1 or self.batch % ASKED == 0) and pace.due():
                 self.seconds += time.monotonic() - start
+                self._refuse_nonsense()
                 self._save(epoch)
                 start = time.monotonic()
         self.seconds += time.monotonic() - start
@@ -215,7 +214,7 @@ class Training:
         self.ended = seen.stop
         self._log("early_bird", epoch=epoch, **seen.to_dict())
 
-    def _refuse_nonsense(self, loss: float) -> None:
+    def _refuse_nonsense(self, loss: float = 0.0) -> None:
         if not isfinite(loss) or not self.trainee.finite():
             reason = "the loss is no longer a number"
             self._log("stopped", reason=reason, epoch=self.epoch)
@@ -233,9 +232,7 @@ class Training:
         return Trainee(model, self.masks, self.settings, self.context.group)
 
     def _save(self, epoch: int) -> None:
-        """Write a checkpoint: at `epoch`, after self.batch batches of it. A network that is no number is refused."""
-        if not self.trainee.finite():
-            self._refuse_nonsense(float("nan"))
+        """Write a checkpoint: at `epoch`, after self.batch batches of it. What is no number must be refused before."""
         run, group, best = self.context.run, self.context.group, self.best
         tally = self.tally.state(group)
         if group.leads:

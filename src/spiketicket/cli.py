@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from spiketicket.errors import SpikeTicketError
+from spiketicket.errors import InputError, SpikeTicketError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,6 +74,14 @@ def run_app(app: typer.Typer) -> None:
         fail(f"{error.format_message()} (-h shows the usage)")
         code = EXIT_MISTAKE
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def whole_numbers(name: str, text: str) -> list[int]:
+    """The numbers of an option such as 1,3,5. Raises InputError, naming the option."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"{name}: expected whole numbers separated by commas, got {text!r}") from error
 
 
 def say(message: str) -> None:
