@@ -1,5 +1,7 @@
 """What spiking networks need beside SpikingJelly's layers. Time-major tensors `[T, N, ...]`."""
 
+from enum import Enum, auto
+
 import torch
 from spikingjelly.activation_based import layer, surrogate
 from torch import Tensor, nn
@@ -7,10 +9,13 @@ from torch import Tensor, nn
 from spiketicket.train.config import NeuronConfig
 from spiketicket.train.neurons import LIFNode
 from spiketicket.train.norms import FoldedBatchNorm2d, StaticBatchNorm2d, TimestepBatchNorm2d
+from spiketicket.train.taps import convolve_by_taps
 
 __all__ = ["Conv2d", "LIFNode", "Repeat", "TimestepBatchNorm2d", "batch_norm", "conv", "lay_out", "lif"]
 
-WIDE = 512  # output channels
+# Of convolutions in float32 on a CPU (docs/LOG.md):
+SMALL, DEEP = 4, 128  # up to so many pixels along a side and from so many channels on, taps.py is the fastest
+WIDE = 512  # from so many output channels on, oneDNN is faster in its own blocked format than channels-last
 
 
 class Repeat(nn.Module):
@@ -37,17 +42,42 @@ def lif(config: NeuronConfig) -> LIFNode:
     )
 
 
-class Conv2d(layer.Conv2d):  # type: ignore[misc]  # SpikingJelly is untyped
-    """SpikingJelly's Conv2d, whose input is brought into a memory format first where `lay_out` asks for one."""
+class Layout(Enum):
+    """How a convolution computes: as its input comes, channels-last, or as is fastest in float32 on a CPU."""
 
-    memory_format: torch.memory_format | None = None
+    AS_IT_COMES = auto()
+    CHANNELS_LAST = auto()
+    CPU = auto()
+
+
+class Conv2d(layer.Conv2d):  # type: ignore[misc]  # SpikingJelly is untyped
+    """SpikingJelly's Conv2d, in the layout that `lay_out` has set."""
+
+    layout = Layout.AS_IT_COMES
 
     def forward(self, x: Tensor) -> Tensor:
         images = x.flatten(0, 1) if self.step_mode == "m" else x
-        if self.memory_format is not None:
-            images = images.contiguous(memory_format=self.memory_format)
-        out: Tensor = self._conv_forward(images, self.weight, self.bias)
+        out = self._convolve(images)
         return out.unflatten(0, x.shape[:2]) if self.step_mode == "m" else out
+
+    def _convolve(self, images: Tensor) -> Tensor:
+        weight = self.weight
+        if self.layout is Layout.CPU and max(images.shape[2:]) <= SMALL and self._suits_taps:
+            return convolve_by_taps(images, weight, self.bias)
+        if self.layout is Layout.CPU and self.out_channels >= WIDE and self.kernel_size != (1, 1):
+            images, weight = images.contiguous(), weight.contiguous()
+        elif self.layout is not Layout.AS_IT_COMES:
+            images = images.contiguous(memory_format=torch.channels_last)
+        out: Tensor = self._conv_forward(images, weight, self.bias)
+        return out
+
+    @property
+    def _suits_taps(self) -> bool:
+        """Whether taps.py knows such a convolution, and it is deep enough."""
+        rows, columns = self.kernel_size
+        same = rows == columns and rows % 2 == 1 and self.padding == (rows // 2, rows // 2)
+        plain = self.stride == self.dilation == (1, 1) and self.groups == 1 and self.padding_mode == "zeros"
+        return bool(same and plain and min(self.in_channels, self.out_channels) >= DEEP)
 
 
 def conv(channels: int, out: int, kernel: int, stride: int = 1, *, bias: bool, timed: bool = True) -> nn.Module:
@@ -57,16 +87,16 @@ def conv(channels: int, out: int, kernel: int, stride: int = 1, *, bias: bool, t
 
 
 def lay_out(network: nn.Module, device: torch.device, *, mixed: bool) -> None:
-    """Have every convolution compute in the memory format that is fastest for it; `mixed`: under bfloat16 autocast.
+    """Have every convolution compute as is fastest for it; `mixed`: under bfloat16 autocast.
 
-    Channels-last everywhere but in float32 on a CPU, where oneDNN computes wide layers of small images up to twice as
-    fast in its own blocked format (docs/LOG.md). Neurons, batch norm and pooling take whatever format comes.
+    Weights are channels-last, and so is the computation, but for deep and wide layers in float32 on a CPU. Neurons,
+    batch norm and pooling take whatever format comes.
     """
+    layout = Layout.CPU if device.type == "cpu" and not mixed else Layout.CHANNELS_LAST
     for module in network.modules():
         if isinstance(module, Conv2d):
-            wide = device.type == "cpu" and not mixed and module.out_channels >= WIDE
-            module.memory_format = torch.contiguous_format if wide else torch.channels_last
-            module.weight.data = module.weight.data.contiguous(memory_format=module.memory_format)
+            module.layout = layout
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def batch_norm(channels: int, kind: str, *, timed: bool = True) -> nn.Module:

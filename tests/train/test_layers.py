@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from spiketicket.train import layers
 from spiketicket.train.config import ModelConfig
-from spiketicket.train.layers import Conv2d, lay_out
+from spiketicket.train.layers import SMALL, Conv2d, lay_out
 from spiketicket.train.models import build
 
 
@@ -51,7 +51,8 @@ def test_small_network_trains_as_the_loop_in_float32():
 
 @pytest.mark.parametrize("mixed", [False, True])
 def test_layout_changes_formats_and_nothing_else(mixed, monkeypatch):
-    monkeypatch.setattr(layers, "WIDE", 16)
+    monkeypatch.setattr(layers, "WIDE", 8)
+    monkeypatch.setattr(layers, "DEEP", 8)
     torch.manual_seed(0)
     network = build(ModelConfig("vgg16", 3, 32, 10, 2, width=0.04)).double()
     x, labels = torch.randn(3, 3, 32, 32).double(), torch.arange(3)
@@ -62,16 +63,36 @@ def test_layout_changes_formats_and_nothing_else(mixed, monkeypatch):
         assert torch.equal(value, state[name])
     network.load_state_dict(build(ModelConfig("vgg16", 3, 32, 10, 2, width=0.04)).state_dict())
     network.load_state_dict(state)
-    formats = {}
+    images = {}
     for module in network.modules():
         if isinstance(module, Conv2d):
-            module.register_forward_hook(lambda m, inputs, out: formats.update({m: out.flatten(0, -4)}))
+            module.register_forward_hook(lambda m, inputs, out: images.update({m: out.flatten(0, -4)}))
     loss, gradients = loss_and_gradients(network, x, labels)
     torch.testing.assert_close(loss, before[0])
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, before[1][name], rtol=1e-7, atol=1e-10)
-    for module, out in formats.items():
-        wide = module.out_channels >= 16 and not mixed
-        assert out.is_contiguous(memory_format=torch.contiguous_format if wide else torch.channels_last)
-        assert module.weight.is_contiguous(memory_format=module.memory_format)
-    assert {module.out_channels >= 16 for module in formats} == {False, True}
+    for module, out in images.items():
+        blocked = not mixed and module.out_channels >= 8 and out.shape[-1] > SMALL
+        assert out.is_contiguous(memory_format=torch.contiguous_format if blocked else torch.channels_last)
+        assert module.weight.is_contiguous(memory_format=torch.channels_last)
+    assert {(module.out_channels >= 8, out.shape[-1] > SMALL) for module, out in images.items()} >= {
+        (False, True), (True, False), (True, True)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stride": 2}, {"dilation": 2}, {"groups": 2}, {"padding": 0}, {"padding": "same"},
+        {"padding_mode": "circular"}, {"kernel_size": 2}, {"kernel_size": (3, 1)},
+    ],
+)  # fmt: skip
+def test_layout_leaves_other_convolutions_right(options, monkeypatch):
+    """Those that taps.py does not know, on images that are small enough for it."""
+    monkeypatch.setattr(layers, "DEEP", 1)
+    torch.manual_seed(0)
+    network = Conv2d(4, 6, **{"kernel_size": 3, "padding": 1, "step_mode": "m", **options}).double()
+    x = torch.randn(2, 3, 4, 4, 4).double()
+    expected = network(x)
+    lay_out(network, torch.device("cpu"), mixed=False)
+    torch.testing.assert_close(network(x), expected, rtol=1e-12, atol=1e-12)
