@@ -95,10 +95,8 @@ def _print(result: "Export") -> None:
             checks.add_row(a.engine, a.against, str(a.images), f"{a.mismatch:.1e}", f"{a.logits:.1e}", f"{a.top1:.1%}")
         out.print(checks)
     ratio = result.dense_nbytes / result.nbytes
-    say(
-        f"{result.path}: {human_bytes(result.nbytes)}, {ratio:.1f}x smaller than dense ONNX "
-        f"({human_bytes(result.dense_nbytes)})",
-    )  # fmt: skip
+    size = f"{ratio:.1f}x smaller than" if ratio >= 1 else f"{1 / ratio:.1f}x the size of"
+    say(f"{result.path}: {human_bytes(result.nbytes)}, {size} dense ONNX ({human_bytes(result.dense_nbytes)})")
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import Field, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -186,12 +187,22 @@ def _print(tickets: "list[Ticket]", folder: Path) -> None:
     out.print(table)
     if not all(ticket.search["mask_settled"] for ticket in tickets):
         err.print("[yellow]warning:[/] the mask did not settle; the cut is that of the last epoch's weights")
+    for line in _idle_rounds(tickets):
+        err.print(f"[yellow]warning:[/] {line}")
     for name, mask in tickets[-1].masks.items():
         if not mask.any():
             err.print(
                 f"[yellow]warning:[/] no weight of {name} survives in the last ticket (--strategy erk keeps some)"
             )
     say(f"last ticket: {folder / 'ticket.pt'}   {tickets[-1].fingerprint[:12]}")
+
+
+def _idle_rounds(tickets: "list[Ticket]") -> list[str]:
+    """Says which rounds pruned nothing: N:M leaves N of M weights at most, whatever was asked."""
+    left = {ticket.search["round"]: sum(int(mask.sum()) for mask in ticket.masks.values()) for ticket in tickets}
+    idle = [str(after) for before, after in pairwise(left) if left[before] == left[after]]
+    strategy = tickets[-1].search["settings"]["strategy"]
+    return [f"round {', '.join(idle)} pruned nothing: {strategy} had left fewer weights than asked"] if idle else []
 
 
 def _share(accuracy: float | None, otherwise: str) -> str:

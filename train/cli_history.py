@@ -12,7 +12,7 @@ from rich.table import Table
 
 from spiketicket.cli import err, guarded, out, print_json
 from spiketicket.errors import InputError
-from spiketicket.train.curves import Curve, Point, make_curves
+from spiketicket.train.curves import Curve, Point, apart, make_curves
 from spiketicket.train.events import FINAL, SEARCH
 from spiketicket.train.forecast import forecast
 from spiketicket.train.history import read_history
@@ -123,6 +123,9 @@ def _print_table(curves: list[Curve]) -> None:
         markup=False,
         highlight=False,
     )
+    for name, by_label in apart(curves).items():
+        values = "; ".join(f"{label}: {'none' if value is None else value}" for label, value in by_label.items())
+        out.print(f"Not the same in all: {name.replace('_', ' ')} ({values}).", markup=False, highlight=False)
 
 
 def _accuracy(point: Point) -> str:

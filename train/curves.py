@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import mean, stdev
 from typing import Any
 
 from spiketicket.errors import InputError
 from spiketicket.train.events import FINAL, SEARCH, TicketFound
 from spiketicket.train.history import History
+from spiketicket.train.settings import METHODS, Settings
 
 NAMES = {"imp": "IMP", "eb": "EB", "oneshot": "one-shot"}
 TARGET = ("rounds", "sparsity")  # settings that say how far a search goes
+_SAID = ("seed", "sparsity", *(f.name for f in fields(Settings) if f.metadata.get("early_time")))
 SAME_SPARSITY = 1e-3  # a tenth of a percent: rounds end beside the sparsities that --sparsity is asked for
 
 
@@ -79,6 +81,21 @@ def make_curves(histories: Sequence[History]) -> tuple[list[Curve], list[str]]:
     return [_curve(group, label) for group, label in zip(groups.values(), _labels(identities), strict=True)], untested
 
 
+def apart(curves: Sequence[Curve]) -> dict[str, dict[str, Any]]:
+    """Settings that every method has and that differ though no label says so: their values, by label.
+
+    A comparison of methods is like for like where there are none.
+    """
+    shared = [f.name for f in fields(Settings) if f.metadata.get("methods") == tuple(METHODS)]
+    differing = {}
+    for name in shared:
+        values = {curve.label: curve.settings.get(name) for curve in curves}
+        said = name in _SAID or all(_plain(name) in label for label in values)
+        if not said and len(set(map(str, values.values()))) > 1:
+            differing[name] = values
+    return differing
+
+
 def _identity(history: History) -> dict[str, Any]:
     """The settings that make a method of its own."""
     planned = [stage.sparsity for stage in history.stages]  # a search at work may have found one ticket so far
@@ -134,7 +151,10 @@ def _short(settings: dict[str, Any], everywhere: list[str]) -> str:
 
 
 def _words(name: str, value: object) -> str:
-    plain = name.replace("_", " ")
     if isinstance(value, bool):
-        return plain if value else f"no {plain}"
-    return f"{plain} {value}"
+        return _plain(name) if value else f"no {_plain(name)}"
+    return f"{_plain(name)} {value}"
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")

@@ -36,6 +36,16 @@ def test_table(quick_run, tmp_path):
     assert "Verified" not in result.stdout
 
 
+def test_a_dense_ticket_is_larger_than_dense_onnx(quick_run, tmp_path):
+    path = str(quick_run[0] / "rounds" / "00.pt")
+    result = runner.invoke(app, ["--ticket", path, "-o", str(tmp_path / "m.onnx"), "--no-check"])
+    printed = json.loads(
+        runner.invoke(app, ["--ticket", path, "-o", str(tmp_path / "n.onnx"), "--no-check", "--json"]).stdout
+    )
+    ratio = printed["bytes"] / printed["dense_bytes"]
+    assert ratio > 1 and f"{ratio:.1f}x the size of dense ONNX" in result.stdout.replace("\n", " ")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

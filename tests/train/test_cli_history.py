@@ -215,6 +215,22 @@ def test_table(run, runs):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_settings_that_differ_beside_the_method_are_named(run, tmp_path):
+    """Rounds, rewind points and Early-Time belong to a method, and a label may say the rest."""
+    plain = search(tmp_path / "imp", (0.9, 0.8, 0.7), (1, 2, 3), clip=None)
+    others = {"method": "eb", "early_time": True, "et_threshold": 0.7, "rounds": None, "rewind_epoch": 9}
+    same = search(tmp_path / "same", (0.9, 0.8, 0.7), (1, 2, 3), **others)
+    assert "Not the same" not in run("compare", plain, same)[1]
+    other = search(tmp_path / "other", (0.9, 0.8, 0.7), (1, 2, 3), **others, epochs=8, clip=1.0)
+    words = " ".join(run("compare", plain, other)[1].split())
+    assert words.endswith(
+        "Not the same in all: epochs (IMP: 4; EB+ET: 8). Not the same in all: clip (IMP: none; EB+ET: 1.0)."
+    )
+    longer = search(tmp_path / "longer", (0.9, 0.8, 0.7), (1, 2, 3), epochs=8, clip=None)
+    text = run("compare", plain, longer)[1]
+    assert "IMP, epochs 8" in text and "Not the same" not in text
+
+
 def test_json_and_csv(run, runs):
     code, text, _ = run("compare", *runs, "--json")
     curves = json.loads(text)

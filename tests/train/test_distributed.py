@@ -17,6 +17,12 @@ SEARCH = ["imp", "--arch", "vgg_digits", "--dataset", "digits", "--rounds", "3",
           "--prune-rate", "0.5", "--batch-size", "66", "--width", "0.5", "--seed", "3", "--lr", "0.05"]  # fmt: skip
 
 
+# Early-Time within Early-Bird, clipped, matrices in bfloat16: what else the processes must agree about.
+EARLY = ["eb", "--arch", "vgg_digits", "--dataset", "digits", "--sparsity", "60", "--epochs", "4", "--batch-size", "66",
+         "--width", "0.5", "--seed", "3", "--lr", "0.05", "--early-time", "--et-threshold", "0.9", "--clip", "1",
+         "--precision", "bfloat16"]  # fmt: skip
+
+
 def launched(processes, *command):
     """`command` by that many processes."""
     with socket.socket() as free:
@@ -27,8 +33,8 @@ def launched(processes, *command):
     return subprocess.run([sys.executable, *launcher, *command], capture_output=True, text=True, timeout=300)
 
 
-def run(folder, *options, processes):
-    return launched(processes, "-m", "spiketicket.train.cli", *SEARCH, "--out", str(folder), *options)
+def run(folder, *options, processes, search=SEARCH):
+    return launched(processes, "-m", "spiketicket.train.cli", *search, "--out", str(folder), *options)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +73,24 @@ def test_the_first_epoch_is_the_same_to_rounding(searched):
             scale = float(tensor.abs().max())
             # A bias before batch norm has no gradient but rounding: such values are 1e-9 and differ by as much.
             assert float((tensor - two[name]).abs().mean()) <= 0.01 * scale + 1e-6, name
+
+
+def test_two_processes_choose_as_one(tmp_path):
+    """The timesteps and the mask that all go on with; without agreement they would hang or differ."""
+    logs, tickets = [], []
+    for processes in (1, 2):
+        folder = tmp_path / f"by{processes}"
+        done = run(folder, processes=processes, search=EARLY)
+        assert done.returncode == 0, done.stderr
+        logs.append([json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()])
+        tickets.append(load_ticket(folder / "ticket.pt"))
+    one, two = ([line for line in log if line["event"] == "early_time"] for log in logs)
+    assert one[0]["chosen"] == two[0]["chosen"] < 5
+    assert one[0]["normalised"] == pytest.approx(two[0]["normalised"], abs=0.1)
+    one, two = ([line["hamming"] for line in log if line["event"] == "early_bird"][1:] for log in logs)
+    assert one == pytest.approx(two, abs=0.03)
+    assert survivors(tickets[0].masks) == survivors(tickets[1].masks)
+    assert tickets[0].search["test_accuracy"] == pytest.approx(tickets[1].search["test_accuracy"], abs=0.05)
 
 
 def test_only_one_of_them_speaks(searched):

@@ -14,11 +14,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from spiketicket.errors import OutOfTimeError, SpikeTicketError
 from spiketicket.train import search as search_module
 from spiketicket.train import training as training_module
 from spiketicket.train.batches import Batches
+from spiketicket.train.cli import app
 from spiketicket.train.data import load_dataset
 from spiketicket.train.distributed import Group
 from spiketicket.train.loop import Tally, Trainee
@@ -140,27 +142,39 @@ def test_log_tells_what_happened(quick_run):
 
 def test_killed_at_ten_moments_ends_in_the_same_ticket(quick_run, quick_arguments, tmp_path):
     """SIGKILL at ten random moments of the work, then once to the end: the same tickets, bit for bit."""
-    folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "spiketicket.train.cli", "imp", *quick_arguments, "--out", str(folder)]
+    killed_again_and_again(["imp", *quick_arguments], tmp_path / "killed", *quick_run, kills=10)
+
+
+def test_killed_early_bird_ends_in_the_same_ticket(quick_settings, digits, tmp_path):
+    """With what imp's checkpoints have not: the masks seen so far, Early-Time's choice, a final training."""
+    options = {"sparsity": 50.0, "early_time": True, "et_threshold": 0.9, "epochs": 6, "eb_threshold": 0.2}
+    whole = search(quick_settings("eb", rounds=None, **options), digits, tmp_path / "whole")
+    common = ["--arch", "vgg_digits", "--dataset", "digits", "--batch-size", "128", "--width", "0.5", "--seed", "3"]
+    own = ["--sparsity", "50", "--early-time", "--et-threshold", "0.9", "--epochs", "6", "--eb-threshold", "0.2"]
+    killed_again_and_again(["eb", *common, *own], tmp_path / "killed", tmp_path / "whole", whole, kills=5)
+
+
+def killed_again_and_again(arguments, folder, expected, tickets, kills):
+    command = [sys.executable, "-m", "spiketicket.train.cli", *arguments, "--out", str(folder)]
     moments = random.Random(0)
-    kills = unfinished = clashes = 0
-    while kills < 10:
+    done = unfinished = clashes = 0
+    while done < kills:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until_it_works(process, folder)
         time.sleep(moments.uniform(0, 0.6))
         process.send_signal(signal.SIGKILL)
         if process.wait() == 0:  # finished before the kill came: check it, and start another search
-            assert_same_run(folder, *quick_run)
+            assert_same_run(folder, expected, tickets)
             shutil.rmtree(folder)
         elif process.returncode == -signal.SIGKILL:
-            kills += 1
+            done += 1
             unfinished += not (folder / "ticket.pt").exists()
         else:  # it met this test's own look at the lock
             clashes += 1
             assert clashes <= 3, f"snn-search ended with {process.returncode}"
-    assert unfinished >= 7, "the kills must hit the search at work"
+    assert unfinished >= 0.7 * kills, "the kills must hit the search at work"
     subprocess.run(command, check=True, capture_output=True)
-    assert_same_run(folder, *quick_run)
+    assert_same_run(folder, expected, tickets)
 
 
 def wait_until_it_works(process, folder):
@@ -176,8 +190,9 @@ def wait_until_it_works(process, folder):
 
 
 def assert_same_run(folder, expected, tickets):
-    for index, ticket in enumerate(tickets):
-        assert equal_tickets(load_ticket(folder / "rounds" / f"{index:02d}.pt"), ticket)
+    for ticket in tickets:
+        place = "final" if ticket.search["kind"] == "final" else "rounds"
+        assert equal_tickets(load_ticket(folder / place / f"{ticket.search['round']:02d}.pt"), ticket)
     assert equal_tickets(load_ticket(folder / "ticket.pt"), tickets[-1])
     assert log_of(folder) == log_of(expected)
     assert not list(folder.glob("**/.*.partial"))
@@ -528,6 +543,13 @@ def test_every_strategy_searches(strategy, quick_settings, digits, tmp_path):
             assert groups.reshape(len(mask), -1, 4, *mask.shape[2:]).sum(axis=2).max() <= 2
     else:
         assert counts == expected
+
+
+def test_rounds_that_prune_nothing_are_named(quick_arguments, tmp_path):
+    options = ["--epochs", "1", "--rewind-epoch", "0", "--prune-rate", "0.25", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, ["imp", *quick_arguments, *options, "--strategy", "2:4"])
+    assert result.exit_code == 0
+    assert "warning: round 2 pruned nothing: 2:4 had left fewer weights than asked" in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(
