@@ -1,73 +1,91 @@
 """What becomes of a benchmark's tickets: exported, verified, run by the native engine, timed beside onnxruntime."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from turns import take_turns
 
+from spiketicket.cli import err
 from spiketicket.domain import INPUT
 from spiketicket.export.pack import export_ticket
-from spiketicket.profiling.clock import measure
 from spiketicket.runtime import Session
 from spiketicket.runtime.evaluate import evaluate
 from spiketicket.train.data import Dataset
+from spiketicket.train.history import History
 from spiketicket.train.ticket import Ticket, load_ticket
 
 SAMPLES = 8  # test images on which torch, onnxruntime and the native engine must agree with the float64 oracle
 TIMED = 32  # test images, one after another
+DURATION = 1.0  # seconds per model and engine
 ENGINES = ("native", "onnxruntime")
-MS = 1e3
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """A verified export. Accuracies on all test images, as the search and as the native engine has it."""
+    """A verified export of `run`'s ticket of a round. Accuracies on all test images, as torch and native have it."""
 
-    path: Path
+    run: str
+    round: int
+    kind: str
     sparsity: float
     nbytes: int
     dense_nbytes: int
     searched: float
     native: float
+    milliseconds: dict[str, float]  # median per image at batch 1, by engine; empty where it is not timed
 
 
-def tickets(run: Path, rounds: tuple[int, ...]) -> Iterator[Ticket]:
-    """Those of a run folder that count: final ones where there are any, else those of `rounds`."""
-    final = sorted((run / "final").glob("*.pt"))
-    for path in final or sorted((run / "rounds").glob("*.pt")):
-        if final or int(path.stem) in rounds:
-            yield load_ticket(path)
+def export_all(histories: Sequence[History], dataset: Dataset, models: Path) -> list[Deployed]:
+    """Export all tickets, and time those of the first search. Raises VerificationError where engines differ."""
+    deployed = []
+    for history in histories:
+        paths = {}
+        for source in sorted(history.folder.glob("rounds/*.pt")) + sorted(history.folder.glob("final/*.pt")):
+            path = models / f"{history.folder.name}-{source.parent.name}-{source.stem}.onnx"
+            with err.status(f"exporting {path.name} ..."):
+                found = deploy(history.folder.name, load_ticket(source), dataset, path)
+            paths[path] = found
+        times = milliseconds(list(paths), dataset) if history is histories[0] else {}
+        deployed += [replace(found, milliseconds=times.get(path, {})) for path, found in paths.items()]
+    return deployed
 
 
-def deploy(ticket: Ticket, dataset: Dataset, path: Path) -> Deployed:
-    """Export `ticket` to `path` and classify the test images. Raises VerificationError where an engine differs."""
-    images = ticket.normalisation(dataset.test.images)
+def deploy(run: str, ticket: Ticket, dataset: Dataset, path: Path) -> Deployed:
+    """Export a ticket to `path` and classify the test images at the timesteps that it was trained with."""
+    images, search = ticket.normalisation(dataset.test.images), ticket.search
     export = export_ticket(ticket, path, samples=images[:SAMPLES])
     with Session(path, engine="native") as session:
         found = evaluate(session, images, dataset.test.labels)
     return Deployed(
-        path, ticket.sparsity, export.nbytes, export.dense_nbytes, ticket.search["test_accuracy"], found.accuracy
-    )
+        run, search["round"], search["kind"], ticket.sparsity, export.nbytes, export.dense_nbytes,
+        search["test_accuracy"], found.accuracy, {},
+    )  # fmt: skip
 
 
-def milliseconds(
-    models: list[Path], images: NDArray[np.float32], duration: float = 1.0
-) -> dict[Path, dict[str, float]]:
-    """Median per image at batch 1 in each engine, all in turns in one run."""
+def milliseconds(models: list[Path], dataset: Dataset) -> dict[Path, dict[str, float]]:
+    """Of all models and engines, in turns, every run with the next image."""
+    images = dataset.normalisation(dataset.test.images[:TIMED])
     with ExitStack() as stack:
-        runs: dict[Any, Any] = {}
+        runs: dict[str, Any] = {}
+        expected = {}
         for path in models:
             for engine in ENGINES:
                 session = stack.enter_context(Session(path, engine=engine))
-                runs[path, engine] = partial(_next, session, cycle(images[:TIMED, None]))
-        stats = measure(runs, warmup=TIMED, duration=duration)
-    return {path: {engine: MS * stats[path, engine].p50 for engine in ENGINES} for path in models}
+                runs[f"{engine} {path}"] = run = partial(_next, session, cycle(images[:, None]))
+                run()
+                start = perf_counter()
+                run()
+                expected[f"{engine} {path}"] = perf_counter() - start
+        spreads = take_turns(runs, expected, DURATION)
+    return {path: {engine: 1e3 * spreads[f"{engine} {path}"].p50 for engine in ENGINES} for path in models}
 
 
 def _next(session: Session, images: Iterator[NDArray[np.float32]]) -> None:

@@ -5,7 +5,7 @@
 A narrow network of the same kind on a part of the training images, with few epochs: what two CPU cores can do in hours.
 (VGG16 itself at an eighth of its channels learns next to nothing in 8 epochs of 5,000 images: 14 to 23%.) Searches go
 seed by seed, so that whenever it is stopped, all methods have been treated alike; the same command goes on. What is
-finished is reported (tickets_report.py); its tickets are exported and run by the native engine (deployed.py).
+finished is reported (tickets_report.py); in the end all tickets are exported and run natively (deployed.py).
 """
 
 import time
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from tickets_report import present
+from deployed import export_all
+from tickets_report import collect, present
 
 from spiketicket.cli import guarded, make_app, say
 from spiketicket.errors import InputError, OutOfTimeError
@@ -74,6 +75,7 @@ def main(
     width: Annotated[float, typer.Option(help="Multiplier of its channels.")] = 0.25,
     batch_size: Annotated[int, typer.Option(help="Images per iteration.")] = 50,
     lr: Annotated[float, typer.Option(help="First learning rate.")] = 0.1,
+    remark: Annotated[str, typer.Option(help="What to say of the images, as in 'JPEG copies'.")] = "",
     max_minutes: Annotated[float, typer.Option(help="Stop after that time; run again to go on.")] = 180.0,
     folder: Annotated[Path, typer.Option("--out", help="Folder of the runs and results.")] = Path("build/tickets"),
 ) -> None:
@@ -82,7 +84,7 @@ def main(
         raise InputError(f"expected seeds from 1 and rewind_epoch from 1 below epochs, got {seeds}, {rewind_epoch}")
     scale = Scale(arch, images, epochs, rewind_epoch, width, batch_size, lr)
     dataset = part_of(load_dataset("cifar10", data), images, test_images)
-    end = time.monotonic() + 60 * max_minutes
+    end, finished = time.monotonic() + 60 * max_minutes, False
     try:
         for seed in range(seeds):
             for name, settings in scale.searches(seed):
@@ -91,9 +93,16 @@ def main(
                     raise OutOfTimeError("")
                 with progress_bar(name) as report:
                     search(settings, dataset, folder / name, Control(report, max_minutes=left))
+        finished = True
     except OutOfTimeError:
         say("out of time; the same command goes on")
-    present(folder, dataset, SPARSITIES, scale.settings("imp", 0, rounds=2, rewind_epoch=rewind_epoch))
+    found = collect(folder, dataset, SPARSITIES, scale.settings("imp", 0, rounds=2, rewind_epoch=rewind_epoch), remark)
+    if found is None:
+        say("no search is finished yet")
+        return
+    present(found, folder)
+    if finished:  # the tables are there already, should an export fail
+        present(replace(found, exports=export_all(found.histories, dataset, folder / "models")), folder)
 
 
 def part_of(dataset: Dataset, train: int, test: int) -> Dataset:

@@ -2,22 +2,24 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from deployed import ENGINES, SAMPLES, Deployed, deploy, milliseconds, tickets
+import numpy as np
+from deployed import ENGINES, SAMPLES, Deployed
 from results import Sheet
 from rich.console import Console
 
-from spiketicket.cli import err, out, say
+from spiketicket.cli import out, say
 from spiketicket.files import write_atomic
 from spiketicket.profiling.machine import machine_facts
 from spiketicket.train.curves import Curve, Point, make_curves
 from spiketicket.train.data import Dataset
 from spiketicket.train.early_time import EarlyTime, choose
+from spiketicket.train.events import EarlyBird
 from spiketicket.train.history import History, read_events, read_history
 from spiketicket.train.models import prunable
 from spiketicket.train.plot import draw
@@ -48,89 +50,90 @@ WIDTH = 120
 
 @dataclass(frozen=True)
 class Found:
-    """What the finished searches found. `percents`: ours, of all parameters, beside the paper's."""
+    """What the finished searches found. `percents`: sparsities of ours, beside the paper's."""
 
+    facts: dict[str, str]
+    histories: list[History]
     curves: dict[str, Curve]
-    choices: list[dict[str, Any]]  # Early-Time's
+    choices: list[dict[str, Any]]  # Early-Time's, those of different networks
     percents: dict[float, float]
+    exports: list[Deployed] = field(default_factory=list)
 
     def points(self, label: str) -> list[Point | None]:
         """Of the dense network, then at each sparsity; None where there is none."""
         points = self.curves[label].points
-        return [next((p for p in points if abs(100 * p.sparsity - q) < 0.05), None) for q in (0.0, *self.percents)]
+        return [next((p for p in points if near(p.sparsity, q)), None) for q in (0.0, *self.percents)]
 
     def headings(self) -> list[str]:
         return [f"p = {ours:.2f}% (paper {theirs:g}%)" for ours, theirs in self.percents.items()]
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "format": "spiketicket.tickets", "version": 2, "early_time": divergences(self.choices),
+            "format": "spiketicket.tickets", "version": 2, **self.facts, "early_time": divergences(self.choices),
             "chosen": [event["chosen"] for event in self.choices],
             "curves": [{"label": c.label, "folders": [Path(f).name for f in c.folders], "points": [
                 {"sparsity": p.sparsity, "samples": [vars(sample) for sample in p.samples]} for p in c.points
             ]} for c in self.curves.values()],
+            "early_bird": {h.folder.name: [vars(event) for event in h.early_bird] for h in self.histories
+                           if h.early_bird},
+            "deployed": [vars(d) for d in self.exports],
         }  # fmt: skip
 
 
-def present(folder: Path, dataset: Dataset, sparsities: Mapping[int, float], settings: Settings) -> None:
-    """Report the finished searches in `folder`. `sparsities`: the paper's, by prunings; `settings`: of IMP."""
+def near(sparsity: float, percent: float) -> bool:
+    return abs(100 * sparsity - percent) < 0.05
+
+
+def collect(
+    folder: Path, dataset: Dataset, sparsities: Mapping[int, float], settings: Settings, remark: str
+) -> Found | None:
+    """Read the finished searches in `folder`; None where there is none.
+
+    `sparsities`: the paper's, by prunings; `settings`: of IMP; `remark`: on the images.
+    """
     histories = [read_history(path.parent) for path in sorted(folder.glob("*/metrics.jsonl"))]
-    finished = [history for history in histories if history.state == "finished"]
+    finished = sorted((h for h in histories if h.state == "finished"), key=lambda h: h.folder.name != TIMED_RUN)
     if not finished:
-        say("no search is finished yet")
-        return
-    found = collect(finished, dataset, sparsities, settings)
-    exports = {h.folder.name: export_all(h.folder, dataset, (0, *sparsities), folder / "models") for h in finished}
-    timed = exports.get(TIMED_RUN, [])
-    times = milliseconds([d.path for d in timed], dataset.normalisation(dataset.test.images)) if timed else {}
-    facts = {**about(dataset, settings), "machine": ", ".join(f"{k} {v}" for k, v in machine_facts().items())}
-    sheets = [accuracy_sheet(found), search_sheet(found), divergence_sheet(found), deployed_sheet(exports, times)]
-    console = out if out.is_terminal else Console(width=WIDTH)
-    for sheet in sheets:
-        sheet.show(console)
-    head = "# Tickets in small, beside the paper's\n\n" + "".join(f"- {fact}\n" for fact in facts.values())
-    write_atomic(folder / "tickets.md", (head + "\n" + "\n".join(sheet.markdown() for sheet in sheets)).encode())
-    report = {**facts, **found.to_dict(), **deployed_dict(exports, times)}
-    write_atomic(folder / "tickets.json", (json.dumps(report, indent=1) + "\n").encode())
-    seen = "Test accuracy of tickets trained at full T; mean ± standard deviation over seeds"
-    draw(
-        list(found.curves.values()),
-        folder / "tickets.png",
-        f"{settings.arch}, width {settings.width:g}, CIFAR-10",
-        seen,
-    )
-    say(f"wrote {folder / 'tickets.json'}, tickets.md and tickets.png")
-
-
-def collect(histories: list[History], dataset: Dataset, sparsities: Mapping[int, float], settings: Settings) -> Found:
+        return None
     network = build_meta(model_config(settings, dataset))
     # Narrow networks have a smaller share of parameters that can be pruned, so that p is a little lower.
     share = sum(w.numel() for w in prunable(network).values()) / sum(w.numel() for w in network.parameters())
-    curves = sorted(make_curves(histories)[0], key=lambda curve: ORDER.index(curve.label))
-    events = (event for history in histories for _, event in read_events(history.folder)[0])
-    choices = [event for event in events if event["event"] == "early_time"]
+    curves = sorted(make_curves(finished)[0], key=lambda curve: ORDER.index(curve.label))
+    events = (event for history in finished for _, event in read_events(history.folder)[0])
+    # Early-Bird's searches of one seed begin with the same epochs, whatever their sparsity.
+    choices = {str(event["raw"]): event for event in events if event["event"] == "early_time"}
     percents = {100 * share * (1 - 0.75**n): theirs for n, theirs in sparsities.items()}
-    return Found({curve.label: curve for curve in curves}, choices, percents)
+    facts = {**about(dataset, settings, remark), "machine": ", ".join(f"{k} {v}" for k, v in machine_facts().items())}
+    return Found(facts, finished, {curve.label: curve for curve in curves}, list(choices.values()), percents)
 
 
-def about(dataset: Dataset, settings: Settings) -> dict[str, str]:
-    copy = "" if dataset.official else ", a copy whose files are not the official ones (JPEG, quality 75)"
+def about(dataset: Dataset, settings: Settings, remark: str) -> dict[str, str]:
     s, train, test = settings, len(dataset.train.labels), len(dataset.test.labels)
+    files = {True: "the official files", False: "not the official files", None: "files without a checksum"}
     return {
-        "images": f"CIFAR-10: {train} training images (a tenth held out), {test} test images{copy}",
+        "images": f"CIFAR-10, {files[dataset.official]}{f' ({remark})' if remark else ''}: {train} training images, a "
+        f"tenth of them held out, {test} test images",
         "network": f"{s.arch}, width {s.width:g}, T = {s.timesteps}; the paper's figures are VGG16's",
         "schedule": f"{s.epochs} epochs, rewind point after {s.rewind_epoch}, batch {s.batch_size}, lr {s.lr:g} on a "
         "cosine; the paper: 300 epochs of 50,000 images, rewind point after 20, batch 128, lr 0.3",
     }
 
 
-def export_all(run: Path, dataset: Dataset, rounds: tuple[int, ...], models: Path) -> list[Deployed]:
-    """Export and verify the reported tickets of a run."""
-    with err.status(f"exporting {run.name} ..."):
-        return [
-            deploy(ticket, dataset, models / f"{run.name}-{ticket.search['round']:02d}.onnx")
-            for ticket in tickets(run, rounds)
-        ]
+def present(found: Found, folder: Path) -> None:
+    """Show all tables, and write tickets.md, tickets.json, tickets.png."""
+    sheets = [accuracy_sheet(found), search_sheet(found), early_bird_sheet(found), divergence_sheet(found)]
+    if found.exports:
+        sheets.append(deployed_sheet(found))
+    console = out if out.is_terminal else Console(width=WIDTH)
+    for sheet in sheets:
+        sheet.show(console)
+    head = "# Tickets in small, beside the paper's\n\n" + "".join(f"- {fact}\n" for fact in found.facts.values())
+    write_atomic(folder / "tickets.md", (head + "\n" + "\n".join(sheet.markdown() for sheet in sheets)).encode())
+    write_atomic(folder / "tickets.json", (json.dumps(found.to_dict(), indent=1) + "\n").encode())
+    seen = "Test accuracy of tickets trained at full T; mean ± standard deviation over seeds"
+    title = f"{found.facts['network'].split(';')[0]}, on CIFAR-10"
+    draw(list(found.curves.values()), folder / "tickets.png", title, seen)
+    say(f"wrote {folder / 'tickets.json'}, tickets.md and tickets.png")
 
 
 def accuracy_sheet(found: Found) -> Sheet:
@@ -158,8 +161,46 @@ def search_sheet(found: Found) -> Sheet:
             gains = [None if p is None else found.curves[slow].gain(p) for p in found.points(f"{slow}+ET")[1:]]
             rows.append([f"{slow} / {slow}+ET", *("-" if gain is None else f"{gain:.2f}" for gain in gains)])
             rows.append([f"{slow} / {slow}+ET, paper", *(f"{value:.2f}" for value in PAPER_GAIN[slow])])
-    notes = ["The time of the trainings that a mask comes from; a ticket's own training at full T comes on top."]
+    notes = [
+        "Training steps alone, of the trainings that a mask comes from: neither validation nor a ticket's own training "
+        f"at full T. {pace(found.histories)}"
+    ]
     return Sheet("Search", ["", *found.headings()], rows, notes)
+
+
+def pace(histories: list[History]) -> str:
+    """Seconds of the same number of iterations at each T: their spread is the machine's."""
+    epochs = [epoch for history in histories for epoch in history.epochs]
+    by_steps = {t: [e.seconds for e in epochs if e.timesteps == t] for t in sorted({e.timesteps for e in epochs})}
+    said = [
+        "{:.2f} s ({:.2f}-{:.2f}) at T = {}".format(*np.percentile(seconds, [50, 10, 90]), t)
+        for t, seconds in by_steps.items()
+    ]
+    return f"An epoch of any of them took, median (p10-p90), {', '.join(said)}."
+
+
+def early_bird_sheet(found: Found) -> Sheet:
+    """Whether the mask settled, and both measures where it was cut."""
+    rows = []
+    for label in ("EB", "EB+ET"):
+        folders = found.curves[label].folders if label in found.curves else ()
+        ends: dict[float, list[EarlyBird]] = {percent: [] for percent in found.percents}
+        for history in found.histories:
+            for percent, last in ends.items():
+                if str(history.folder) in folders and near(history.tickets[-1].sparsity, percent):
+                    last.append(history.early_bird[-1])
+        for name, show in _EARLY_BIRD.items():
+            rows.append([f"{label}, {name}", *(show(last) if last else "-" for last in ends.values())])
+    note = "The search stops when the last five masks differ by less than 0.02 of all positions, or with the epochs."
+    return Sheet("Early-Bird's masks", ["", *found.headings()], rows, [note])
+
+
+_EARLY_BIRD: dict[str, Callable[[list[EarlyBird]], str]] = {
+    "settled": lambda last: f"{sum(event.stop for event in last)} of {len(last)}",
+    "epochs searched": lambda last: spread([event.epoch + 1 for event in last], 1),
+    "Hamming distance at the cut": lambda last: spread([event.hamming or 0.0 for event in last], 3),
+    "survivors in common": lambda last: spread([event.overlap or 0.0 for event in last], 2),
+}
 
 
 def divergence_sheet(found: Found) -> Sheet:
@@ -168,40 +209,30 @@ def divergence_sheet(found: Found) -> Sheet:
         for name, cells in divergences(found.choices).items()
     ]
     counts = Counter(event["chosen"] for event in found.choices)
-    chosen = ", ".join(f"T = {t} in {count} searches" for t, count in sorted(counts.items()))
+    chosen = ", ".join(f"T = {t} by {count} networks" for t, count in sorted(counts.items()))
     title = "Divergence from the prediction at T = 5 after two epochs, in units of that at t = 2"
     return Sheet(
         title, ["", "t = 3", "t = 4", "paper, t = 3", "paper, t = 4"], rows, [f"Chosen: {chosen or 'nothing yet'}."]
     )
 
 
-def deployed_sheet(exports: Mapping[str, list[Deployed]], times: Mapping[Path, Mapping[str, float]]) -> Sheet:
-    timed = sorted(exports.get(TIMED_RUN, []), key=lambda d: d.sparsity)
+def deployed_sheet(found: Found) -> Sheet:
+    timed = [d for d in found.exports if d.milliseconds and any(near(d.sparsity, p) for p in (0.0, *found.percents))]
     rows = [
         ["file, kB", *(f"{d.nbytes / 1e3:.1f}" for d in timed)],
         ["dense ONNX, kB", *(f"{d.dense_nbytes / 1e3:.1f}" for d in timed)],
-        *([f"{engine}, ms per image", *(f"{times[d.path][engine]:.3f}" for d in timed)] for engine in ENGINES),
+        *([f"{engine}, ms per image", *(f"{d.milliseconds[engine]:.3f}" for d in timed)] for engine in ENGINES),
         ["native, test accuracy, %", *(f"{100 * d.native:.2f}" for d in timed)],
         ["torch, test accuracy, %", *(f"{100 * d.searched:.2f}" for d in timed)],
     ]
-    everything = [d for deployed in exports.values() for d in deployed]
-    largest = max(abs(d.native - d.searched) for d in everything)
+    largest = max(abs(d.native - d.searched) for d in found.exports)
     notes = [
-        f"Tickets of {TIMED_RUN}, T = 5, batch 1, onnxruntime on the same file. All {len(everything)} tickets of all "
-        "searches were exported; torch, onnxruntime and the native engine were verified against the float64 oracle on "
+        f"Tickets of {TIMED_RUN}, batch 1, onnxruntime on the same file. All {len(found.exports)} tickets of all "
+        "searches were exported; torch, onnxruntime and the native engine agreed with the float64 oracle on "
         f"{SAMPLES} images, and the native engine classified all test images: its accuracies differ from torch's by "
         f"{100 * largest:.2f} points at most."
     ]
     return Sheet("Exported", ["", *(f"p = {100 * d.sparsity:.2f}%" for d in timed)], rows, notes)
-
-
-def deployed_dict(exports: Mapping[str, list[Deployed]], times: Mapping[Path, Mapping[str, float]]) -> dict[str, Any]:
-    return {
-        "deployed": {
-            run: [{**vars(d), "path": d.path.name, "ms_per_image": times.get(d.path)} for d in deployed]
-            for run, deployed in exports.items()
-        }
-    }
 
 
 def divergences(choices: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
+import numpy as np
 import torch
 from footprint import memory
 from spikingjelly.activation_based import functional
@@ -16,7 +18,9 @@ from timestep_loop import LoopNetwork, folded_network
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from spiketicket.train.batches import Batches
 from spiketicket.train.config import ModelConfig
+from spiketicket.train.data import Augmentation, Dataset, Normalisation, Split
 from spiketicket.train.layers import lay_out
 from spiketicket.train.models import build
 
@@ -24,6 +28,9 @@ LOOP, FOLDED, OURS = "loop", "folded", "spiketicket"
 CONTIGUOUS, LAST, CHOSEN = "contiguous", "channels-last", "chosen"
 SEED = 0
 WARM_UP = 2  # iterations
+IMAGES = 4096  # of noise, which a batch is made of: the time does not depend on what they show
+NORMALISATION = Normalisation(255.0, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+AUGMENTATION = Augmentation(crop_padding=4, flip=True, cutout=16)  # CIFAR's
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,22 @@ def trainer(contestant: Contestant, setup: Setup) -> Callable[[], None]:
             torch.cuda.synchronize()
 
     return iterate
+
+
+def batch_maker(setup: Setup) -> Callable[[], object]:
+    """Makes the next training batch as a search does: shuffled, cropped, flipped, cut out, normalised."""
+    rng = np.random.default_rng(SEED)
+    split = Split(rng.integers(0, 256, (IMAGES, 3, 32, 32), np.uint8), rng.integers(0, 10, IMAGES))
+    noise = Dataset("noise", split, split.take(np.arange(IMAGES) < 2), tuple("0123456789"), NORMALISATION, AUGMENTATION)
+    batches = Batches(noise, setup.device)
+    endless = (batch for epoch in count() for batch in batches.epoch(setup.batch, np.random.SeedSequence(epoch)))
+
+    def make() -> None:
+        images, _ = next(endless)
+        if images.is_cuda:
+            torch.cuda.synchronize()
+
+    return make
 
 
 def gradients(contestant: Contestant, setup: Setup) -> Tensor:

@@ -26,6 +26,7 @@ from trainers import (
     OURS,
     Contestant,
     Setup,
+    batch_maker,
     contestants,
     gradients,
     peak_megabytes,
@@ -40,6 +41,7 @@ from spiketicket.profiling.machine import machine_facts
 from spiketicket.train.models import ARCHITECTURES
 
 PRECISIONS = ("float32", "bf16")
+DATA = "a batch's images, augmented"
 EPOCH = 391  # iterations of batch 128: an epoch of CIFAR
 PAPER_BATCH = 128
 PAPER = {  # supplementary, Table 1: seconds per epoch on an RTX 2080 Ti, data loading included
@@ -58,6 +60,7 @@ class Result:
 
     setup: Setup
     seconds: dict[Contestant, Spread]
+    data: Spread  # seconds to make a batch
     megabytes: dict[Contestant, float]
     differences: dict[str, float]
     other_load: float | None
@@ -78,6 +81,7 @@ class Result:
                 c.name: {"seconds_per_iteration": s.to_dict(), "peak_mb": self.megabytes.get(c)}
                 for c, s in self.seconds.items()
             },
+            "seconds_per_batch_of_data": self.data.to_dict(),
             "gradient_difference": self.differences,
             "ratios": {
                 p: dict(zip(("loop", "folded"), self.ratios(p), strict=True)) for p in _precisions(self.seconds)
@@ -125,18 +129,19 @@ def measure(setup: Setup, rivals: list[Contestant], duration: float, threads: in
     exact = gradients(Contestant(LOOP, "float64", CONTIGUOUS), setup)
     compared = [Contestant(OURS, "float64", CHOSEN), *(c for c in rivals if c.kind in (LOOP, OURS))]
     differences = {c.name: float((gradients(c, setup) - exact).norm() / exact.norm()) for c in compared}
-    runs = {c: trainer(c, setup) for c in rivals}
+    runs = {c.name: trainer(c, setup) for c in rivals} | {DATA: batch_maker(setup)}
     expected = {}
-    for contestant, run in runs.items():
+    for name, run in runs.items():
         run()
         start = perf_counter()
         run()
-        expected[contestant.name] = perf_counter() - start
+        expected[name] = perf_counter() - start
     with OtherLoad() as others:
-        seconds = take_turns({c.name: run for c, run in runs.items()}, expected, duration)
+        seconds = take_turns(runs, expected, duration)
     runs.clear()
     gc.collect()
-    return Result(setup, {c: seconds[c.name] for c in rivals}, megabytes, differences, others.cores)
+    by_rival = {c: seconds[c.name] for c in rivals}
+    return Result(setup, by_rival, seconds[DATA], megabytes, differences, others.cores)
 
 
 def present(report: dict[str, Any], results: list[Result], folder: Path) -> None:
@@ -167,6 +172,7 @@ def present(report: dict[str, Any], results: list[Result], folder: Path) -> None
 def seconds_sheet(results: list[Result]) -> Sheet:
     first = results[0]
     rows = [[c.name, *(_seconds(r.seconds[c]) for r in results)] for c in first.seconds]
+    rows.append([DATA, *(_seconds(r.data) for r in results)])
     for precision in _precisions(first.seconds):
         loop, folded = zip(*(r.ratios(precision) for r in results), strict=True)
         rows.append([f"loop float32 / {OURS} {precision} (aim {AIMS[precision]:g})", *(f"{x:.2f}x" for x in loop)])
