@@ -28,7 +28,7 @@ def epochs(index, kind, count, timesteps, seconds, first=0, **fields):
         {
             "event": "epoch", "round": index, "kind": kind, "epoch": epoch, "timesteps": timesteps, "lr": 0.3,
             "loss": 2.0 / (epoch + 1), "train_accuracy": 0.5, "validation_accuracy": None, "seconds": seconds,
-            "sparsity": 0.0, **fields,
+            **fields,
         }
         for epoch in range(first, first + count)
     ]  # fmt: skip

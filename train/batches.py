@@ -1,4 +1,4 @@
-"""Training and evaluation batches, made on the training device: the whole training set lies there as uint8."""
+"""Training and evaluation batches, made on the training device: all images lie there as uint8."""
 
 from collections.abc import Iterator
 
@@ -14,13 +14,15 @@ from spiketicket.train.data import Augmentation, Dataset, Split
 class Batches:
     """The images of a data set as normalised batches on a device, training ones in the order that a seed gives.
 
+    `held_out`: splits beside the data set's own that are evaluated again and again.
     Order and augmentation come from generators on the CPU, so that they are the same on every device.
     """
 
-    def __init__(self, dataset: Dataset, device: torch.device | str = "cpu") -> None:
+    def __init__(self, dataset: Dataset, device: torch.device | str = "cpu", *held_out: Split) -> None:
         self.device = torch.device(device)
         self.augmentation = dataset.augmentation
         self._images, self._labels = self._tensors(dataset.train)
+        self._evaluated = [(split, self._tensors(split)) for split in (dataset.test, *held_out)]
         norm = dataset.normalisation
         # Tensors, all three: CUDA multiplies by the rounded reciprocal where it could divide by a plain number.
         self._scale, self._mean, self._std = (
@@ -66,14 +68,17 @@ class Batches:
                 images = augment(images, self.augmentation, choices[:, share].to(self.device))
             yield self.normalise(images), self._labels[mine]
 
-    def evaluation(self, split: Split, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All of `split` in its order: normalised images and labels, as they are."""
-        for start in range(0, len(split.labels), batch_size):
-            images, labels = self._tensors(split, slice(start, start + batch_size))
-            yield self.normalise(images), labels
+    def evaluation(
+        self, split: Split, batch_size: int, rank: int = 0, world: int = 1
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """All of `split` in its order, or process `rank`'s share of it: normalised images and labels, as they are."""
+        here = next((tensors for known, tensors in self._evaluated if known is split), None)
+        images, labels = (tensor[rank::world] for tensor in here or self._tensors(split))
+        for start in range(0, len(labels), batch_size):
+            yield self.normalise(images[start : start + batch_size]), labels[start : start + batch_size]
 
-    def _tensors(self, split: Split, rows: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        images, labels = (torch.from_numpy(array[rows]).to(self.device) for array in (split.images, split.labels))
+    def _tensors(self, split: Split) -> tuple[Tensor, Tensor]:
+        images, labels = (torch.from_numpy(array).to(self.device) for array in (split.images, split.labels))
         return images, labels
 
 

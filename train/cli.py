@@ -16,6 +16,7 @@ from spiketicket.cli import err, guarded, make_app, out, print_json, run_app, sa
 from spiketicket.errors import InputError, MissingExtraError, OutOfTimeError
 from spiketicket.train.cli_history import add_history_commands
 from spiketicket.train.data import DATASET_NAMES, load_dataset
+from spiketicket.train.masks import emptied, survivors
 from spiketicket.train.settings import METHODS, Settings
 
 if TYPE_CHECKING:
@@ -144,6 +145,8 @@ def progress_bar(title: str) -> Iterator[Callable[["SearchProgress"], None]]:
     task = progress.add_task(title, total=None)
 
     def line(state: "SearchProgress") -> None:
+        if state.done % 1:
+            return
         err.print(f"{title}, {state.stage}: epoch {state.done} of {state.total}, loss {state.loss:.3f}", soft_wrap=True)
 
     def report(state: "SearchProgress") -> None:
@@ -169,7 +172,7 @@ def _summary(ticket: "Ticket") -> dict[str, object]:
         "search_seconds": ticket.search["search_seconds"],
         "seconds": ticket.search["seconds"],
         "fingerprint": ticket.fingerprint,
-        "emptied_layers": [name for name, mask in ticket.masks.items() if not mask.any()],
+        "emptied_layers": emptied(ticket.masks),
     }
 
 
@@ -189,19 +192,16 @@ def _print(tickets: "list[Ticket]", folder: Path) -> None:
         err.print("[yellow]warning:[/] the mask did not settle; the cut is that of the last epoch's weights")
     for line in _idle_rounds(tickets):
         err.print(f"[yellow]warning:[/] {line}")
-    for name, mask in tickets[-1].masks.items():
-        if not mask.any():
-            err.print(
-                f"[yellow]warning:[/] no weight of {name} survives in the last ticket (--strategy erk keeps some)"
-            )
+    for name in emptied(tickets[-1].masks):
+        err.print(f"[yellow]warning:[/] no weight of {name} survives in the last ticket (--strategy erk keeps some)")
     say(f"last ticket: {folder / 'ticket.pt'}   {tickets[-1].fingerprint[:12]}")
 
 
 def _idle_rounds(tickets: "list[Ticket]") -> list[str]:
     """Says which rounds pruned nothing: N:M leaves N of M weights at most, whatever was asked."""
-    left = {ticket.search["round"]: sum(int(mask.sum()) for mask in ticket.masks.values()) for ticket in tickets}
-    idle = [str(after) for before, after in pairwise(left) if left[before] == left[after]]
     strategy = tickets[-1].search["settings"]["strategy"]
+    left = {ticket.search["round"]: survivors(ticket.masks) for ticket in tickets if strategy[0].isdigit()}
+    idle = [str(after) for before, after in pairwise(left) if left[before] == left[after]]
     return [f"round {', '.join(idle)} pruned nothing: {strategy} had left fewer weights than asked"] if idle else []
 
 

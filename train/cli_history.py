@@ -118,13 +118,16 @@ def _print_table(curves: list[Curve]) -> None:
             )  # fmt: skip
     out.print(table)
     out.print(
-        f"{caption(curves)}. Sparsity is that of all parameters. Search is the time of all trainings that a ticket's "
-        f"mask comes from, beside it that of its own; gain is the search time of {curves[0].label} divided by it.",
+        f"{caption(curves)}. Sparsity is that of all parameters. Search is the time of the training steps of all "
+        "trainings that a ticket's mask comes from, beside it those of its own; gain is the search time of "
+        f"{curves[0].label} divided by it.",
         markup=False,
         highlight=False,
     )
     for name, by_label in apart(curves).items():
-        values = "; ".join(f"{label}: {'none' if value is None else value}" for label, value in by_label.items())
+        values = "; ".join(
+            f"{label}: {'none' if value is None else str(value)[:12]}" for label, value in by_label.items()
+        )
         out.print(f"Not the same in all: {name.replace('_', ' ')} ({values}).", markup=False, highlight=False)
 
 

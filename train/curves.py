@@ -82,15 +82,15 @@ def make_curves(histories: Sequence[History]) -> tuple[list[Curve], list[str]]:
 
 
 def apart(curves: Sequence[Curve]) -> dict[str, dict[str, Any]]:
-    """Settings that every method has and that differ though no label says so: their values, by label.
+    """Settings that every method has, and the images, where they differ though no label says so: values by label.
 
     A comparison of methods is like for like where there are none.
     """
-    shared = [f.name for f in fields(Settings) if f.metadata.get("methods") == tuple(METHODS)]
+    shared = [f.name for f in fields(Settings) if f.metadata.get("methods") == tuple(METHODS) and f.name not in _SAID]
     differing = {}
-    for name in shared:
+    for name in (*shared, "data"):
         values = {curve.label: curve.settings.get(name) for curve in curves}
-        said = name in _SAID or all(_plain(name) in label for label in values)
+        said = all(v is None or _words(name, v) in label.split(", ") for label, v in values.items())
         if not said and len(set(map(str, values.values()))) > 1:
             differing[name] = values
     return differing
@@ -101,7 +101,7 @@ def _identity(history: History) -> dict[str, Any]:
     planned = [stage.sparsity for stage in history.stages]  # a search at work may have found one ticket so far
     sparsities = [s for s in (*planned, *(ticket.sparsity for ticket in history.tickets)) if s]
     single = bool(sparsities) and max(sparsities) - min(sparsities) <= SAME_SPARSITY
-    varies = ("seed", *(TARGET if single else ()))
+    varies = ("seed", "threads", *(TARGET if single else ()))
     return {name: value for name, value in history.settings.items() if name not in varies and value is not None}
 
 
@@ -151,10 +151,7 @@ def _short(settings: dict[str, Any], everywhere: list[str]) -> str:
 
 
 def _words(name: str, value: object) -> str:
+    plain = name.replace("_", " ")
     if isinstance(value, bool):
-        return _plain(name) if value else f"no {_plain(name)}"
-    return f"{_plain(name)} {value}"
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", " ")
+        return plain if value else f"no {plain}"
+    return f"{plain} {str(value)[:8] if name == 'data' else value}"  # a fingerprint

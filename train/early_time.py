@@ -15,7 +15,7 @@ Needs no torch.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import inf, isfinite, log
 from typing import TYPE_CHECKING, Any
 
@@ -75,9 +75,6 @@ class EarlyTime:
         if max(self.candidates) >= timesteps:
             raise InputError(f"Early-Time candidates: expected 1..{timesteps - 1}, got {list(self.candidates)}")
         return sorted(set(self.candidates))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "candidates": None if self.candidates is None else list(self.candidates)}
 
 
 @dataclass(frozen=True)

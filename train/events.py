@@ -34,7 +34,6 @@ class Epoch:
     train_accuracy: float | None = None
     validation_accuracy: float | None = None
     lr: float | None = None
-    sparsity: float | None = None
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class History:
         stages = {(stage.round, stage.kind): stage for stage in self.stages}
         for (index, kind), trained in epochs.items():
             if (index, kind) not in stages:
-                stages[index, kind] = Stage(index, kind, len(trained), trained[-1].timesteps, trained[-1].sparsity)
+                stages[index, kind] = Stage(index, kind, len(trained), trained[-1].timesteps)
         return tuple(Training(stages[key], tuple(trained), tickets.get(key)) for key, trained in epochs.items())
 
     @property

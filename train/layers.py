@@ -6,6 +6,7 @@ import torch
 from spikingjelly.activation_based import layer, surrogate
 from torch import Tensor, nn
 
+from spiketicket.errors import InputError
 from spiketicket.train.config import NeuronConfig
 from spiketicket.train.neurons import LIFNode
 from spiketicket.train.norms import FoldedBatchNorm2d, StaticBatchNorm2d, TimestepBatchNorm2d
@@ -51,14 +52,17 @@ class Layout(Enum):
 
 
 class Conv2d(layer.Conv2d):  # type: ignore[misc]  # SpikingJelly is untyped
-    """SpikingJelly's Conv2d, in the layout that `lay_out` has set."""
+    """SpikingJelly's Conv2d, in the layout that `lay_out` has set. Raises InputError for an input of another rank."""
 
     layout = Layout.AS_IT_COMES
 
     def forward(self, x: Tensor) -> Tensor:
-        images = x.flatten(0, 1) if self.step_mode == "m" else x
-        out = self._convolve(images)
-        return out.unflatten(0, x.shape[:2]) if self.step_mode == "m" else out
+        timed = self.step_mode == "m"
+        if x.dim() != 4 + timed:
+            expected = "[T, N, C, H, W] (Repeat adds the timesteps)" if timed else "[N, C, H, W]"
+            raise InputError(f"convolution: expected {expected}, got {list(x.shape)}")
+        out = self._convolve(x.flatten(0, 1) if timed else x)
+        return out.unflatten(0, x.shape[:2]) if timed else out
 
     def _convolve(self, images: Tensor) -> Tensor:
         weight = self.weight

@@ -8,7 +8,7 @@ from spiketicket.train.recipes import RECIPES
 from spiketicket.train.settings import Settings
 
 MAX_ROUNDS = 100
-SMALL_STEP = 0.02  # of the weights: a last round that would prune fewer is taken together with the one before
+SMALL_STEP = 0.02  # of the weights: a last round that would prune fewer to reach --sparsity joins the one before
 
 Kind = Literal["search", "final"]
 Pick = Literal["magnitude", "random"]
@@ -114,8 +114,9 @@ def _prunings(settings: Settings, prunable: int, total: int) -> list[int]:
         raise InputError(
             f"prune_rate {settings.prune_rate} needs more than {MAX_ROUNDS} rounds to leave {last} weights"
         )
+    small = 0.0 if settings.sparsity is None else SMALL_STEP
     keeps: list[int] = []
     while (keeps or [prunable])[-1] > last:
         keep = max(last, round(prunable * share ** (len(keeps) + 1)))
-        keeps.append(last if keep - last < SMALL_STEP * keep else keep)
+        keeps.append(last if keep - last < small * keep else keep)
     return keeps

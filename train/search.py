@@ -30,10 +30,10 @@ _MASK_STREAM = 1_000_000  # of random numbers, beside those of the stages
 
 @dataclass(frozen=True)
 class Progress:
-    """An epoch is over: where the search stands."""
+    """Where the search stands: after every epoch, and once a second within one."""
 
     stage: str
-    done: int  # epochs, over all stages
+    done: float  # epochs, over all stages
     total: int
     loss: float
 
@@ -79,7 +79,8 @@ class _Search:
         self.dataset, self.training_set, self.validation = dataset, dataset, None
         if settings.validation:
             self.training_set, self.validation = dataset.hold_out(settings.validation, settings.seed)
-        self.batches = Batches(self.training_set, self.group.device)
+        held_out = [] if self.validation is None else [self.validation]
+        self.batches = Batches(self.training_set, self.group.device, *held_out)
         self.pace = Pace(control.max_minutes, control.save_minutes, self.group)
         self.found: dict[Stage, Ticket] = {}
 
@@ -173,7 +174,7 @@ class _Search:
     def seed(self, stream: int) -> np.random.SeedSequence:
         return np.random.SeedSequence([self.settings.seed, stream, 0])
 
-    def report(self, stage: Stage, epoch: int, loss: float) -> None:
+    def report(self, stage: Stage, epoch: float, loss: float) -> None:
         epochs = [s.end - s.first_epoch for s in self.stages]
         place = self.stages.index(stage)
         done = sum(epochs[:place]) + epoch - stage.first_epoch

@@ -9,7 +9,7 @@ from spiketicket.errors import MissingExtraError
 # A field of an event -> its tag under the kind of training, search or final; what an event lacks is not written.
 EPOCH_TAGS = {
     "loss": "loss", "train_accuracy": "accuracy/train", "validation_accuracy": "accuracy/validation",
-    "lr": "learning rate", "seconds": "seconds per epoch", "sparsity": "sparsity", "timesteps": "timesteps",
+    "lr": "learning rate", "seconds": "seconds per epoch", "timesteps": "timesteps",
 }  # fmt: skip
 TICKET_TAGS = {
     "test_accuracy": "accuracy/test", "validation_accuracy": "accuracy/validation", "sparsity": "sparsity",

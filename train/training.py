@@ -28,6 +28,7 @@ from spiketicket.train.strategies import strategy
 
 EARLY_TIME_EPOCHS = 2  # at full T, before Early-Time chooses
 EARLY_TIME_IMAGES = 1000  # by whose logits
+REPORTED = 1.0  # seconds between two reports within an epoch
 ASKED = 10  # batches after which several processes ask the first whether to save or stop
 
 Weights = dict[str, Tensor]
@@ -45,7 +46,7 @@ class Context:
     run: Run
     group: Group
     pace: Pace
-    report: Callable[[Stage, int, float], None]  # an epoch is over: how many are, and its loss
+    report: Callable[[Stage, float, float], None]  # how many epochs are over, and the mean loss of the last
     outline: Callable[[int], list[dict[str, Any]]]  # the plan, for the log, by the timesteps of search trainings
     coming_keep: int | None  # of the first pruning, whose mask Early-Bird watches
 
@@ -78,6 +79,7 @@ class Training:
         self.settings = context.settings
         self.epoch, self.batch, self.ended = stage.first_epoch, 0, False
         self.seconds = self.seconds_before = 0.0  # of training: in all, and before this epoch
+        self.reported = time.monotonic()
         self.best: Best | None = None
         self.early_bird: EarlyBird | None = None
         if stage.until_mask_settles:
@@ -174,12 +176,21 @@ class Training:
             whole = min(settings.batch_size, images_in_all - self.batch * settings.batch_size)
             self.trainee.step(images, labels, self.tally, share=len(labels) * group.world / whole)
             self.batch += 1
+            self._report_batch(epoch)
             if (group.world == 1 or self.batch % ASKED == 0) and pace.due():
                 self.seconds += time.monotonic() - start
                 self._refuse_nonsense()
                 self._save(epoch)
                 start = time.monotonic()
         self.seconds += time.monotonic() - start
+
+    def _report_batch(self, epoch: int) -> None:
+        """Within an epoch; its end is reported when it is on disk."""
+        group, now = self.context.group, time.monotonic()
+        done = self.batch / self.context.batches.count(self.settings.batch_size, group.world)
+        if done < 1 and now - self.reported > REPORTED:
+            self.reported = now
+            self.context.report(self.stage, epoch + done, float(self.tally.loss) / self.tally.seen)
 
     def _after(self, epoch: int, rate: float) -> None:
         loss, train_accuracy = self.tally.mean(self.context.group)

@@ -143,6 +143,27 @@ def test_no_batch_at_all(count, batch_size, world):
         epoch(Batches(dataset(count)), batch_size, world=world)
 
 
+def test_evaluated_images_stay_on_the_device():
+    """What is evaluated after every epoch is copied there once; another split is copied when it comes."""
+    noise, held_out, other = dataset(), dataset(count=7).train, dataset(count=5).train
+    batches = Batches(noise, "cpu", held_out)
+    for split in (noise.test, held_out, other):
+        before = [x.clone() for x, _ in batches.evaluation(split, 4)]
+        assert np.array_equal(torch.cat(before).numpy(), CIFAR(split.images))
+    moved = []
+    batches._tensors = moved.append
+    list(batches.evaluation(noise.test, 4)), list(batches.evaluation(held_out, 4))
+    assert not moved
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_shares_of_an_evaluation(world):
+    noise = dataset()
+    batches = Batches(noise)
+    seen = [y for rank in range(world) for _, y in batches.evaluation(noise.test, 4, rank, world)]
+    assert sorted(torch.cat(seen).tolist()) == list(range(50))
+
+
 def test_evaluation_is_in_order_and_never_augmented():
     noise = dataset()
     parts = list(Batches(noise).evaluation(noise.test, 16))

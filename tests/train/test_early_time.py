@@ -134,12 +134,6 @@ def test_a_network_that_settles_at_three_steps():
     assert early_time(logits, EarlyTime("reverse", "maximum")).timesteps == 3
 
 
-def test_options_as_json():
-    options = EarlyTime(candidates=(2, 4))
-    assert json.loads(json.dumps(options.to_dict())) == options.to_dict()
-    assert EarlyTime().to_dict()["candidates"] is None
-
-
 def test_what_cannot_be_measured_is_refused():
     for bad in (float("nan"), float("inf"), -float("inf")):
         logits = random_logits(3)

@@ -76,7 +76,6 @@ def test_last_line_cut_short_is_ignored_and_others_are_named(tmp_path):
         ({"round": True}, "round: expected int, got True"),
         ({"seconds": "long"}, "seconds: expected float, got 'long'"),
         ({"seconds": None}, "seconds: expected float, got None"),
-        ({"sparsity": 1.0}, "sparsity: expected a share from 0 below 1, got 1.0"),
         ({"lr": 10**400}, "int too large"),
         ({"kind": ["search"]}, "kind: expected str"),
         ({"epoch": [1]}, "epoch: expected int"),
@@ -87,6 +86,11 @@ def test_fields_that_are_wrong(tmp_path, change, message):
     history = read_history(write_run(tmp_path, [{**event, **change}, {"event": "plan", "stages": 3}, *IMP[:2]]))
     assert message in history.damaged[0] and "stages: expected a list" in history.damaged[1]
     assert len(history.epochs) == 1 and len(history.stages) == 3
+
+
+def test_sparsity_that_is_no_share(tmp_path):
+    history = read_history(write_run(tmp_path, [ticket(0, "search", 1.0, 0.9, 1.0)]))
+    assert "ticket: sparsity: expected a share from 0 below 1, got 1.0" in history.damaged[0]
 
 
 def test_loss_that_is_no_number_reads_as_unknown(tmp_path):

@@ -123,3 +123,9 @@ def test_a_last_round_that_would_prune_next_to_nothing_is_merged():
     """25% of all parameters is a little more than one round's 25% of the prunable ones."""
     _, only = plan_stages(settings(sparsity=25.0), *VGG16)
     assert sparsity(only.keep) == pytest.approx(25.0, abs=1e-5)
+
+
+def test_as_many_rounds_as_asked_for_however_small():
+    stages = plan_stages(settings(rounds=15, prune_rate=0.01), *VGG16)
+    assert len(stages) == 15
+    assert [s.keep for s in stages] == [round(VGG16[0] * 0.99**n) for n in range(15)]

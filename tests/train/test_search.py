@@ -128,6 +128,22 @@ def test_running_again_trains_nothing(quick_run, quick_settings, digits):
     assert calls == [] and equal_tickets(again[-1], tickets[-1])
 
 
+def test_progress_within_an_epoch(quick_settings, digits, tmp_path, monkeypatch):
+    """After every batch here, once a second elsewhere; an epoch's end only when it is on disk."""
+    monkeypatch.setattr(training_module, "REPORTED", -1.0)
+    calls = []
+
+    def report(progress):
+        calls.append(progress.done)
+        if progress.done == 1:
+            assert [line["event"] for line in log_of(tmp_path / "run")] == ["plan", "epoch"]
+
+    settings = quick_settings("random", rewind_epoch=0, epochs=2, rounds=2, validation=0)
+    search(settings, digits, tmp_path / "run", Control(report=report))
+    batches = Batches(digits).count(settings.batch_size)
+    assert calls == pytest.approx([n / batches for n in range(1, 2 * batches + 1)])
+
+
 def test_log_tells_what_happened(quick_run):
     folder, tickets = quick_run
     lines = log_of(folder)
@@ -527,6 +543,27 @@ class TestReleasedRecipe:
             model = build(model_config(settings, load_dataset("digits")))
             (options,) = Trainee(model, dense_masks(model), settings, Group()).optimiser.param_groups
             assert (options["weight_decay"], options["dampening"]) == (decay, dampening)
+
+
+def test_float16_skips_an_overflow_and_goes_on(quick_settings, digits):
+    """Nothing of the step that the scaler skips may reach the next one. Unset memory is filled with NaN here."""
+    settings = quick_settings(precision="float16")
+    trainee = Trainee(
+        build(model_config(settings, digits)), dense_masks(build(model_config(settings, digits))), settings, Group()
+    )
+    batches = list(Batches(digits).epoch(64, np.random.SeedSequence(0)))[:2]
+    before = trainee.weights()
+    torch.use_deterministic_algorithms(True)
+    try:
+        trainee.scaler.load_state_dict({**trainee.scaler.state_dict(), "scale": 2.0**120})
+        trainee.step(*batches[0], Tally.empty(torch.device("cpu")), share=1.0)
+        assert all(torch.equal(weight, before[name]) for name, weight in trainee.model.named_parameters()), "skipped"
+        trainee.scaler.load_state_dict({**trainee.scaler.state_dict(), "scale": 1024.0})
+        trainee.step(*batches[1], Tally.empty(torch.device("cpu")), share=1.0)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert trainee.finite()
+    assert not torch.equal(trainee.model.classifier.weight, before["classifier.weight"])
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "erk", "2:4", "balanced:4"])

@@ -41,7 +41,7 @@ def test_values_and_gradients_are_those_of_a_padded_convolution(
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 2])
-def test_gradients_that_nobody_wants_are_not_needed(wanted):
+def test_each_gradient_alone(wanted):
     given_to = tensors(2, 3, 4, 3, 2, 2)
     expected = torch.autograd.grad(conv2d(*given_to, padding=1).sum(), given_to)[wanted]
     for index, tensor in enumerate(given_to):
