@@ -93,6 +93,9 @@ class Settings:
 
     def _check_pruning(self) -> None:
         _require(
+            self.method != "eb" or (self.rounds, self.sparsity) != (None, None), "sparsity", "a percentage", "none"
+        )
+        _require(
             (self.rounds is None) != (self.sparsity is None), "rounds, sparsity", "exactly one of the two",
             "neither" if self.rounds is None else "both",
         )  # fmt: skip

@@ -62,3 +62,9 @@ def test_the_released_recipe_measures_early_time_its_own_way():
 def test_refusals(options, message):
     with pytest.raises(InputError, match=message):
         settings(**options)
+
+
+def test_early_bird_is_asked_for_a_sparsity():
+    """It has no rounds on the command line: a message must not ask for them."""
+    with pytest.raises(InputError, match="^sparsity: expected a percentage, got none$"):
+        Settings("eb", "vgg16", "cifar10")
