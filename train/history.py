@@ -52,6 +52,11 @@ class Training:
         return known[-1] if known else None
 
     @property
+    def sparsity(self) -> float | None:
+        """The ticket's, where there is one: N:M may have pruned more than was planned."""
+        return self.ticket.sparsity if self.ticket else self.stage.sparsity
+
+    @property
     def test_accuracy(self) -> float | None:
         return self.ticket.test_accuracy if self.ticket else None
 

@@ -40,7 +40,7 @@ class Settings:
     rounds: int | None = _option(
         None, "Trainings, the dense one included (the paper: 15). This or --sparsity.", "imp", "random", "oneshot"
     )
-    sparsity: float | None = _option(None, "Zeros among all parameters, in percent (the paper's p). This or --rounds.")
+    sparsity: float | None = _option(None, "Zeros among all parameters, in percent (the paper's p).")
     strategy: str = _option(
         "global", "Where weights are pruned: global, uniform, erk, N:M such as 2:4, balanced (docs/pruning.md)."
     )

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from spiketicket.cli import out, say
-from spiketicket.train.events import EarlyBird, EarlyTime
+from spiketicket.train.events import SEARCH, EarlyBird, EarlyTime
 from spiketicket.train.forecast import Forecast
 from spiketicket.train.history import History
 from spiketicket.train.settings import METHODS, Settings
@@ -28,6 +28,7 @@ def status_dict(history: History, expected: Forecast | None) -> dict[str, Any]:
         "trainings": [
             {
                 **asdict(training.stage),
+                "sparsity": training.sparsity,
                 "epochs_done": len(training.epochs),
                 "done": training.done,
                 "timesteps_used": training.timesteps,
@@ -56,7 +57,8 @@ def print_status(history: History, expected: Forecast | None) -> None:
     for event in history.early_time:
         _print(_early_time(event))
     for index in dict.fromkeys(event.round for event in history.early_bird):
-        _print(_early_bird([event for event in history.early_bird if event.round == index]))
+        done = any(t.done for t in history.trainings if (t.stage.round, t.stage.kind) == (index, SEARCH))
+        _print(_early_bird([event for event in history.early_bird if event.round == index], done))
     if history.state != "finished":
         _print(_time_left(history, expected))
 
@@ -94,7 +96,7 @@ def _table(history: History) -> Table:
     for training in history.trainings:
         stage = training.stage
         table.add_row(
-            str(stage.round), stage.kind, percent(stage.sparsity), "→".join(map(str, training.timesteps)),
+            str(stage.round), stage.kind, percent(training.sparsity), "→".join(map(str, training.timesteps)),
             f"{len(training.epochs)}/{stage.epochs}",
             percent(training.validation_accuracy), percent(training.test_accuracy),
             compact(training.seconds) if training.epochs else "-",
@@ -107,15 +109,16 @@ def _early_time(event: EarlyTime) -> str:
     kind = f" ({event.divergence})" if event.divergence else ""
     below = "" if event.threshold is None else f", where the divergence is first below {event.threshold:g}"
     return (
-        f"Early-Time at epoch {event.epoch}: T = {event.chosen}{below}\n"
+        f"Early-Time after {event.epoch} epochs: T = {event.chosen}{below}\n"
         f"  divergence{kind}, t = 1..{len(event.normalised)}: {bars(event.normalised)} {_numbers(event.normalised)}"
     )
 
 
-def _early_bird(events: Sequence[EarlyBird]) -> str:
+def _early_bird(events: Sequence[EarlyBird], done: bool) -> str:
     """The last epoch's distances, and how the largest one went from epoch to epoch."""
     last = events[-1]
-    text = f"Early-Bird, round {last.round}, epoch {last.epoch}: {'the mask has settled' if last.stop else 'goes on'}"
+    state = "the mask has settled" if last.stop else "the mask did not settle" if done else "goes on"
+    text = f"Early-Bird, round {last.round}, after {last.epoch + 1} epochs: {state}"
     if last.hamming is not None and last.overlap is not None:
         common = f"{percent(last.overlap)} of the survivors in common at least"
         text += f"\n  with the masks before it: distance {last.hamming:.3g} at most, {common}"

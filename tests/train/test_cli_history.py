@@ -62,7 +62,7 @@ def test_status_of_a_search_at_work(run, tmp_path, monkeypatch):
         ["1", "search", "25.00%", "3", "1/3", "-", "-", "6 s"],
         ["1", "final", "25.00%", "5", "0/3", "-", "-", "-"],
     ]
-    assert "Early-Time at epoch 2: T = 3, where the divergence is first below 0.6\n" in text
+    assert "Early-Time after 2 epochs: T = 3, where the divergence is first below 0.6\n" in text
     assert "  divergence (forward), t = 1..5: █▄▂▂▁ 2.11 1 0.333 0.2 0\n" in text
     assert "an epoch takes 6 s at T = 3 (measured), 10 s at T = 5 (measured)" in text
     assert "time left: about " in text and "if it goes on" not in text
@@ -78,9 +78,28 @@ def test_status_of_a_stopped_early_bird(run, tmp_path):
     code, text, _ = run("status", write_run(tmp_path / "eb", events, method="eb"))
     assert code == 0
     assert "stopped: out of time; the same command goes on\n" in text
-    assert "Early-Bird, round 0, epoch 2: goes on\n  with the masks before it: distance 0.02 at most, 75.00% of" in text
+    assert (
+        "Early-Bird, round 0, after 3 epochs: goes on\n  with the masks before it: distance 0.02 at most, 75.00% of"
+        in text
+    )
     assert "  largest distance by epoch: █▃\n" in text
     assert "time left: at most 10 min 00 s, until " in text and "if it goes on now" in text
+
+
+def test_status_of_an_early_bird_that_never_settled(run, tmp_path):
+    bird = {"event": "early_bird", "round": 0, "epoch": 3, "hamming": 0.08, "overlap": 0.75, "stop": False}
+    events = [plan((0, "search", 4, 5, 0.0), (1, "final", 4, 5, 0.5)), *epochs(0, "search", 4, 5, 9.0), bird]
+    _, text, _ = run("status", write_run(tmp_path / "eb", [*events, ticket(0, "search", 0.0, 0.9, 0.0)], method="eb"))
+    assert "Early-Bird, round 0, after 4 epochs: the mask did not settle\n" in text
+
+
+def test_status_has_the_sparsity_that_was_reached(run, tmp_path):
+    """2:4 prunes half at once, whatever was planned."""
+    events = [plan((0, "search", 1, 5, 0.0), (1, "search", 1, 5, 0.25)), *epochs(0, "search", 1, 5, 9.0)]
+    events += [ticket(0, "search", 0.0, 0.9, 0.0), *epochs(1, "search", 1, 5, 9.0), ticket(1, "search", 0.48, 0.9, 9.0)]
+    folder = write_run(tmp_path / "run", events)
+    assert "48.00%" in run("status", folder)[1] and "25.00%" not in run("status", folder)[1]
+    assert json.loads(run("status", folder, "--json")[1])["trainings"][1]["sparsity"] == 0.48
 
 
 def test_status_of_a_finished_run(run, tmp_path):
