@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from turns import take_turns
+from turns import take_turns, warm_up
 
 from spiketicket.cli import err
 from spiketicket.domain import INPUT
@@ -75,16 +74,11 @@ def milliseconds(models: list[Path], dataset: Dataset) -> dict[Path, dict[str, f
     images = dataset.normalisation(dataset.test.images[:TIMED])
     with ExitStack() as stack:
         runs: dict[str, Any] = {}
-        expected = {}
         for path in models:
             for engine in ENGINES:
                 session = stack.enter_context(Session(path, engine=engine))
-                runs[f"{engine} {path}"] = run = partial(_next, session, cycle(images[:, None]))
-                run()
-                start = perf_counter()
-                run()
-                expected[f"{engine} {path}"] = perf_counter() - start
-        spreads = take_turns(runs, expected, DURATION)
+                runs[f"{engine} {path}"] = partial(_next, session, cycle(images[:, None]))
+        spreads = take_turns(runs, warm_up(runs), DURATION)
     return {path: {engine: 1e3 * spreads[f"{engine} {path}"].p50 for engine in ENGINES} for path in models}
 
 

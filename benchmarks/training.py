@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from time import perf_counter, strftime
+from time import strftime
 from typing import Annotated, Any
 
 import torch
@@ -32,7 +32,7 @@ from trainers import (
     peak_megabytes,
     trainer,
 )
-from turns import Spread, take_turns
+from turns import Spread, take_turns, warm_up
 
 from spiketicket.cli import err, guarded, make_app, out, say
 from spiketicket.errors import InputError
@@ -130,12 +130,7 @@ def measure(setup: Setup, rivals: list[Contestant], duration: float, threads: in
     compared = [Contestant(OURS, "float64", CHOSEN), *(c for c in rivals if c.kind in (LOOP, OURS))]
     differences = {c.name: float((gradients(c, setup) - exact).norm() / exact.norm()) for c in compared}
     runs = {c.name: trainer(c, setup) for c in rivals} | {DATA: batch_maker(setup)}
-    expected = {}
-    for name, run in runs.items():
-        run()
-        start = perf_counter()
-        run()
-        expected[name] = perf_counter() - start
+    expected = warm_up(runs)
     with OtherLoad() as others:
         seconds = take_turns(runs, expected, duration)
     runs.clear()

@@ -32,6 +32,15 @@ class Spread:
         return asdict(self)
 
 
+def warm_up(runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Run each once, and once more by the clock: the seconds that `take_turns` may expect."""
+    expected = {}
+    for name, run in runs.items():
+        run()
+        expected[name] = _timed(run)
+    return expected
+
+
 def take_turns(
     runs: Mapping[str, Callable[[], object]], expected: Mapping[str, float], duration: float
 ) -> dict[str, Spread]:
