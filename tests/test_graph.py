@@ -36,7 +36,7 @@ def test_shapes_and_kinds_of_values():
 
 BAD_GRAPHS = [
     ((LIF,), "layer lif: input 'a' is not computed by an earlier layer"),
-    ((Lif("lif", ("x",), "s", 2.0),), "layer lif: a LIF needs a timed input"),
+    ((Lif("lif", ("x",), "s", 2.0),), "layer lif: a neuron needs a timed input"),
     ((REPEAT, Lif("r", ("a",), "s", 2.0)), "two layers are named 'r'"),
     ((REPEAT, Lif("lif", ("a",), "a", 2.0)), "value 'a' is computed twice"),
     ((REPEAT, Repeat("r2", ("a",), "b")), "its input is repeated over time already"),

@@ -12,6 +12,9 @@ IR_VERSION = 10  # the first with function overloads, which tell hard from soft 
 SPARSE_CONV = "SparseConv"
 SPARSE_LINEAR = "SparseLinear"
 LIF = "LIF"
+LI = "LI"
+AND = "And"
+AND_NOT = "AndNot"
 REPEAT = "Repeat"
 
 HARD_RESET = "hard"

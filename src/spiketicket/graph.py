@@ -2,7 +2,7 @@
 
 Export builds it from a network, the model file stores it, engines run it. Nodes stand in the order
 of execution and name their inputs and output. A value is *static* (`[N, ...]`, computed once) until
-a `Repeat` makes it *timed* (`[T, N, ...]`, time-major).
+a `Repeat` makes it *timed* (`[T, N, ...]`, time-major); of a network for event streams, the input is timed.
 """
 
 from collections.abc import Callable, Iterator
@@ -53,12 +53,36 @@ class Lif(Node):
         h = v - (v - rest) / tau + x       otherwise
         s = 1 if h >= v_threshold else 0
         v = rest if s else h               hard reset
-        v = h - v_threshold * s            soft reset
+        v = h - v_drop * s                 soft reset
+
+    An infinite `tau` (without `decay_input`) is a neuron that does not leak: SpikingJelly's IFNode. `v_drop` is
+    v_threshold unless given; simulators that test for h > v_threshold, or that reset at the next timestep, are
+    expressed by a threshold that differs from it.
     """
 
     tau: float
     v_threshold: float = 1.0
     v_reset: float | None = 0.0
+    decay_input: bool = True
+    v_drop: float | None = None
+
+    @property
+    def drop(self) -> float:
+        """What a soft reset subtracts."""
+        return self.v_threshold if self.v_drop is None else self.v_drop
+
+
+@dataclass(frozen=True)
+class Li(Node):
+    """Leaky integrator over time, without spikes (NIR's LI; the synapse of a current-based LIF). From v = 0:
+
+        v = v + (x - v) / tau     if decay_input
+        v = v - v / tau + x       otherwise
+
+    The output is v, real-valued. An infinite `tau` (without `decay_input`) sums its input up.
+    """
+
+    tau: float
     decay_input: bool = True
 
 
@@ -78,6 +102,24 @@ class AvgPool(Node):
 @dataclass(frozen=True)
 class Add(Node):
     """Elementwise sum of two values of one shape: a residual connection."""
+
+
+@dataclass(frozen=True)
+class And(Node):
+    """Of two values of spikes, where both fire (their product); `negated`: where the first fires and the second
+    does not. SEW-ResNet's AND and IAND."""
+
+    negated: bool = False
+
+
+@dataclass(frozen=True)
+class Concat(Node):
+    """Two or more values of one image size, one behind the other along their channels (or features)."""
+
+
+@dataclass(frozen=True)
+class Unsqueeze(Node):
+    """`[..., C, L]` -> `[..., C, 1, L]`: signals of one dimension as images of one row."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +143,8 @@ class Value:
 
 @dataclass(frozen=True)
 class Graph:
-    """A network from `input` (static, `[N, *input_shape]`) to `output` (timed logits `[T, N, classes]`).
+    """A network from `input` (`[N, *input_shape]`, or `[T, N, *input_shape]` with `timed_input`) to `output`
+    (timed logits `[T, N, classes]`). `timesteps`: T where the user does not say otherwise.
 
     `values` is derived: the shape and kind of every value. Building a graph checks it and raises
     ModelError, naming the layer.
@@ -113,6 +156,7 @@ class Graph:
     output: str
     timesteps: int
     metadata: dict[str, str] = field(default_factory=dict)
+    timed_input: bool = False
     values: dict[str, Value] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -140,10 +184,10 @@ def window(size: int, kernel: int, stride: int, before: int, after: int, dilatio
 def _infer(graph: Graph) -> dict[str, Value]:
     if graph.timesteps < 1:
         raise ModelError(f"timesteps must be at least 1, got {graph.timesteps}")
-    if len(graph.input_shape) not in (1, 3):
-        raise ModelError(f"input shape must be [C, H, W] or [F], got {list(graph.input_shape)}")
+    if len(graph.input_shape) not in (1, 2, 3):
+        raise ModelError(f"input shape must be [C, H, W], [C, L] or [F], got {list(graph.input_shape)}")
     values: dict[str, Value] = {}
-    _define(values, graph.input, Value(graph.input_shape, timed=False, spikes=False))
+    _define(values, graph.input, Value(graph.input_shape, graph.timed_input, spikes=False))
     names: set[str] = set()
     for node in graph.nodes:
         missing = [name for name in node.inputs if name not in values]
@@ -152,9 +196,7 @@ def _infer(graph: Graph) -> dict[str, Value]:
         if node.name in names:
             raise ModelError(f"two layers are named {node.name!r}")
         names.add(node.name)
-        arity = 2 if isinstance(node, Add) else 1
-        if len(node.inputs) != arity:
-            raise ModelError(f"layer {node.name}: expected {arity} inputs, got {len(node.inputs)}")
+        _check_arity(node)
         _define(values, node.output, _RULES[type(node)](node, *(values[name] for name in node.inputs)))
     if graph.output not in values:
         raise ModelError(f"output {graph.output!r} is not computed by any layer")
@@ -162,6 +204,15 @@ def _infer(graph: Graph) -> dict[str, Value]:
     if not result.timed or len(result.shape) != 1:
         raise ModelError(f"output {graph.output!r} must be timed logits [T, N, classes]: no spiking layer leads to it")
     return values
+
+
+def _check_arity(node: Node) -> None:
+    got = len(node.inputs)
+    if isinstance(node, Concat):
+        _require(node, got >= 2, f"expected two inputs or more, got {got}")
+    else:
+        expected = 2 if isinstance(node, Add | And) else 1
+        _require(node, got == expected, f"expected {expected} inputs, got {got}")
 
 
 def _define(values: dict[str, Value], name: str, value: Value) -> None:
@@ -242,9 +293,13 @@ def _linear(node: Linear, x: Value) -> Value:
 
 
 def _lif(node: Lif, x: Value) -> Value:
-    _require(node, x.timed, "a LIF needs a timed input: put a Repeat before it")
-    _require(node, isfinite(node.tau) and node.tau >= 1, f"tau must be at least 1, got {node.tau}")
+    _check_leak(node, x)
     _require(node, isfinite(node.v_threshold), f"v_threshold must be finite, got {node.v_threshold}")
+    _require(
+        node,
+        node.v_drop is None or (node.v_reset is None and isfinite(node.v_drop)),
+        f"v_drop must be finite, and belongs to a soft reset, got {node.v_drop}",
+    )
     rest = 0.0 if node.v_reset is None else node.v_reset
     _require(
         node,
@@ -252,6 +307,17 @@ def _lif(node: Lif, x: Value) -> Value:
         f"v_reset must lie below v_threshold, got {rest} and {node.v_threshold}",
     )
     return Value(x.shape, timed=True, spikes=True)
+
+
+def _check_leak(node: Lif | Li, x: Value) -> None:
+    _require(node, x.timed, "a neuron needs a timed input: put a Repeat before it")
+    _require(node, node.tau >= 1, f"tau must be at least 1, got {node.tau}")
+    _require(node, isfinite(node.tau) or not node.decay_input, "an infinite tau with decay_input takes no current")
+
+
+def _li(node: Li, x: Value) -> Value:
+    _check_leak(node, x)
+    return Value(x.shape, timed=True, spikes=False)
 
 
 def _pool(node: MaxPool | AvgPool, x: Value) -> Value:
@@ -271,6 +337,25 @@ def _add(node: Add, a: Value, b: Value) -> Value:
     return Value(a.shape, a.timed, spikes=False)
 
 
+def _and(node: And, a: Value, b: Value) -> Value:
+    _require(node, a.spikes and b.spikes, "takes spikes only: zeros and ones")
+    _require(node, a.shape == b.shape, f"cannot combine {list(a.shape)} and {list(b.shape)}")
+    return a
+
+
+def _concat(node: Concat, *inputs: Value) -> Value:
+    first = inputs[0]
+    same = all((x.shape[1:], x.timed) == (first.shape[1:], first.timed) for x in inputs)
+    _require(node, same, f"cannot concatenate {', '.join(str(list(x.shape)) for x in inputs)}")
+    channels = sum(x.shape[0] for x in inputs)
+    return Value((channels, *first.shape[1:]), first.timed, all(x.spikes for x in inputs))
+
+
+def _unsqueeze(node: Unsqueeze, x: Value) -> Value:
+    _require(node, len(x.shape) == 2, f"expects signals [C, L], gets {list(x.shape)}")
+    return Value((x.shape[0], 1, x.shape[1]), x.timed, x.spikes)
+
+
 def _flatten(node: Flatten, x: Value) -> Value:
     return Value((prod(_image(node, x)),), x.timed, x.spikes)
 
@@ -284,9 +369,13 @@ _RULES: dict[type[Node], Callable[..., Value]] = {
     Conv: _conv,
     Linear: _linear,
     Lif: _lif,
+    Li: _li,
     MaxPool: _pool,
     AvgPool: _pool,
     Add: _add,
+    And: _and,
+    Concat: _concat,
+    Unsqueeze: _unsqueeze,
     Flatten: _flatten,
     Repeat: _repeat,
 }
