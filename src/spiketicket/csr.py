@@ -51,10 +51,9 @@ class Csr:
     def from_dense(cls, weight: NDArray[np.floating]) -> "Csr":
         """Pack the nonzeros of `weight` as float32."""
         rows = csr_array(weight.reshape(len(weight), -1))
-        index_type = np.uint16 if rows.shape[1] <= 65_536 else np.uint32
         return cls(
             rows.data.astype(np.float32),
-            rows.indices.astype(index_type),
+            rows.indices.astype(_index_type(rows.shape[1])),
             rows.indptr.astype(np.int32),
             tuple(weight.shape),
         )
@@ -67,10 +66,28 @@ class Csr:
             raise ModelError(f"a weight does not fit in {values}: NaN or infinite after conversion")
         return replace(self, values=converted)
 
+    def to_scipy(self, dtype: str = "float32") -> csr_array:
+        """The weight as a matrix `[rows, columns]`."""
+        return csr_array((self.values.astype(dtype), self.indices, self.indptr), (self.rows, self.columns))
+
     def to_dense(self, dtype: str = "float32") -> NDArray[np.floating]:
         """The weight as an array of `shape`."""
-        rows = csr_array((self.values.astype(dtype), self.indices, self.indptr), (self.rows, self.columns))
-        return np.asarray(rows.toarray()).reshape(self.shape)
+        return np.asarray(self.to_scipy(dtype).toarray()).reshape(self.shape)
+
+    def select(self, rows: NDArray[np.bool_], channels: NDArray[np.bool_]) -> "Csr":
+        """The weight of some outputs (`rows`, a flag for each) and some input channels or features (`channels`)."""
+        columns = np.repeat(channels, prod(self.shape[2:]))
+        row = np.repeat(np.arange(self.rows), np.diff(self.indptr))
+        kept = rows[row] & columns[self.indices]
+        counts = np.bincount(row[kept], minlength=self.rows)[rows]
+        places = np.cumsum(columns) - 1  # of a column that is kept, among those that are
+        return replace(
+            self,
+            values=self.values[kept],
+            indices=places[self.indices[kept]].astype(_index_type(int(columns.sum()))),
+            indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
+            shape=(int(rows.sum()), int(channels.sum()), *self.shape[2:]),
+        )
 
     def check(self, name: str) -> None:
         """Raise ModelError, naming the layer `name`, unless this is a well-formed CSR of finite weights."""
@@ -114,3 +131,8 @@ class Csr:
         rising[inner[(inner > 0) & (inner < self.nnz)] - 1] = True  # where a row ends, the next may start lower
         require(bool(rising.all()), "indices must rise within each row")
         require(bool(np.isfinite(self.values).all()), "weights hold NaN or infinity")
+
+
+def _index_type(columns: int) -> type[np.unsignedinteger]:
+    """What holds the indices of a row of so many columns."""
+    return np.uint16 if columns <= 65_536 else np.uint32
