@@ -140,7 +140,8 @@ def make_ticket(recipe: Recipe, dataset: Dataset, folder: Path) -> Ticket:
     if not path.exists():
         archive.unlink(missing_ok=True)
         network = cut(recipe, dataset)
-        graph = trace(network, dataset.image_shape, {"arch": recipe.arch, "dataset": dataset.name})
+        names = {"arch": recipe.arch, "dataset": dataset.name}
+        graph = trace(network, dataset.image_shape, network.repeat.timesteps, metadata=names)
         write_atomic(path, to_onnx(graph).SerializeToString(deterministic=True))
     if archive.exists():
         with np.load(archive) as arrays:

@@ -14,7 +14,7 @@ from turns import take_turns, warm_up
 
 from spiketicket.cli import err
 from spiketicket.domain import INPUT
-from spiketicket.export.pack import export_ticket
+from spiketicket.export.tickets import export_ticket
 from spiketicket.runtime import Session
 from spiketicket.runtime.evaluate import evaluate
 from spiketicket.train.data import Dataset

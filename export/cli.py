@@ -45,7 +45,8 @@ def export(
     Any ONNX tool reads the file; engines that know the operators of ai.spiketicket run it sparse.
     """
     try:
-        from spiketicket.export.pack import SAMPLES, export_ticket
+        from spiketicket.export.pack import SAMPLES
+        from spiketicket.export.tickets import export_ticket
         from spiketicket.train.models import import_plugins
         from spiketicket.train.ticket import load_ticket
     except ModuleNotFoundError as error:
@@ -68,7 +69,7 @@ def export(
         except DataError as error:
             raise DataError(f"cannot verify: {error}; or export with --no-check") from error
         samples = loaded.normalisation(images)
-    result = export_ticket(loaded, path, values, samples)
+    result = export_ticket(loaded, path, samples, values=values)
     if json:
         print_json(result.to_dict())
     else:

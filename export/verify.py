@@ -3,7 +3,7 @@
 The order in which an engine adds decides the last bit of a sum; where a potential lies that close to
 the threshold, a spike flips, and everything behind it may change. So a difference counts where it
 starts: per layer, only images are compared of which every earlier layer agrees ("clean" ones).
-Logits are compared on images without any flip.
+Logits are compared on images without any flip: one may differ by atol + rtol times its image's largest.
 """
 
 from collections.abc import Mapping
@@ -16,9 +16,19 @@ from numpy.typing import NDArray
 from spiketicket.errors import VerificationError
 
 MAX_MISMATCH = 1e-5  # share of spikes that may flip by rounding
-LOGITS_TOLERANCE = 1e-4  # of an image's largest logit
 MIN_TOP1 = 0.75  # share of images with the same class, those with a flip included
-MIN_TOP1_FLOAT16 = 0.95  # share of images whose class float16 weights may not change
+MIN_TOP1_ROUNDED = 0.95  # share of images whose class rounded weights may not change
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a logit may lie from the one wanted: `atol` plus `rtol` times the largest logit of its image."""
+
+    atol: float = 0.0
+    rtol: float = 1e-4
+
+
+DEFAULT = Tolerance()
 
 
 @dataclass(frozen=True)
@@ -30,33 +40,43 @@ class Agreement:
     images: int
     clean: int  # images without a flipped spike
     mismatch: float  # flipped spikes / spikes compared, clean images only
+    layers: Mapping[str, float]  # the same of every layer of neurons
     first_layer: str | None  # the first layer in which a spike flips
     logits: float  # largest difference on clean images, relative to the image's largest logit
+    max_difference: float  # of logits, on clean images
+    mean_difference: float
+    within: bool  # whether all logits of clean images lie within the tolerance
     top1: float  # share of images with the same class
+    accuracy: float | None = None  # of `engine`, where labels are known
 
     @property
     def exact(self) -> bool:
         """Equal up to rounding: few flips, and nothing else differs on the images without one."""
-        return (
-            self.mismatch < MAX_MISMATCH
-            and self.logits <= LOGITS_TOLERANCE
-            and 2 * self.clean >= self.images
-            and self.top1 >= MIN_TOP1
-        )
+        return self.mismatch < MAX_MISMATCH and self.within and 2 * self.clean >= self.images and self.top1 >= MIN_TOP1
 
     def require_exact(self) -> None:
         """Raise VerificationError, naming the first layer that differs."""
         if not self.exact:
             raise VerificationError(
                 f"{self.engine} does not match {self.against}: spike mismatch {self.mismatch:.1e} (at most "
-                f"{MAX_MISMATCH:.0e}), logits {self.logits:.1e} (at most {LOGITS_TOLERANCE:.0e}), same class "
-                f"{self.top1:.0%} (at least {MIN_TOP1:.0%}), "
+                f"{MAX_MISMATCH:.0e}), logits {self.logits:.1e} of the largest "
+                f"({'within' if self.within else 'beyond'} the tolerance), same class {self.top1:.0%} "
+                f"(at least {MIN_TOP1:.0%}), "
                 f"{self.images - self.clean} of {self.images} images differ, "
                 f"first in layer {self.first_layer or 'of the logits'}"
             )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def brief(self) -> dict[str, Any]:
+        """What a model file says of it: figures to two digits, no more than repeats from run to run."""
+        rounded = {key: float(f"{getattr(self, key):.2g}") for key in ("mismatch", "logits", "max_difference")}
+        accuracy = {} if self.accuracy is None else {"accuracy": round(self.accuracy, 4)}
+        return {
+            "engine": self.engine, "against": self.against, "images": self.images, "clean": self.clean,
+            **rounded, "top1": round(self.top1, 4), **accuracy,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,7 +87,14 @@ class Trace:
     logits_t: NDArray[np.floating]
 
 
-def compare(engine: str, got: Trace, against: str, wanted: Trace) -> Agreement:
+def compare(
+    engine: str,
+    got: Trace,
+    against: str,
+    wanted: Trace,
+    tolerance: Tolerance = DEFAULT,
+    accuracy: float | None = None,
+) -> Agreement:
     """Compare two traces of the same images; see the module's text.
 
     Raises VerificationError where they do not even have the same layers, shapes and finite logits.
@@ -76,18 +103,18 @@ def compare(engine: str, got: Trace, against: str, wanted: Trace) -> Agreement:
     images = wanted.logits_t.shape[1]
     clean = np.ones(images, dtype=bool)
     flips = compared = 0
-    first_layer = None
+    layers: dict[str, float] = {}
     for name, expected in wanted.spikes.items():
         differs = (np.asarray(got.spikes[name], dtype=bool) != expected.astype(bool)).swapaxes(0, 1)
         per_image = differs.reshape(images, -1).sum(axis=1)
-        flips += int(per_image[clean].sum())
-        compared += int(clean.sum()) * (differs.size // images)
-        if first_layer is None and per_image[clean].any():
-            first_layer = name
+        here, of = int(per_image[clean].sum()), int(clean.sum()) * (differs.size // images)
+        layers[name] = here / max(of, 1)
+        flips, compared = flips + here, compared + of
         clean &= per_image == 0
-    scale = np.abs(wanted.logits_t).max(axis=(0, 2))
-    error = np.abs(got.logits_t - wanted.logits_t).max(axis=(0, 2))
-    relative = np.divide(error, scale, out=np.where(error > 0, np.inf, 0.0), where=scale > 0)
+    largest = np.abs(wanted.logits_t).max(axis=(0, 2))
+    difference = np.abs(got.logits_t - wanted.logits_t)
+    error = difference.max(axis=(0, 2))
+    relative = np.divide(error, largest, out=np.where(error > 0, np.inf, 0.0), where=largest > 0)
     same = got.logits_t.mean(axis=0).argmax(axis=1) == wanted.logits_t.mean(axis=0).argmax(axis=1)
     return Agreement(
         engine,
@@ -95,9 +122,14 @@ def compare(engine: str, got: Trace, against: str, wanted: Trace) -> Agreement:
         images,
         int(clean.sum()),
         flips / max(compared, 1),
-        first_layer,
+        layers,
+        next((name for name, mismatch in layers.items() if mismatch > 0), None),
         float(relative[clean].max(initial=0.0)),
+        float(error[clean].max(initial=0.0)),
+        float(difference[:, clean].mean()) if clean.any() else 0.0,
+        bool((error <= tolerance.atol + tolerance.rtol * largest)[clean].all()),
         float(same.mean()),
+        accuracy,
     )
 
 

@@ -6,7 +6,11 @@ import numpy as np
 
 from spiketicket.csr import Csr
 from spiketicket.export.onnx_writer import to_onnx
+from spiketicket.export.verify import Trace
 from spiketicket.graph import Add, AvgPool, Conv, Flatten, Graph, Lif, Linear, MaxPool, Repeat, window
+from spiketicket.runtime.engine import Model, Options
+from spiketicket.runtime.planner import FIXED
+from spiketicket.runtime.reference import ReferenceEngine
 
 TAU = 4 / 3
 
@@ -191,3 +195,9 @@ def wide_linear(rng, inputs=45_000):
         Linear("readout", ("s1",), "y", random_csr(rng, (3, 64), 0.8), random_bias(rng, 3)),
     )
     return Graph("x", (inputs, 1, 1), nodes, "y", 4)
+
+
+def oracle(graph, x, timesteps):
+    """What the float64 oracle computes of a graph in memory."""
+    engine = ReferenceEngine(Model(Path(), b"", graph), Options(1, FIXED, "float32"))
+    return Trace(engine.spikes(x, timesteps), engine.run(x, timesteps))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spiketicket.export.pack import export_ticket
+from spiketicket.export.tickets import export_ticket
 from spiketicket.runtime import Session
 from spiketicket.runtime.evaluate import evaluate
 from spiketicket.runtime.inputs import dataset_inputs

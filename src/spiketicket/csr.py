@@ -1,8 +1,8 @@
 """Compressed sparse rows: how a pruned weight is stored in memory and in a model file.
 
 Row = output channel; column = (input channel, ky, kx) in C order, or the input feature.
-`values` float32 or float16 `[nnz]`, `indices` uint16 (uint32 where a row is longer than 65,536)
-`[nnz]`, `indptr` int32 `[rows + 1]`, as in scipy.sparse.csr_array.
+`values` float32, float16, int8 or int16 `[nnz]`, `indices` uint16 (uint32 where a row is longer than 65,536)
+`[nnz]`, `indptr` int32 `[rows + 1]`, as in scipy.sparse.csr_array; whole numbers with `scales` float32 `[rows]`.
 """
 
 from dataclasses import dataclass, replace
@@ -21,10 +21,11 @@ MAX_ELEMENTS = 2**31 - 1  # indptr is int32, and no tensor of these networks com
 class Csr:
     """One weight tensor of dense shape `shape` (`[out, in, kh, kw]` or `[out, in]`)."""
 
-    values: NDArray[np.floating]
+    values: NDArray[np.floating | np.signedinteger]
     indices: NDArray[np.unsignedinteger]
     indptr: NDArray[np.int32]
     shape: tuple[int, ...]
+    scales: NDArray[np.float32] | None = None  # by which the whole numbers of each row are multiplied
 
     @property
     def rows(self) -> int:
@@ -45,7 +46,14 @@ class Csr:
 
     @property
     def nbytes(self) -> int:
-        return self.values.nbytes + self.indices.nbytes + self.indptr.nbytes
+        arrays = (self.values, self.indices, self.indptr, self.scales)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+    @property
+    def floats(self) -> NDArray[np.float32]:
+        """The weights themselves `[nnz]`, whatever type they are stored in: each a float32, rounded once."""
+        values = self.values.astype(np.float32)
+        return values if self.scales is None else values * np.repeat(self.scales, np.diff(self.indptr))
 
     @classmethod
     def from_dense(cls, weight: NDArray[np.floating]) -> "Csr":
@@ -53,7 +61,7 @@ class Csr:
         rows = csr_array(weight.reshape(len(weight), -1))
         return cls(
             rows.data.astype(np.float32),
-            rows.indices.astype(_index_type(rows.shape[1])),
+            rows.indices.astype(index_type(rows.shape[1])),
             rows.indptr.astype(np.int32),
             tuple(weight.shape),
         )
@@ -68,7 +76,7 @@ class Csr:
 
     def to_scipy(self, dtype: str = "float32") -> csr_array:
         """The weight as a matrix `[rows, columns]`."""
-        return csr_array((self.values.astype(dtype), self.indices, self.indptr), (self.rows, self.columns))
+        return csr_array((self.floats.astype(dtype), self.indices, self.indptr), (self.rows, self.columns))
 
     def to_dense(self, dtype: str = "float32") -> NDArray[np.floating]:
         """The weight as an array of `shape`."""
@@ -84,10 +92,18 @@ class Csr:
         return replace(
             self,
             values=self.values[kept],
-            indices=places[self.indices[kept]].astype(_index_type(int(columns.sum()))),
+            indices=places[self.indices[kept]].astype(index_type(int(columns.sum()))),
             indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
             shape=(int(rows.sum()), int(channels.sum()), *self.shape[2:]),
+            scales=None if self.scales is None else self.scales[rows],
         )
+
+    def without_zeros(self) -> "Csr":
+        """The same without stored zeros."""
+        keep = self.values != 0
+        before = np.concatenate([[0], np.cumsum(keep)])
+        indptr = before[self.indptr].astype(np.int32)
+        return replace(self, values=self.values[keep], indices=self.indices[keep], indptr=indptr)
 
     def check(self, name: str) -> None:
         """Raise ModelError, naming the layer `name`, unless this is a well-formed CSR of finite weights."""
@@ -105,7 +121,18 @@ class Csr:
             self.values.ndim == self.indices.ndim == self.indptr.ndim == 1,
             "CSR arrays must be one-dimensional",
         )
-        require(self.values.dtype in (np.float32, np.float16), f"values are {self.values.dtype}, not a float")
+        whole = self.values.dtype in (np.int8, np.int16)
+        require(
+            whole or self.values.dtype in (np.float32, np.float16),
+            f"values are {self.values.dtype}, expected float32, float16, int8 or int16",
+        )
+        require(whole == (self.scales is not None), "whole numbers, and only these, come with a scale for every row")
+        if self.scales is not None:
+            require(
+                self.scales.dtype == np.float32 and self.scales.shape == (self.rows,),
+                f"scales must be float32 of {self.rows} entries, got {self.scales.dtype} {list(self.scales.shape)}",
+            )
+            require(bool(np.isfinite(self.scales).all()), "scales hold NaN or infinity")
         require(self.indices.dtype in (np.uint16, np.uint32), f"indices are {self.indices.dtype}, not unsigned")
         require(self.indptr.dtype == np.int32, f"indptr is {self.indptr.dtype}, expected int32")
         require(
@@ -130,9 +157,10 @@ class Csr:
         inner = starts[1:-1]
         rising[inner[(inner > 0) & (inner < self.nnz)] - 1] = True  # where a row ends, the next may start lower
         require(bool(rising.all()), "indices must rise within each row")
-        require(bool(np.isfinite(self.values).all()), "weights hold NaN or infinity")
+        with np.errstate(over="ignore"):
+            require(bool(np.isfinite(self.floats).all()), "weights hold NaN or infinity")
 
 
-def _index_type(columns: int) -> type[np.unsignedinteger]:
+def index_type(columns: int) -> type[np.unsignedinteger]:
     """What holds the indices of a row of so many columns."""
     return np.uint16 if columns <= 65_536 else np.uint32

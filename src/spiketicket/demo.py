@@ -32,7 +32,8 @@ def demo(
 ) -> None:
     """Search a ticket, export it, run and profile it, and print one table."""
     try:
-        from spiketicket.export.pack import SAMPLES, export_ticket
+        from spiketicket.export.pack import SAMPLES
+        from spiketicket.export.tickets import export_ticket
         from spiketicket.profiling.latency import profile
         from spiketicket.profiling.report import write_html
         from spiketicket.runtime import Session

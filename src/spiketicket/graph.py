@@ -181,6 +181,12 @@ def window(size: int, kernel: int, stride: int, before: int, after: int, dilatio
     return (size + before + after - dilation * (kernel - 1) - 1) // stride + 1
 
 
+def infer(node: Node, inputs: list[Value]) -> Value:
+    """What `node` makes of `inputs`. Raises ModelError, naming the layer, where they do not fit."""
+    _check_arity(node)
+    return _RULES[type(node)](node, *inputs)
+
+
 def _infer(graph: Graph) -> dict[str, Value]:
     if graph.timesteps < 1:
         raise ModelError(f"timesteps must be at least 1, got {graph.timesteps}")
@@ -196,13 +202,13 @@ def _infer(graph: Graph) -> dict[str, Value]:
         if node.name in names:
             raise ModelError(f"two layers are named {node.name!r}")
         names.add(node.name)
-        _check_arity(node)
-        _define(values, node.output, _RULES[type(node)](node, *(values[name] for name in node.inputs)))
+        _define(values, node.output, infer(node, [values[name] for name in node.inputs]))
     if graph.output not in values:
         raise ModelError(f"output {graph.output!r} is not computed by any layer")
     result = values[graph.output]
     if not result.timed or len(result.shape) != 1:
-        raise ModelError(f"output {graph.output!r} must be timed logits [T, N, classes]: no spiking layer leads to it")
+        shape = ", ".join(map(str, ("T", "N", *result.shape) if result.timed else ("N", *result.shape)))
+        raise ModelError(f"output {graph.output!r} must be timed logits [T, N, classes], got [{shape}]")
     return values
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from graphs import images
+from spikingjelly.activation_based import functional
 
 from spiketicket.export.onnx_writer import to_onnx
 from spiketicket.export.trace import trace
@@ -42,6 +43,7 @@ def oneshot(arch, sparsity, width, size, channels):
         torch.nn.init.constant_(norm.bias, BETA.get(arch, 0.0))
     with torch.no_grad():
         logits(model.train(), calibration)
+    functional.reset_net(model)
     return model.eval()
 
 
@@ -61,7 +63,7 @@ def run_torch(model, x, timesteps):
 def check(arch, sparsity, tmp_path, width=1.0, size=32, channels=3):
     model = oneshot(arch, sparsity, width, size, channels)
     path = tmp_path / "model.onnx"
-    path.write_bytes(to_onnx(trace(model, (channels, size, size), {})).SerializeToString())
+    path.write_bytes(to_onnx(trace(model, (channels, size, size), max(STEPS))).SerializeToString())
     x = images(np.random.default_rng(2), max(BATCHES), (channels, size, size))
     with Session(path, engine="reference") as session:
         oracle = Trace(session.spikes({"input": x}, max(STEPS)), session.run({"input": x}, max(STEPS))["logits_t"])

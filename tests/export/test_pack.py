@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from spiketicket.errors import InputError, VerificationError
-from spiketicket.export import pack
-from spiketicket.export.pack import export_ticket
+from spiketicket.export import modules
+from spiketicket.export.tickets import export_ticket
+from spiketicket.export.trace import trace_calls
 from spiketicket.graph import Conv
 from spiketicket.runtime import Session
 from spiketicket.train.models import logits
@@ -38,7 +39,7 @@ def test_exports_and_verifies(ticket, samples, tmp_path):
 
 
 def test_float16_halves_the_values_and_says_what_it_changes(ticket, samples, tmp_path):
-    result = export_ticket(ticket, tmp_path / "t.onnx", "float16", samples)
+    result = export_ticket(ticket, tmp_path / "t.onnx", samples, values="float16")
     names = [a.engine for a in result.agreements]
     assert names == ["torch", "reference (float16)", "native", "onnxruntime", "native (int16)"]
     stored = {t.name: t.data_type for t in onnx.load(tmp_path / "t.onnx").graph.initializer}
@@ -63,14 +64,13 @@ def test_dense_size_is_that_of_a_dense_file(ticket, tmp_path):
 def test_a_mismatch_leaves_no_file_and_no_loss(ticket, samples, tmp_path, monkeypatch, exists):
     """A tracer that drops a bias: torch disagrees, and what stood there before stays."""
 
-    def wrong(*args):
-        graph = pack_trace(*args)
+    def wrong(*args, **options):
+        graph, calls = trace_calls(*args, **options)
         node = next(n for n in graph.nodes if isinstance(n, Conv) and n.name == "features.5")
         node.bias[3] += 0.5
-        return graph
+        return graph, calls
 
-    pack_trace = pack.trace
-    monkeypatch.setattr(pack, "trace", wrong)
+    monkeypatch.setattr(modules, "trace_calls", wrong)
     path = tmp_path / "t.onnx"
     if exists:
         path.write_bytes(b"good old model")
@@ -80,5 +80,5 @@ def test_a_mismatch_leaves_no_file_and_no_loss(ticket, samples, tmp_path, monkey
 
 
 def test_unknown_value_type(ticket, tmp_path):
-    with pytest.raises(InputError, match="values: expected one of float32, float16, got 'int3'"):
-        export_ticket(ticket, tmp_path / "t.onnx", "int3")
+    with pytest.raises(InputError, match="values: expected one of float32, float16, int8, int16, got 'int3'"):
+        export_ticket(ticket, tmp_path / "t.onnx", values="int3")

@@ -1,42 +1,266 @@
-"""Torch network -> graph: folded batch norm computes the same, what has no place is refused."""
+"""Torch network -> graph: whatever way it takes its timesteps, the same numbers; what has no place is refused."""
 
 import numpy as np
 import pytest
 import torch
-from spikingjelly.activation_based import layer, neuron
+import torch.nn.functional as F
+from graphs import oracle
+from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
 from spiketicket.errors import ModelError
-from spiketicket.export.trace import trace
-from spiketicket.graph import Add, Conv, Lif
+from spiketicket.export.module_rules import find_rule
+from spiketicket.export.torch_runs import run_torch
+from spiketicket.export.trace import trace, trace_calls
+from spiketicket.export.traced import Lead
+from spiketicket.export.verify import Trace, compare
+from spiketicket.graph import Add, And, Concat, Conv, Lif, Linear, Repeat
 from spiketicket.train.config import ModelConfig, NeuronConfig
-from spiketicket.train.layers import Repeat, conv, lif
+from spiketicket.train.layers import Repeat as RepeatLayer
+from spiketicket.train.layers import conv, lif
 from spiketicket.train.models import build
+from spiketicket.train.norms import TimestepBatchNorm2d
+
+T = 4
 
 
-def network(*modules, repeat=True):
-    return nn.Sequential(*([Repeat(3)] if repeat else []), *modules).eval()
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
 
 
-READOUT = (layer.Flatten(step_mode="m"), layer.Linear(32, 3, step_mode="m"))
+def shaken(network):
+    """In evaluation mode, with batch norm that does something, and weights that make every layer fire."""
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0.4, 0.3)
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+            elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+                fan_in = module.weight[0].numel()
+                nn.init.normal_(module.weight, 0.5 / fan_in, 2 / np.sqrt(fan_in))
+    return network.eval()
+
+
+def assert_same(network, shape, *, timed=False, batch=3, timesteps=T):
+    """The oracle of the graph computes what torch does, spikes of every layer and logits; returns both."""
+    graph, calls = trace_calls(network, shape, timesteps, timed=timed)
+    lead = (timesteps, batch) if timed else (batch,)
+    x = np.random.default_rng(0).standard_normal((*lead, *shape)).astype(np.float32)
+    got, wanted = run_torch(network, calls, x, timesteps, timed), oracle(graph, x, timesteps)
+    spikes = {name: got.spikes[name].reshape(s.shape) for name, s in wanted.spikes.items()}
+    logits = wanted.logits_t if calls.output is not Lead.MEAN else wanted.logits_t.mean(axis=0, keepdims=True)
+    agreement = compare("torch", Trace(spikes, got.logits_t), "reference", Trace(wanted.spikes, logits))
+    agreement.require_exact()
+    assert agreement.clean == batch and all(0 < s.mean() < 1 for s in wanted.spikes.values())
+    return graph, calls
+
+
+def sj(*modules, mode):
+    """SpikingJelly's layers in a row, in one step mode."""
+    network = shaken(nn.Sequential(*modules))
+    functional.set_step_mode(network, mode)
+    return network
+
+
+def small(node=neuron.LIFNode, **kwargs):
+    return [
+        layer.Conv2d(2, 5, 3, padding=1, bias=False), layer.BatchNorm2d(5), node(**kwargs), layer.MaxPool2d(2),
+        layer.Dropout(0.5), layer.Flatten(), layer.Linear(5 * 16, 20), node(**kwargs), layer.VotingLayer(4),
+    ]  # fmt: skip
+
+
+NEURONS = [
+    (neuron.LIFNode, {}),
+    (neuron.LIFNode, {"tau": 3.0, "decay_input": False, "v_threshold": 0.7, "v_reset": None}),
+    (neuron.LIFNode, {"tau": 1.5, "v_threshold": 0.5, "v_reset": -0.2}),
+    (neuron.IFNode, {}),
+    (neuron.IFNode, {"v_threshold": 1.3, "v_reset": None}),
+    (neuron.IFNode, {"v_reset": 0.1}),
+    (neuron.ParametricLIFNode, {"init_tau": 1.7}),
+    (neuron.ParametricLIFNode, {"init_tau": 2.5, "decay_input": False, "v_reset": None}),
+]
+
+
+@pytest.mark.parametrize("mode", ["s", "m"])
+@pytest.mark.parametrize("timed", [False, True])
+@pytest.mark.parametrize(("node", "kwargs"), NEURONS)
+def test_neurons_in_both_step_modes(node, kwargs, mode, timed):
+    graph, calls = assert_same(sj(*small(node, **kwargs), mode=mode), (2, 8, 8), timed=timed)
+    assert calls.per_step == (mode == "s") and calls.repeated == (mode == "m" and not timed)
+    assert sum(isinstance(n, Repeat) for n in graph.nodes) == (0 if timed else 1) and graph.timed_input == timed
+    assert sum(isinstance(n, Conv | Linear) for n in graph.nodes) == 3, "batch norm is folded"
+
+
+def test_what_is_the_same_at_every_timestep_is_computed_once():
+    graph, _ = assert_same(sj(*small(), mode="m"), (2, 8, 8))
+    assert [type(node).__name__ for node in graph.nodes[:3]] == ["Conv", "Repeat", "Lif"]
+
+
+class Loop(nn.Module):
+    """As many training scripts are written: single-step neurons in a loop over the timesteps."""
+
+    def __init__(self, result, timed=False):
+        super().__init__()
+        self.conv, self.norm, self.fire = nn.Conv2d(2, 5, 3, padding=1), nn.BatchNorm2d(5), neuron.LIFNode()
+        self.conv2, self.norm2, self.fire2 = nn.Conv2d(5, 6, 3, stride=2), nn.BatchNorm2d(6), neuron.IFNode()
+        self.fc = nn.Linear(6 * 9, 4)
+        self.result, self.timed = result, timed
+
+    def forward(self, x):
+        static = None if self.timed else self.norm(self.conv(x))
+        out = []
+        for t in range(T):
+            y = self.fire(self.norm(self.conv(x[t])) if self.timed else static)
+            y = self.fire2(self.norm2(self.conv2(y)))
+            out.append(self.fc(y.view(y.size(0), -1)))
+        if self.result == "list":
+            return out
+        return torch.stack(out) if self.result == "stack" else torch.stack(out).mean(0)
+
+
+@pytest.mark.parametrize("timed", [False, True])
+@pytest.mark.parametrize("result", ["list", "stack", "mean"])
+def test_a_loop_over_timesteps_is_one_computation(result, timed):
+    graph, calls = assert_same(shaken(Loop(result, timed)), (2, 8, 8), timed=timed)
+    assert not calls.per_step and len(graph.nodes) == (6 if timed else 7)
+
+
+class Repeating(nn.Module):
+    """Multi-step layers behind a repetition of the image."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+        self.rest = sj(*small(), mode="m")
+        self.repeat = RepeatLayer(T)
+
+    def forward(self, x):
+        if self.how == "repeat":
+            x = x.unsqueeze(0).repeat(T, 1, 1, 1, 1)
+        elif self.how == "repeat of one":
+            x = x.repeat(T, 1, 1, 1, 1)
+        elif self.how == "expand":
+            x = x.unsqueeze(0).expand(T, -1, -1, -1, -1)
+        elif self.how == "stack":
+            x = torch.stack([x] * T)
+        else:
+            x = self.repeat(x)
+        return self.rest(x).mean(0)
+
+
+@pytest.mark.parametrize("how", ["repeat", "repeat of one", "expand", "stack", "layer"])
+def test_a_network_that_repeats_its_input(how):
+    _, calls = assert_same(Repeating(how).eval(), (2, 8, 8))
+    assert not calls.repeated and calls.output is Lead.MEAN
+
+
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_containers_of_spikingjelly(mode):
+    network = shaken(nn.Sequential(
+        layer.SeqToANNContainer(nn.Conv2d(2, 5, 3, padding=1), nn.BatchNorm2d(5)),
+        layer.MultiStepContainer(neuron.LIFNode()),
+        layer.StepModeContainer(False, mode, nn.Flatten(), nn.Linear(5 * 64, 6)),
+        neuron.LIFNode(step_mode="m"),
+    ) if mode == "m" else nn.Sequential(
+        layer.StepModeContainer(False, mode, nn.Conv2d(2, 5, 3, padding=1), nn.BatchNorm2d(5)),
+        layer.StepModeContainer(True, mode, neuron.LIFNode()), nn.Flatten(), nn.Linear(5 * 64, 6), neuron.LIFNode(),
+    ))  # fmt: skip
+    graph, _ = assert_same(network, (2, 8, 8))
+    assert len(graph.nodes) == 6
+
+
+class Joined(nn.Module):
+    """Residual, concatenation, gates, views and functional layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 6, 3, padding="same", bias=False), nn.Conv2d(2, 6, 1, padding="valid")
+        self.na, self.fa, self.fb, self.fc = nn.BatchNorm2d(6), neuron.LIFNode(), neuron.LIFNode(), neuron.LIFNode()
+        self.both, self.fd = nn.Conv2d(18, 4, 3, groups=2, dilation=(1, 2)), neuron.LIFNode()
+        self.out = nn.Linear(24, 3)
+
+    def forward(self, x):
+        a, b = self.fa(self.na(self.a(x))), self.fb(self.b(x))
+        c = torch.cat([a, self.fc(a + b), b * (1 - a)], dim=1)
+        y = self.fd(self.both(c))
+        y = F.dropout(F.avg_pool2d(F.max_pool2d(y, 2), 1), training=False)
+        return self.out(torch.flatten(y, 1))
+
+
+def test_joins_and_functional_layers():
+    graph, _ = assert_same(shaken(Joined()), (2, 8, 9))
+    assert {type(node) for node in graph.nodes} >= {Add, And, Concat}
+
+
+class Sequences(nn.Module):
+    """Time folded into the batch by hand, and batch norm that is shared or cannot be folded."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.other = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.fire, self.fire2 = neuron.LIFNode(step_mode="m"), neuron.LIFNode(step_mode="m")
+        self.fc, self.norm1 = nn.Linear(4 * 36, 5), nn.BatchNorm1d(5)
+
+    def forward(self, x):
+        steps, batch = x.shape[0], x.shape[1]
+        y = self.conv(x.flatten(0, 1))
+        y = self.norm(y) + self.other(y)
+        y = self.fire(y.view(steps, batch, *y.shape[1:]))
+        y = self.fc(y.reshape(x.size(0) * x.size(1), -1))
+        y = self.norm1(y).unflatten(0, (steps, y.shape[0] // steps))
+        return self.fire2(y).mean(dim=0)
+
+
+def test_folded_time_and_batch_norm_in_two_places():
+    graph, _ = assert_same(shaken(Sequences()), (2, 8, 8))
+    assert sum(isinstance(node, Conv) for node in graph.nodes) == 3, "two batch norms read one convolution"
+    assert sum(isinstance(node, Linear) for node in graph.nodes) == 1
+
+
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_signals_of_one_dimension(mode):
+    network = sj(
+        layer.Conv1d(3, 6, 5, stride=2, padding=2, dilation=1), layer.BatchNorm1d(6), neuron.LIFNode(),
+        layer.MaxPool1d(2), layer.Conv1d(6, 6, 3, padding=1, groups=3), neuron.IFNode(), layer.AvgPool1d(3, 2, 1),
+        layer.AdaptiveAvgPool1d(2), layer.Flatten(), layer.Linear(12, 4), mode=mode,
+    )  # fmt: skip
+    assert_same(network, (3, 33))
+
+
+POOLINGS = [
+    nn.MaxPool2d(3, 2, 1),
+    nn.MaxPool2d(2, ceil_mode=True),
+    nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+    nn.MaxPool2d((2, 3), (1, 2)),
+    nn.AvgPool2d(2),
+    nn.AvgPool2d(3, 2, 1),
+    nn.AvgPool2d(2, divisor_override=3),
+    nn.AdaptiveAvgPool2d(1),
+    nn.AdaptiveAvgPool2d((3, None)),
+    nn.AdaptiveMaxPool2d((3, 3)),
+    nn.AdaptiveAvgPool2d((4, 2)),
+    nn.AdaptiveAvgPool2d((12, 11)),
+]
+
+
+@pytest.mark.parametrize("pooling", POOLINGS, ids=str)
+def test_poolings(pooling):
+    network = nn.Sequential(nn.Conv2d(2, 3, 1), neuron.LIFNode(), pooling, nn.Flatten(), nn.LazyLinear(4))
+    network[-1].eval()
+    functional.reset_net(network)
+    with torch.no_grad():
+        network(torch.zeros(1, 2, 9, 9))
+    functional.reset_net(network)
+    assert_same(shaken(network), (2, 9, 9))
 
 
 def test_batch_norm_folds_into_weight_and_bias():
-    torch.manual_seed(0)
-    norm = layer.BatchNorm2d(4, step_mode="m")
-    with torch.no_grad():
-        for tensor in (norm.weight, norm.bias, norm.running_mean):
-            tensor.normal_()
-        norm.running_var.uniform_(0.1, 2)
-    module = network(
-        conv(2, 4, 3, bias=True),
-        norm,
-        lif(NeuronConfig()),
-        layer.Flatten(step_mode="m"),
-        layer.Linear(64, 3, step_mode="m"),
-    )
-    graph = trace(module, (2, 4, 4), {})
-    folded = graph.nodes[1]
+    module = shaken(nn.Sequential(RepeatLayer(3), conv(2, 4, 3, bias=True), TimestepBatchNorm2d(4), lif(NeuronConfig()),
+                                  layer.Flatten(step_mode="m"), layer.Linear(64, 3, step_mode="m")))  # fmt: skip
+    folded = next(node for node in trace(module, (2, 4, 4), 3).nodes if isinstance(node, Conv))
     x = torch.randn(5, 2, 4, 4)
     with torch.no_grad():
         expected = module[2](module[1](x[None]))[0]
@@ -44,87 +268,130 @@ def test_batch_norm_folds_into_weight_and_bias():
     assert torch.allclose(got, expected, atol=1e-5)
 
 
+def test_batch_norm_before_any_weight_is_a_layer_of_its_own():
+    network = shaken(
+        nn.Sequential(nn.BatchNorm2d(2), neuron.LIFNode(), nn.Flatten(), nn.BatchNorm1d(32), nn.Linear(32, 3))
+    )
+    graph, _ = assert_same(network, (2, 4, 4))
+    assert [n.group for n in graph.nodes if isinstance(n, Conv)] == [2]
+
+
 def test_pruned_weights_are_not_stored():
     model = build(ModelConfig("vgg16", 3, 32, 10, width=0.1)).eval()
     with torch.no_grad():
         model.features[1].weight[:, 1:] = 0
-    first = next(node for node in trace(model, (3, 32, 32), {}).nodes if node.name == "features.1")
+    first = next(node for node in trace(model, (3, 32, 32), 5).nodes if node.name == "features.1")
     assert first.weight.nnz == model.features[1].weight[:, :1].numel()
 
 
 def test_residual_network():
-    graph = trace(build(ModelConfig("resnet19", 3, 32, 10, width=0.1, timesteps=4)).eval(), (3, 32, 32), {"k": "v"})
+    model = build(ModelConfig("resnet19", 3, 32, 10, width=0.1, timesteps=4)).eval()
+    graph = trace(model, (3, 32, 32), 4, metadata={"k": "v"})
     kinds = [type(node) for node in graph.nodes]
     assert kinds.count(Add) == 8 and kinds.count(Conv) == 20 and kinds.count(Lif) == 18
     assert graph.timesteps == 4 and graph.classes == 10 and graph.metadata == {"k": "v"}
 
 
-def test_neurons_keep_their_settings():
-    module = network(neuron.LIFNode(3.0, False, 0.7, None, step_mode="m"), *READOUT)
-    (node,) = (n for n in trace(module, (2, 4, 4), {}).nodes if isinstance(n, Lif))
-    assert (node.tau, node.v_threshold, node.v_reset, node.decay_input) == (3.0, 0.7, None, False)
+def test_behaviour_is_not_taken_over_from_a_base_class():
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    class Named(nn.Linear):
+        def __init__(self):
+            super().__init__(3, 2)
+
+    assert find_rule(Named()) is find_rule(nn.Linear(3, 2)) is not None
+    assert find_rule(Doubled(3, 2)) is None and find_rule(neuron.ILIFNode()) is None
+    assert find_rule(layer.WSConv2d(2, 2, 3)) is None
 
 
-BAD_NETWORKS = [
-    (lambda: network(*READOUT).train(), "needs the network in evaluation mode"),
-    (lambda: network(lif(NeuronConfig()), *READOUT, repeat=False), "never repeats its input over time"),
-    (lambda: network(nn.ReLU(), *READOUT), "layer 1: a ReLU has no place"),
-    (lambda: network(neuron.IFNode(step_mode="m"), *READOUT), "layer 1: a IFNode has no place"),
+class Wrong(nn.Module):
+    def __init__(self, forward, *modules):
+        super().__init__()
+        self.m = nn.ModuleList(modules)
+        self._forward = forward
+
+    def forward(self, x):
+        return self._forward(self.m, x)
+
+
+def listed(*modules):
+    return nn.Sequential(*modules, nn.Flatten(), nn.Linear(32, 3)).eval()
+
+
+REFUSALS = [
+    (lambda: listed(neuron.LIFNode()).train(), "training mode: call network.eval()"),
+    (lambda: listed(nn.ReLU()), r"0 (ReLU, input [2, 4, 4]): not a spiking layer"),
+    (lambda: listed(nn.GroupNorm(1, 2)), "0 (GroupNorm, input [2, 4, 4]): its statistics depend on the input"),
+    (lambda: listed(neuron.ILIFNode()), "only LIFNode, IFNode and ParametricLIFNode"),
+    (lambda: listed(nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular")), "padding_mode='circular'"),
+    (lambda: listed(nn.MaxPool2d(3, 1, 1, dilation=2)), "with dilation"),
+    (lambda: listed(nn.AvgPool2d(3, 1, 1, count_include_pad=False)), "count differently at the border"),
+    (lambda: listed(nn.BatchNorm2d(2, track_running_stats=False)), "without running statistics"),
+    (lambda: listed(nn.Flatten(2)), "flattens dimensions 2 to -1"),
+    (lambda: listed(nn.Linear(4, 4)), "0 (Linear, input [2, 4, 4]): a Linear on images: put a Flatten"),
+    (lambda: listed(nn.Conv2d(3, 2, 1)), "0 (Conv2d, input [2, 4, 4]): weight [2, 3, 1, 1] in 1 groups does not fit 2"),
+    (lambda: listed(nn.AdaptiveMaxPool2d(3)), "the image must divide evenly"),
+    (lambda: listed(), "no neuron"),
+    (lambda: Wrong(lambda m, x: x * 2), "products are exported of spikes with spikes"),
+    (lambda: Wrong(lambda m, x: torch.relu(x)), "operation relu): not a spiking layer"),
+    (lambda: Wrong(lambda m, x: m[0](x) if x.max() > 0 else x, neuron.LIFNode()), "operation max)"),
     (
-        lambda: network(lif(NeuronConfig()), layer.BatchNorm2d(2, step_mode="m"), *READOUT),
-        "can only follow a convolution",
+        lambda: Wrong(lambda m, x: m[0](x.view(x.shape[0] + 0, -1)), neuron.LIFNode()),
+        "cannot be followed: it computes with the size of the batch",
     ),
+    (lambda: Wrong(lambda m, x: m[0](m[0](x).flatten(1)), neuron.LIFNode()), "stands in two places"),
+    (lambda: Wrong(lambda m, x: m[0](x).view(8, -1), neuron.LIFNode()), "reshapes [N, 2, 4, 4] to [8, -1]"),
     (
-        lambda: network(layer.Conv2d(2, 2, 3, padding="same", step_mode="m"), *READOUT),
-        "only numeric zero padding",
+        lambda: Wrong(lambda m, x: [m[0](x.flatten(1)) for _ in range(3)], neuron.LIFNode()),
+        "runs 3 timesteps by itself",
     ),
+    (lambda: Wrong(lambda m, x: x.unsqueeze(0).repeat(7, 1, 1, 1, 1)), "only 4 timesteps along dimension 0"),
     (
-        lambda: network(layer.Conv2d(2, 2, 3, padding=1, padding_mode="circular", step_mode="m"), *READOUT),
-        "only numeric",
+        lambda: Wrong(lambda m, x: m[1](m[0](x)), RepeatLayer(3), neuron.LIFNode(step_mode="m")),
+        "repeats by [3, 1, 1, 1, 1]",
     ),
-    (
-        lambda: network(layer.MaxPool2d(2, ceil_mode=True, step_mode="m"), *READOUT),
-        "ceil_mode cannot be exported",
-    ),
-    (lambda: network(layer.AvgPool2d(2, padding=1, step_mode="m"), *READOUT), "average pooling with padding"),
-    (lambda: network(layer.Flatten(2, step_mode="m"), *READOUT), "Flatten must start at dimension 1"),
+    (lambda: Wrong(lambda m, x: m[0](x).sum(0), neuron.LIFNode(step_mode="m")), "return the mean over dimension 0"),
+    (lambda: Wrong(lambda m, x: torch.cat([m[0](x)] * 2, 2), neuron.LIFNode()), "only along channels"),
+    (lambda: Wrong(lambda m, x: (m[0](x), x), neuron.LIFNode()), "must return one tensor of logits"),
 ]
 
 
-@pytest.mark.parametrize(("make", "message"), BAD_NETWORKS)
+@pytest.mark.parametrize(("make", "message"), REFUSALS)
 def test_refusals(make, message):
-    with pytest.raises(ModelError, match=message):
-        trace(make(), (2, 4, 4), {})
+    import re
+
+    with pytest.raises(ModelError, match="|".join(map(re.escape, message.split("|")))):
+        trace(make().eval() if "training" not in message else make(), (2, 4, 4), T)
 
 
-def test_operations_that_have_no_place():
-    class Doubling(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.repeat = Repeat(2)
-
-        def forward(self, x):
-            return self.repeat(x) * 2
-
-    with pytest.raises(ModelError, match="operation .*mul.* has no place"):
-        trace(Doubling().eval(), (2, 4, 4), {})
+def test_all_problems_are_listed_at_once():
+    network = listed(nn.ReLU(), nn.Conv2d(2, 2, 3, padding=1), nn.LayerNorm(4), neuron.LIFNode(), nn.Softmax(1))
+    with pytest.raises(ModelError) as caught:
+        trace(network, (2, 4, 4), T)
+    lines = str(caught.value).split("\n  ")
+    assert len(lines) == 4 and [line.split(" (")[0] for line in lines[1:]] == ["0", "2", "4"]
 
 
-def test_weights_in_float16_are_rounded_before_packing():
-    model = build(ModelConfig("vgg_digits", 1, 8, 10)).eval()
-    for node in trace(model, (1, 8, 8), {}, "float16").weighted():
-        assert node.weight.values.dtype == np.float16
-
-
-def test_float16_weights_round_once_and_after_folding():
-    """Weights of 1e-8 before a batch norm that scales them up would vanish if they were rounded first."""
-    torch.manual_seed(0)
-    norm = layer.BatchNorm2d(4, step_mode="m")
-    norm.running_var.fill_(1e-12)
-    first = conv(2, 4, 3, bias=False)
+def test_state_of_an_earlier_run_is_refused():
+    network = sj(*small(), mode="s")
     with torch.no_grad():
-        first.weight.mul_(1e-6)
-    module = network(first, norm, lif(NeuronConfig()), layer.Flatten(step_mode="m"), layer.Linear(64, 3, step_mode="m"))
-    full, half = (trace(module, (2, 4, 4), {}, values).nodes[1].weight.to_dense() for values in ("float32", "float16"))
-    assert np.abs(full).max() > 1e-5
-    assert np.array_equal(half, full.astype(np.float16).astype(np.float32))
+        network(torch.zeros(1, 2, 8, 8))
+    with pytest.raises(ModelError, match="2 and 1 more: the state of an earlier run is left"):
+        trace(network, (2, 8, 8), T)
+
+
+def test_nan_weights_are_refused():
+    network = sj(*small(), mode="s")
+    with torch.no_grad():
+        network[0].weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r"0 \(Conv2d, input \[2, 8, 8\]\): weights hold NaN or infinity"):
+        trace(network, (2, 8, 8), T)
+
+
+def test_a_parameter_of_its_own_for_every_neuron_is_refused():
+    node = neuron.LIFNode()
+    node.v_threshold = torch.ones(2, 4, 4)
+    with pytest.raises(ModelError, match="v_threshold differs from neuron to neuron"):
+        trace(listed(node), (2, 4, 4), T)

@@ -61,7 +61,7 @@ def test_measures_every_engine_and_t(model):
 
 
 def test_digits_model_is_fed_digits(quick_run, tmp_path):
-    from spiketicket.export.pack import export_ticket
+    from spiketicket.export.tickets import export_ticket
 
     export_ticket(quick_run[1][-1], tmp_path / "m.onnx")
     report = profile(tmp_path / "m.onnx", ["native"], [5], batch=400, warmup=0, duration=0.01)

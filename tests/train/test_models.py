@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from spikingjelly.activation_based import surrogate
+from spikingjelly.activation_based import functional, surrogate
 
 from spiketicket.errors import InputError
 from spiketicket.export.trace import trace
@@ -48,7 +48,7 @@ def test_counts(arch, parameters, weights, tensors, once, per_step, neurons):
     assert sum(p.numel() for p in model.parameters()) == parameters
     assert sum(p.numel() for p in prunable(model).values()) == weights
     assert len(prunable(model)) == tensors
-    graph = trace(model, images_of(arch), {})
+    graph = trace(model, images_of(arch), 1)
     macs = {True: 0, False: 0}
     for node in graph.weighted():
         macs[graph.values[node.output].timed] += graph.macs(node, dense=True)
@@ -113,14 +113,15 @@ def test_names_of_parameters_stay():
 def test_any_images_that_fit(arch, channels, size):
     model = build(ModelConfig(arch, channels, size, 7, timesteps=3, width=0.05)).eval()
     assert logits(model, torch.zeros(2, channels, size, size)).shape == (3, 2, 7)
-    assert trace(model, (channels, size, size), {}).classes == 7
+    functional.reset_net(model)
+    assert trace(model, (channels, size, size), 3).classes == 7
 
 
 @pytest.mark.parametrize("arch", ["resnet19", "resnet34"])
 @pytest.mark.parametrize("size", [1, 41])
 def test_average_over_the_whole_image(arch, size):
     model = build(ModelConfig(arch, 3, size, 10, timesteps=1, width=0.05)).eval()
-    values = trace(model, (3, size, size), {}).values
+    values = trace(model, (3, size, size), 1).values
     last = [name for name in values if name.startswith("features") and name.endswith("fire")][-1]
     assert values[last].shape[1:] == (model.pool.kernel_size,) * 2
     assert values["pool"].shape[1:] == (1, 1)

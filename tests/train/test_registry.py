@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from spiketicket.errors import InputError, TicketError
-from spiketicket.export.pack import export_ticket
+from spiketicket.export.tickets import export_ticket
 from spiketicket.export.verify import Trace, compare
 from spiketicket.runtime import Session
 from spiketicket.train.config import ModelConfig

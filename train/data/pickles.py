@@ -23,11 +23,16 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def read_pickle(path: Path) -> dict[object, object]:
-    """The dictionary in `path`, strings of Python 2 as latin1; empty for anything else. Raises DataError."""
+def unpickle_arrays(path: Path) -> object:
+    """What the pickle in `path` holds, strings of Python 2 as latin1. Raises DataError."""
     data = read_bytes(path, "data file", DataError)
     try:
-        content = _ArrayUnpickler(BytesIO(data), encoding="latin1").load()
+        return _ArrayUnpickler(BytesIO(data), encoding="latin1").load()
     except Exception as error:  # a damaged pickle can raise almost anything
         raise DataError(f"{path}: not a readable batch of arrays: {error}") from error
+
+
+def read_pickle(path: Path) -> dict[object, object]:
+    """The dictionary in `path`, strings of Python 2 as latin1; empty for anything else. Raises DataError."""
+    content = unpickle_arrays(path)
     return content if isinstance(content, dict) else {}

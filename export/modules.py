@@ -1,0 +1,73 @@
+"""`export`: any spiking torch module -> a verified model file."""
+
+import os
+from collections.abc import Mapping
+from importlib import metadata as packages
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from spiketicket import __version__
+from spiketicket.errors import InputError
+from spiketicket.export.check import Original, Samples, check_samples
+from spiketicket.export.pack import Export, pack
+from spiketicket.export.torch_runs import Masks, prepared, run_torch
+from spiketicket.export.trace import trace_calls
+from spiketicket.export.verify import DEFAULT, Tolerance
+
+
+def export(
+    module: nn.Module,
+    sample: Tensor | NDArray[np.float32],
+    timesteps: int,
+    path: str | os.PathLike[str],
+    masks: Masks | None = None,
+    *,
+    timed: bool = False,
+    labels: NDArray[np.integer] | None = None,
+    check: bool = True,
+    atol: float = DEFAULT.atol,
+    rtol: float = DEFAULT.rtol,
+    metadata: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Export:
+    """Write a spiking network as one sparse ONNX file, verified on `sample`.
+
+    `module`: made of the layers in docs/export.md, with SpikingJelly's neurons in single-step mode (called once per
+    timestep, or looping by itself) or multi-step mode. `sample`: float32 `[N, ...]`, the same at every timestep, or,
+    `timed`, `[T, N, ...]`. `masks`: zeros and ones by parameter name; without, the zeros among the weights are what
+    was pruned. `labels` `[N]` of the samples, for accuracies. `check`: whether the network, the float64 oracle and all
+    engines must agree on the samples before the file appears: in almost every spike, and in logits up to `atol` plus
+    `rtol` times the largest logit of a sample. `options`: those of `pack`. The module is left as it
+    was, its neurons at rest.
+
+    Raises ModelError that lists all which cannot be exported, VerificationError naming the first layer that differs,
+    InputError for samples or masks that do not fit.
+    """
+    x = sample.detach().cpu().numpy() if isinstance(sample, Tensor) else sample
+    lead = 1 + timed
+    if not isinstance(x, np.ndarray) or x.ndim <= lead:
+        raise InputError(f"sample must be float32 [{'T, ' if timed else ''}N, ...], got {_shape(x)}")
+    if isinstance(timesteps, bool) or not isinstance(timesteps, int) or timesteps < 1:
+        raise InputError(f"timesteps must be a whole number from 1, got {timesteps!r}")
+    with prepared(module, masks):
+        noted = {"exporter": __version__, "versions": versions(), "arch": type(module).__name__, **(metadata or {})}
+        graph, calls = trace_calls(module, x.shape[lead:], timesteps, timed=timed, metadata=noted)
+        samples = Samples(check_samples(x, graph), timesteps, timed, labels) if check else None
+        original = Original("torch", lambda part: run_torch(module, calls, part, timesteps, timed))
+        return pack(graph, Path(path), samples=samples, original=original, tolerance=Tolerance(atol, rtol), **options)
+
+
+def versions() -> str:
+    """The packages that an export depends on, for its provenance."""
+    found = {"onnx": onnx.__version__, "torch": torch.__version__, "spikingjelly": packages.version("spikingjelly")}
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _shape(x: object) -> str:
+    return f"{x.dtype} {list(x.shape)}" if isinstance(x, np.ndarray) else type(x).__name__

@@ -1,0 +1,101 @@
+"""What users bring: a factory of a torch module, a state dict, masks."""
+
+import importlib
+import pickle
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from spiketicket.errors import DataError, InputError
+from spiketicket.train.data.pickles import unpickle_arrays
+
+# Where training scripts put the state dict in a checkpoint.
+_NESTED = ("state_dict", "model_state_dict", "model", "net")
+
+
+def load_module(spec: str) -> nn.Module:
+    """The network of `package.file:factory`: a module, or what makes one when called without arguments.
+
+    The present folder is searched too. Raises InputError where there is no such thing.
+    """
+    place, _, name = spec.partition(":")
+    if not place or not name:
+        raise InputError(f"--module: expected package.file:factory, got {spec!r}")
+    sys.path.insert(0, "")
+    try:
+        found: Any = importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        raise InputError(f"--module: cannot import {place}: {error}") from error
+    finally:
+        sys.path.remove("")
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise InputError(f"--module: {place} has no {name!r}")
+        found = getattr(found, part)
+    network = found if isinstance(found, nn.Module) else found() if callable(found) else found
+    if not isinstance(network, nn.Module):
+        raise InputError(f"--module: {spec} gives {type(network).__name__}, expected a torch.nn.Module")
+    return network
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in a checkpoint, no pickled code run; names without the `module.` of DataParallel.
+
+    Raises InputError where it holds none.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"cannot read weights {path}: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path} holds more than tensors (a whole pickled model?), which would have to run code: save "
+                         "network.state_dict() instead") from error  # fmt: skip
+    except Exception as error:  # a damaged archive can raise almost anything
+        raise InputError(f"{path}: not a readable torch file: {error}") from error
+    for key in _NESTED:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise InputError(f"{path} holds no state dict: expected tensors by name, or under {' or '.join(_NESTED)}")
+    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor], where: object) -> None:
+    """Put `state` into `network`. Raises InputError that lists every name and shape that does not fit."""
+    own = network.state_dict()
+    problems = [f"{name}: missing" for name in own if name not in state]
+    problems += [f"{name}: not in the network" for name in state if name not in own]
+    problems += [
+        f"{name}: shape {list(tensor.shape)}, the network has {list(own[name].shape)}"
+        for name, tensor in state.items()
+        if name in own and own[name].shape != tensor.shape
+    ]
+    if problems:
+        raise InputError("\n  ".join([f"the weights in {where} do not fit the network:", *problems]))
+    network.load_state_dict(dict(state))
+
+
+def read_masks(path: Path, network: nn.Module) -> dict[str, NDArray[np.generic] | Tensor]:
+    """Masks by parameter name: of a torch file, or of a pickled list with one array for every parameter whose name
+    holds "weight", in their order (as Kim et al.'s scripts write; None and batch norm's are left out).
+
+    No pickled code runs. Raises InputError where they are not readable or too many or too few.
+    """
+    if path.suffix not in (".pkl", ".pickle"):
+        return dict(read_state(path))
+    try:
+        masks = unpickle_arrays(path)
+    except DataError as error:
+        raise InputError(f"masks: {error}") from error
+    names = [name for name, _ in network.named_parameters() if "weight" in name]
+    if not isinstance(masks, list) or len(masks) != len(names):
+        got = len(masks) if isinstance(masks, list) else type(masks).__name__
+        raise InputError(f"{path}: expected a list of {len(names)} masks, one per weight of the network, got {got}")
+    parameters = dict(network.named_parameters())
+    return {n: np.asarray(m) for n, m in zip(names, masks, strict=True) if m is not None and parameters[n].dim() > 1}

@@ -1,0 +1,43 @@
+"""Ticket -> verified model file."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiketicket.export.modules import export
+from spiketicket.export.pack import Export
+from spiketicket.train.ticket import Ticket
+
+
+def export_ticket(ticket: Ticket, path: Path, samples: NDArray[np.float32] | None = None, **options: Any) -> Export:
+    """Write `ticket` as the model file `path`.
+
+    `samples`: normalised images float32 `[N, C, H, W]` on which torch, onnxruntime and the native engine must agree
+    with the float64 oracle before the file appears; None leaves that check out. `options`: those of
+    `spiketicket.export.export`. Raises what that raises.
+    """
+    shape = (ticket.model.in_channels, ticket.model.image_size, ticket.model.image_size)
+    sample = np.zeros((1, *shape), np.float32) if samples is None else samples
+    return export(
+        ticket.network(), sample, ticket.model.timesteps, path, check=samples is not None,
+        metadata=_metadata(ticket), **options,
+    )  # fmt: skip
+
+
+def _metadata(ticket: Ticket) -> dict[str, str]:
+    search, norm = ticket.search, ticket.normalisation
+    return {
+        "fingerprint": ticket.fingerprint,
+        "arch": ticket.model.arch,
+        "dataset": str(search["dataset"]),
+        "classes": "\n".join(search["classes"]),
+        "scale": repr(norm.scale),
+        "mean": " ".join(map(repr, norm.mean)),
+        "std": " ".join(map(repr, norm.std)),
+        "method": str(search["method"]),
+        "sparsity": f"{ticket.sparsity:.6f}",
+        "sparsity_prunable": f"{ticket.sparsity_prunable:.6f}",
+        **({} if search["test_accuracy"] is None else {"test_accuracy": f"{search['test_accuracy']:.6f}"}),
+    }

@@ -1,0 +1,72 @@
+"""What tracing knows of the tensors in a forward pass."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NoReturn
+
+from spiketicket.errors import ModelError
+
+
+class Lead(Enum):
+    """What stands before a tensor's own shape: batch N, timesteps T."""
+
+    BATCH = "[N, ...]"  # one timestep, or the same at all of them
+    TIME = "[T, N, ...]"
+    FOLDED = "[T * N, ...]"
+    ONE = "[1, N, ...]"  # about to be repeated over time
+    MEAN = "the mean over T, [N, ...]"
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A tensor of the network: the graph's value, and how torch holds it."""
+
+    value: str
+    lead: Lead
+    inverted: bool = False  # it is 1 - value
+
+    def __str__(self) -> str:
+        return self.lead.value
+
+
+@dataclass(frozen=True, eq=False)
+class Size:
+    """A dimension that depends on the batch: N, or T * N with `timesteps` T. No decision may rest on its value."""
+
+    timesteps: int | None = None
+
+    def same(self, other: object) -> bool:
+        return isinstance(other, Size) and self.timesteps == other.timesteps
+
+    def __mul__(self, other: object) -> "Size":
+        if self.timesteps is None and isinstance(other, int):
+            return Size(other)
+        return self._refuse()
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: object) -> "Size | int":
+        if self.timesteps is not None and other == self.timesteps:
+            return Size()
+        if self.timesteps is not None and isinstance(other, Size) and other.timesteps is None:
+            return self.timesteps
+        return self._refuse()
+
+    def __hash__(self) -> int:
+        return hash(self.timesteps)
+
+    def __str__(self) -> str:
+        return "N" if self.timesteps is None else f"{self.timesteps} * N"
+
+    def __eq__(self, other: object) -> bool:
+        return self.same(other) if isinstance(other, Size) else self._refuse()
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise ModelError("it computes with the size of the batch, which the graph leaves free")
+
+    __bool__ = __int__ = __index__ = __float__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __truediv__ = __mod__ = _refuse
+
+
+class UnknownError(Exception):
+    """A tensor comes from a layer that could not be exported: what reads it cannot be judged."""
