@@ -19,7 +19,7 @@ MUTANTS = [
     ("kernels.inl", "for (const uint32_t* end = rows + ends[i]; row < end; ++row) {", "for (const uint32_t* end = rows + ends[i]; row + 1 < end; ++row) {"),
     ("kernels.inl", "while ((i += kWidth) < length);", "while ((i += kWidth) + 1 < length);"),
     ("kernels.inl", "current[columns[j]] += weights[j];", "current[columns[j]] += weights[j + 1];"),
-    ("kernels.inl", "(Soft ? h - level : Vector{}) : h;", "(Soft ? h : Vector{}) : h;"),
+    ("kernels.inl", "(Soft ? h - drop : Vector{}) : h;", "(Soft ? h : Vector{}) : h;"),
     ("kernels.inl", "fires(h, level)", "fires(level, h)"),
     ("kernels.inl", "row + kExact; row < stop", "row + kExact + 20; row < stop"),
     ("kernels.inl", "sums[v] += value * load(weight + v * kWidth);", "sums[v] += value * load(weight + v * kWidth + 1);"),
@@ -36,9 +36,9 @@ MUTANTS = [
     ("plane_form.cpp", "if (inputs_[s][k * positions + p] >= 0) valid", "if (inputs_[s][k * positions + p] > 0) valid"),
     ("form.cpp", "context.stateful ? 1 : plane + 1;", "context.stateful ? 1 : plane;"),
     ("fire.h", "fired[t] & lanes & ~seen;", "fired[t] & lanes;"),
-    ("ops.cpp", "context.before % period;", "(context.before + 1) % period;"),
+    ("neurons.cpp", "context.before % period;", "(context.before + 1) % period;"),
     ("weights.cpp", "group * layout.plane + at)", "group * layout.plane + at + 1)"),
-    ("network.cpp", "const int first = index * group;", "const int first = index * group + (index > 1);"),
+    ("network_run.cpp", "const int first = index * group;", "const int first = index * group + (index > 1);"),
 ]  # fmt: skip
 
 
