@@ -74,7 +74,7 @@ CSR_TAMPERING = [
     ("same.values", put(0, np.nan), "layer same: weights hold NaN or infinity"),
     ("same.values", put(3, np.inf), "layer same: weights hold NaN or infinity"),
     ("same.values", lambda a: a[:-1], "values but .* indices"),
-    ("same.values", lambda a: a.astype(np.int32), "values are int32, not a float"),
+    ("same.values", lambda a: a.astype(np.int32), "values are int32, expected float32, float16, int8 or int16"),
     ("same.values", lambda a: a[None], "one-dimensional"),
     ("same.indices", put(2, 65_535), "layer same: an index lies outside its row of 153 columns"),
     ("same.indices", lambda a: a[::-1].copy(), "indices must rise within each row"),
