@@ -13,9 +13,12 @@ from spiketicket.domain import (
     DOMAIN,
     HARD_RESET,
     LI,
+    LI_STEP,
     LIF,
+    LIF_STEP,
     OPSET,
     REPEAT,
+    SCALED,
     SOFT_RESET,
     SPARSE_CONV,
     SPARSE_LINEAR,
@@ -49,7 +52,7 @@ _DECODE = """
   column = Cast <to: int = 7> (indices)
   place = Add (row_start, column)
   no_weights = ConstantOfShape (size)
-  weights = Cast <to: int = 1> (values)
+  WEIGHTS
   flat_weight = ScatterElements <axis: int = 0> (no_weights, place, weights)
   W = Reshape (flat_weight, shape)
 """
@@ -66,6 +69,12 @@ _CONV = """
   out_image = Shape <start: int = -3> (convolved)
   out_shape = Concat <axis: int = 0> (leading, out_image)
   Y = Reshape (convolved, out_shape)
+"""
+
+_SCALE = """
+  scale_of = Gather (scales, row)
+  values_float = Cast <to: int = 1> (values)
+  weights = Mul (values_float, scale_of)
 """
 
 _LINEAR = """
@@ -85,14 +94,8 @@ _LEAK = """
   gain = Where (decays_bool, rate, one)
 """
 
-# u is the potential above rest. The equations are those of spiketicket.graph.Lif.
-_LIF = """
-  threshold = Constant <value_float: float = @v_threshold> ()
-  level = Sub (threshold, rest)
-  state_shape = Shape <start: int = 1> (X)
-  u_first = ConstantOfShape (state_shape)
-  u_last, S = Scan <num_scan_inputs: int = 1, body: graph = step (float[] u, float[] x) =>
-                    (float[] u_next, float[] s) {
+# u is the potential above rest, and becomes u_next. The equations are those of spiketicket.graph.Lif and Li.
+_FIRE = """
     kept = Mul (u, keep)
     driven = Mul (x, gain)
     h = Add (kept, driven)
@@ -100,26 +103,39 @@ _LIF = """
     s = Cast <to: int = 1> (fired)
     after = RESET
     u_next = Where (fired, after, h)
-  }> (u_first, X)
 """
 
-# The equations of spiketicket.graph.Li. X is made [T, -1] first: onnxruntime's Scan has to know the rank of its state,
-# which it does not behind an operator of a library.
+_INTEGRATE = """
+    kept = Mul (u, keep)
+    driven = Mul (x, gain)
+    u_next = Add (kept, driven)
+"""
+
+_LEVEL = """
+  threshold = Constant <value_float: float = @v_threshold> ()
+  level = Sub (threshold, rest)
+"""
+
+_LIF = """
+  state_shape = Shape <start: int = 1> (X)
+  u_first = ConstantOfShape (state_shape)
+  u_last, S = Scan <num_scan_inputs: int = 1, body: graph = step (float[] u, float[] x) =>
+                    (float[] u_next, float[] s) {FIRE  }> (u_first, X)
+""".replace("FIRE", _FIRE)
+
+# X is made [T, -1] first: onnxruntime's Scan has to know the rank of its state, which it does not behind an operator of
+# a library.
 _LI = """
   flat = Constant <value = int64[2] {0, -1}> ()
   currents = Reshape (X, flat)
   state_shape = Shape <start: int = 1> (currents)
   u_first = ConstantOfShape (state_shape)
   u_last, potentials = Scan <num_scan_inputs: int = 1, body: graph = step (float[] u, float[] x) =>
-                             (float[] u_next, float[] v) {
-    kept = Mul (u, keep)
-    driven = Mul (x, gain)
-    u_next = Add (kept, driven)
-    v = Identity (u_next)
+                             (float[] u_next, float[] v) {INTEGRATE    v = Identity (u_next)
   }> (u_first, currents)
   shape = Shape (X)
   V = Reshape (potentials, shape)
-"""
+""".replace("INTEGRATE", _INTEGRATE)
 
 _AND = """
   Y = Mul (A, B)
@@ -141,43 +157,57 @@ _REPEAT = """
   Y = Expand (once, shape)
 """
 
+# Overload: its attributes, the constants it makes of them, and the potential after a spike.
+_RESETS = {
+    HARD_RESET: (
+        "v_reset",
+        "  rest = Constant <value_float: float = @v_reset> ()\n",
+        "Constant <value_float: float = 0.0> ()",
+    ),
+    SOFT_RESET: (
+        "v_drop",
+        "  rest = Constant <value_float: float = 0.0> ()\n  drop = Constant <value_float: float = @v_drop> ()\n",
+        "Sub (h, drop)",
+    ),
+}
+
 _CONV_ATTRIBUTES = "strides, pads, dilations, group"
 
 
-def _parse(name: str, attributes: str, inputs: str, output: str, body: str, overload: str = "") -> onnx.FunctionProto:
-    tag = f', overload: "{overload}"' if overload else ""
-    declared = f"<{attributes}>" if attributes else ""
-    return onnx.parser.parse_function(
-        f'<opset_import: ["" : {OPSET}], domain: "{DOMAIN}"{tag}>\n'
-        f"{name} {declared} ({inputs}) => ({output}) {{{body}}}"
-    )
-
-
-def functions() -> dict[tuple[str, str], onnx.FunctionProto]:
+def functions(opset: int = OPSET) -> dict[tuple[str, str], onnx.FunctionProto]:
     """All operators of the domain by (name, overload), the dense ones for plain-ONNX export included."""
-    hard = "  rest = Constant <value_float: float = @v_reset> ()\n" + _LIF.replace(
-        "RESET", "Constant <value_float: float = 0.0> ()"
+
+    def parse(
+        name: str, attributes: str, inputs: str, outputs: str, body: str, overload: str = ""
+    ) -> onnx.FunctionProto:
+        tag = f', overload: "{overload}"' if overload else ""
+        declared = f"<{attributes}>" if attributes else ""
+        return onnx.parser.parse_function(
+            f'<opset_import: ["" : {opset}], domain: "{DOMAIN}"{tag}>\n'
+            f"{name} {declared} ({inputs}) => ({outputs}) {{{body}}}"
+        )
+
+    csr, decode = (
+        "X, values, indices, indptr, bias",
+        _DECODE.replace("WEIGHTS", "weights = Cast <to: int = 1> (values)"),
     )
-    soft = (
-        "  rest = Constant <value_float: float = 0.0> ()\n  drop = Constant <value_float: float = @v_drop> ()\n"
-        + _LIF.replace("RESET", "Sub (h, drop)")
-    )
+    scaled = _DECODE.replace("WEIGHTS", _SCALE)
+    convolution, linear, leak = f"weight_shape, {_CONV_ATTRIBUTES}", "weight_shape", "tau, decay_input"
     every = [
-        _parse(
-            SPARSE_CONV,
-            f"weight_shape, {_CONV_ATTRIBUTES}",
-            "X, values, indices, indptr, bias",
-            "Y",
-            _DECODE + _CONV,
-        ),
-        _parse(SPARSE_LINEAR, "weight_shape", "X, values, indices, indptr, bias", "Y", _DECODE + _LINEAR),
-        _parse(LIF, "tau, v_threshold, v_reset, decay_input", "X", "S", _LEAK + hard, HARD_RESET),
-        _parse(LIF, "tau, v_threshold, v_drop, decay_input", "X", "S", _LEAK + soft, SOFT_RESET),
-        _parse(LI, "tau, decay_input", "X", "V", _LEAK + _LI),
-        _parse(AND, "", "A, B", "Y", _AND),
-        _parse(AND_NOT, "", "A, B", "Y", _AND_NOT),
-        _parse(REPEAT, "", "X, timesteps", "Y", _REPEAT),
-        _parse(DENSE_CONV, _CONV_ATTRIBUTES, "X, W, bias", "Y", _CONV),
-        _parse(DENSE_LINEAR, "", "X, W, bias", "Y", _LINEAR),
+        parse(SPARSE_CONV, convolution, csr, "Y", decode + _CONV),
+        parse(SPARSE_LINEAR, linear, csr, "Y", decode + _LINEAR),
+        parse(SPARSE_CONV, convolution, f"{csr}, scales", "Y", scaled + _CONV, SCALED),
+        parse(SPARSE_LINEAR, linear, f"{csr}, scales", "Y", scaled + _LINEAR, SCALED),
+        parse(LI, leak, "X", "V", _LEAK + _LI),
+        parse(LI_STEP, leak, "x, u", "v, u_next", _LEAK + _INTEGRATE + "v = Identity (u_next)\n"),
+        parse(AND, "", "A, B", "Y", _AND),
+        parse(AND_NOT, "", "A, B", "Y", _AND_NOT),
+        parse(REPEAT, "", "X, timesteps", "Y", _REPEAT),
+        parse(DENSE_CONV, _CONV_ATTRIBUTES, "X, W, bias", "Y", _CONV),
+        parse(DENSE_LINEAR, "", "X, W, bias", "Y", _LINEAR),
     ]
+    for overload, (attributes, constants, after) in _RESETS.items():
+        declared, before = f"v_threshold, {attributes}, {leak}", _LEAK + constants + _LEVEL
+        every.append(parse(LIF, declared, "X", "S", before + _LIF.replace("RESET", after), overload))
+        every.append(parse(LIF_STEP, declared, "x, u", "s, u_next", before + _FIRE.replace("RESET", after), overload))
     return {(function.name, function.overload): function for function in every}

@@ -48,6 +48,13 @@ class Options:
     values: str  # float32, or int16: weights may be rounded
 
 
+def check_timesteps(steps: object) -> int:
+    """A number of timesteps, if a run can have so many. Raises InputError."""
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not 1 <= steps <= MAX_TIMESTEPS:
+        raise InputError(f"timesteps must be a whole number from 1 to {MAX_TIMESTEPS}, got {steps!r}")
+    return int(steps)
+
+
 class Engine(ABC):
     """One way to run a model. Safe to call from several threads at once."""
 

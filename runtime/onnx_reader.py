@@ -142,7 +142,7 @@ class _Reader:
     def input_shape(self) -> tuple[tuple[int, ...], bool]:
         """The shape of one image, and whether there is one per timestep: where the file does not take `timesteps`."""
         inputs = {value.name: value.type.tensor_type for value in self.model.graph.input}
-        names = sorted(value.name for value in self.model.graph.input)
+        names = sorted((value.name for value in self.model.graph.input), key=str)  # bytes where it is no UTF-8
         if names not in ([INPUT, TIMESTEPS], [INPUT]):
             raise ModelError(f"inputs must be {INPUT} and {TIMESTEPS}, or a timed {INPUT} alone, got {names}")
         timed = names == [INPUT]

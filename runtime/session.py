@@ -14,12 +14,12 @@ from spiketicket.errors import InputError
 from spiketicket.graph import Conv, Linear
 from spiketicket.runtime.engine import (
     DEFAULT_ENGINE,
-    MAX_TIMESTEPS,
     Engine,
     Floats,
     Model,
     Options,
     Spikes,
+    check_timesteps,
     find_engine,
 )
 from spiketicket.runtime.onnx_reader import read_model
@@ -188,14 +188,11 @@ class Session:
             )
         if not np.isfinite(x).all():
             raise InputError(f"{INPUT} holds NaN or infinity")
-        steps = self.timesteps if timesteps is None else timesteps
-        if timesteps is None and self.timed_input:
-            steps = len(x)
-        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not 1 <= steps <= MAX_TIMESTEPS:
-            raise InputError(f"timesteps must be a whole number from 1 to {MAX_TIMESTEPS}, got {steps!r}")
+        default = len(x) if self.timed_input else self.timesteps
+        steps = check_timesteps(default if timesteps is None else timesteps)
         if self.timed_input and steps != len(x):
             raise InputError(f"timesteps is {steps}, but {INPUT} {list(x.shape)} has T = {len(x)}: leave timesteps out")
-        return np.ascontiguousarray(x), int(steps)
+        return np.ascontiguousarray(x), steps
 
 
 def _running_mean(logits: Iterator[Floats], margin: float | None) -> Iterator[Floats]:

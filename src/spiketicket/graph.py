@@ -6,7 +6,7 @@ a `Repeat` makes it *timed* (`[T, N, ...]`, time-major); of a network for event 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite, prod
 
 import numpy as np
@@ -157,6 +157,8 @@ class Graph:
     timesteps: int
     metadata: dict[str, str] = field(default_factory=dict)
     timed_input: bool = False
+    batch: int | None = None  # N, where it is fixed
+    fixed_timesteps: bool = False  # T is `timesteps` always
     values: dict[str, Value] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -165,6 +167,16 @@ class Graph:
     @property
     def classes(self) -> int:
         return self.values[self.output].shape[0]
+
+    def stepped(self) -> "Graph":
+        """The same network on a frame per timestep: what is repeated over time comes at every timestep anew."""
+        repeats = {node.output: node.inputs[0] for node in self.nodes if isinstance(node, Repeat)}
+        nodes = tuple(
+            replace(node, inputs=tuple(repeats.get(name, name) for name in node.inputs))
+            for node in self.nodes
+            if not isinstance(node, Repeat)
+        )
+        return replace(self, nodes=nodes, output=repeats.get(self.output, self.output), timed_input=True)
 
     def weighted(self) -> Iterator[Conv | Linear]:
         """The layers that hold weights, in order."""
@@ -190,6 +202,8 @@ def infer(node: Node, inputs: list[Value]) -> Value:
 def _infer(graph: Graph) -> dict[str, Value]:
     if graph.timesteps < 1:
         raise ModelError(f"timesteps must be at least 1, got {graph.timesteps}")
+    if graph.batch is not None and graph.batch < 1:
+        raise ModelError(f"batch must be at least 1, got {graph.batch}")
     if len(graph.input_shape) not in (1, 2, 3):
         raise ModelError(f"input shape must be [C, H, W], [C, L] or [F], got {list(graph.input_shape)}")
     values: dict[str, Value] = {}
@@ -203,7 +217,7 @@ def _infer(graph: Graph) -> dict[str, Value]:
             raise ModelError(f"two layers are named {node.name!r}")
         names.add(node.name)
         _define(values, node.output, infer(node, [values[name] for name in node.inputs]))
-    if graph.output not in values:
+    if graph.output not in values or graph.output == graph.input:
         raise ModelError(f"output {graph.output!r} is not computed by any layer")
     result = values[graph.output]
     if not result.timed or len(result.shape) != 1:
