@@ -19,17 +19,23 @@ from spiketicket.domain import (
     INPUT,
     IR_VERSION,
     LI,
+    LI_STEP,
     LIF,
+    LIF_STEP,
     LOGITS,
     LOGITS_T,
     METADATA_PREFIX,
     OPSET,
+    OPSETS,
     REPEAT,
+    SCALED,
     SOFT_RESET,
     SPARSE_CONV,
     SPARSE_LINEAR,
     TIMESTEPS,
+    potential,
 )
+from spiketicket.errors import InputError
 from spiketicket.export.functions import DENSE_CONV, DENSE_LINEAR, functions
 from spiketicket.graph import (
     Add,
@@ -49,98 +55,125 @@ from spiketicket.graph import (
 )
 
 
-def to_onnx(graph: Graph, *, dense: bool = False) -> onnx.ModelProto:
+def to_onnx(graph: Graph, *, dense: bool = False, step: bool = False, opset: int = OPSET) -> onnx.ModelProto:
     """The model of `graph`: CSR weights and the domain's operators, or (`dense`) plain standard ONNX.
 
     Input `input` float32 `[N, *input_shape]` and `timesteps` int64 scalar with a default, or, of a graph with a timed
     input, `input` `[T, N, *input_shape]` alone (the default T stands in the metadata); outputs `logits` `[N, classes]`
-    (mean over time) and `logits_t` `[T, N, classes]`.
+    (mean over time) and `logits_t` `[T, N, classes]`. With `step` one timestep per call: input `input`
+    `[N, *input_shape]` and `v_<layer>`, the potentials above rest of each layer of neurons, outputs `logits`
+    `[N, classes]` of that timestep and `v_<layer>_out`. N, and T, are free unless the graph fixes them.
+    Raises InputError for an opset that the operators cannot be written in.
     """
-    writer = _Writer(graph, dense)
-    for node in graph.nodes:
+    if opset not in OPSETS:
+        raise InputError(f"opset must be from {OPSETS.start} to {OPSETS.stop - 1}, got {opset!r}")
+    writer = _Writer(graph.stepped() if step else graph, dense, step)
+    for node in writer.graph.nodes:
         writer.add(node)
-    writer.node("ReduceMean", [LOGITS_T, writer.tensor("time_axis", np.array([0]))], LOGITS, LOGITS, keepdims=0)
+    if not step:
+        writer.node("ReduceMean", [LOGITS_T, writer.tensor("time_axis", np.array([0]))], LOGITS, LOGITS, keepdims=0)
     used = {(node.op_type, node.overload) for node in writer.nodes if node.domain == DOMAIN}
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
     model = helper.make_model(
-        helper.make_graph(
-            writer.nodes,
-            "spiketicket",
-            _inputs(graph),
-            [
-                helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["N", graph.classes]),
-                helper.make_tensor_value_info(LOGITS_T, TensorProto.FLOAT, ["T", "N", graph.classes]),
-            ],
-            writer.tensors,
-        ),
-        functions=[function for key, function in functions().items() if key in used],
-        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)],
-        ir_version=IR_VERSION,
+        helper.make_graph(writer.nodes, "spiketicket", writer.inputs(), writer.outputs(), writer.tensors),
+        functions=[function for key, function in functions(opset).items() if key in used],
+        opset_imports=opsets,
+        ir_version=max(IR_VERSION, helper.find_min_ir_version_for(opsets[:1])),
         producer_name="spiketicket",
         producer_version=__version__,
     )
-    metadata = graph.metadata | ({TIMESTEPS: str(graph.timesteps)} if graph.timed_input else {})
+    metadata = graph.metadata | ({TIMESTEPS: str(graph.timesteps)} if graph.timed_input or step else {})
     helper.set_model_props(model, {METADATA_PREFIX + key: text for key, text in sorted(metadata.items())})
     return onnx.inliner.inline_local_functions(model) if dense else model
-
-
-def _inputs(graph: Graph) -> list[onnx.ValueInfoProto]:
-    free = ["T", "N"] if graph.timed_input else ["N"]
-    inputs = [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [*free, *graph.input_shape])]
-    if not graph.timed_input:
-        inputs.append(helper.make_tensor_value_info(TIMESTEPS, TensorProto.INT64, []))
-    return inputs
 
 
 @dataclass
 class _Writer:
     graph: Graph
     dense: bool
+    step: bool
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     tensors: list[onnx.TensorProto] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        neurons = [node for node in self.graph.nodes if isinstance(node, Lif | Li)] if self.step else []
+        self.potentials = {name: node for node in neurons for name in potential(node.name)}
         if not self.graph.timed_input:
             self.tensor(TIMESTEPS, np.array(self.graph.timesteps, dtype=np.int64))
+
+    def ahead(self, *, timed: bool) -> list[int | str]:
+        """What stands before the shape of the file's inputs and outputs."""
+        batch = self.graph.batch or "N"
+        return [self.graph.timesteps if self.graph.fixed_timesteps else "T", batch] if timed else [batch]
+
+    def inputs(self) -> list[onnx.ValueInfoProto]:
+        lead = self.ahead(timed=self.graph.timed_input and not self.step)
+        inputs = [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [*lead, *self.graph.input_shape])]
+        if not self.graph.timed_input and not self.graph.fixed_timesteps:
+            inputs.append(helper.make_tensor_value_info(TIMESTEPS, TensorProto.INT64, []))
+        return inputs + [self.potential(name, node) for name, node in list(self.potentials.items())[::2]]
+
+    def outputs(self) -> list[onnx.ValueInfoProto]:
+        batch, classes = self.ahead(timed=False), self.graph.classes
+        outputs = [helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [*batch, classes])]
+        if not self.step:
+            lead = self.ahead(timed=True)
+            outputs.append(helper.make_tensor_value_info(LOGITS_T, TensorProto.FLOAT, [*lead, classes]))
+        return outputs + [self.potential(name, node) for name, node in list(self.potentials.items())[1::2]]
+
+    def potential(self, name: str, node: Node) -> onnx.ValueInfoProto:
+        shape = [*self.ahead(timed=False), *self.graph.values[node.output].shape]
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
     def tensor(self, name: str, array: NDArray[np.generic]) -> str:
         self.tensors.append(numpy_helper.from_array(array, name))
         return name
 
-    def node(self, op: str, inputs: list[str], output: str, name: str, domain: str = "", **attributes: Any) -> None:
-        self.nodes.append(helper.make_node(op, inputs, [output], name, domain=domain, **attributes))
+    def node(
+        self, op: str, inputs: list[str], output: str | list[str], name: str, domain: str = "", **attributes: Any
+    ) -> None:
+        outputs = [output] if isinstance(output, str) else output
+        self.nodes.append(helper.make_node(op, inputs, outputs, name, domain=domain, **attributes))
 
     def rename(self, value: str) -> str:
         """Names inside the graph are free; the file's inputs and outputs have fixed ones."""
         if value in (self.graph.input, self.graph.output):
-            return INPUT if value == self.graph.input else LOGITS_T
-        return f"{value}_" if value in (INPUT, TIMESTEPS, LOGITS, LOGITS_T) else value
+            return INPUT if value == self.graph.input else LOGITS if self.step else LOGITS_T
+        fixed = value in (INPUT, TIMESTEPS, LOGITS, LOGITS_T) or value in self.potentials
+        return f"{value}_" if fixed else value
+
+    def neurons(self, op: str, step_op: str, node: Lif | Li, x: list[str], output: str, **attributes: Any) -> None:
+        """All timesteps, or one, with the potentials as input and output."""
+        if self.step:
+            before, after = potential(node.name)
+            self.node(step_op, [*x, before], [output, after], node.name, DOMAIN, **attributes)
+        else:
+            self.node(op, x, output, node.name, DOMAIN, **attributes)
 
     def add(self, node: Node) -> None:
         x, output = [self.rename(value) for value in node.inputs], self.rename(node.output)
-        timed = self.graph.values[node.inputs[0]].timed
+        timed = self.graph.values[node.inputs[0]].timed and not self.step
         lead = [1] if timed else []  # a pooling window of one timestep
         match node:
             case Conv():
                 self.node(
                     DENSE_CONV if self.dense else SPARSE_CONV, x + self.weight(node), output, node.name, DOMAIN,
                     strides=node.strides, pads=node.pads, dilations=node.dilations, group=node.group,
-                    **self.weight_shape(node),
+                    **self.storage(node),
                 )  # fmt: skip
             case Linear():
                 op = DENSE_LINEAR if self.dense else SPARSE_LINEAR
-                self.node(op, x + self.weight(node), output, node.name, DOMAIN, **self.weight_shape(node))
+                self.node(op, x + self.weight(node), output, node.name, DOMAIN, **self.storage(node))
             case Lif():
                 hard = node.v_reset is not None
                 reset = {"v_reset": float(node.v_reset)} if node.v_reset is not None else {"v_drop": float(node.drop)}
-                self.node(
-                    LIF, x, output, node.name, DOMAIN, overload=HARD_RESET if hard else SOFT_RESET,
-                    tau=float(node.tau), v_threshold=float(node.v_threshold), decay_input=int(node.decay_input),
-                    **reset,
+                self.neurons(
+                    LIF, LIF_STEP, node, x, output, overload=HARD_RESET if hard else SOFT_RESET, tau=float(node.tau),
+                    v_threshold=float(node.v_threshold), decay_input=int(node.decay_input), **reset,
                 )  # fmt: skip
             case Li():
-                self.node(
-                    LI, x, output, node.name, DOMAIN, tau=float(node.tau), decay_input=int(node.decay_input)
-                )  # fmt: skip
+                leak = {"tau": float(node.tau), "decay_input": int(node.decay_input)}
+                self.neurons(LI, LI_STEP, node, x, output, **leak)
             case MaxPool():
                 # On [T, N, C, H, W] this is a 3-d pooling whose batch is T and whose depth is C.
                 top, left, bottom, right = node.pads
@@ -175,10 +208,13 @@ class _Writer:
         weight, name = node.weight, node.name
         arrays: dict[str, NDArray[Any]]
         if self.dense:
-            arrays = {"weight": weight.to_dense()}
+            arrays = {"weight": weight.to_dense(), "bias": node.bias}
         else:
-            arrays = {"values": weight.values, "indices": weight.indices, "indptr": weight.indptr}
-        return [self.tensor(f"{name}.{key}", array) for key, array in {**arrays, "bias": node.bias}.items()]
+            arrays = {"values": weight.values, "indices": weight.indices, "indptr": weight.indptr, "bias": node.bias}
+            if weight.scales is not None:
+                arrays["scales"] = weight.scales
+        return [self.tensor(f"{name}.{key}", array) for key, array in arrays.items()]
 
-    def weight_shape(self, node: Conv | Linear) -> dict[str, Any]:
-        return {} if self.dense else {"weight_shape": node.weight.shape}
+    def storage(self, node: Conv | Linear) -> dict[str, Any]:
+        scaled = {} if node.weight.scales is None else {"overload": SCALED}
+        return {} if self.dense else {"weight_shape": node.weight.shape, **scaled}

@@ -8,6 +8,7 @@ from typing import Any
 
 from onnx import checker
 
+from spiketicket.domain import OPSET
 from spiketicket.export.channels import Removed, remove_channels
 from spiketicket.export.check import Candidate, Original, Samples, check
 from spiketicket.export.onnx_writer import to_onnx
@@ -55,25 +56,36 @@ def pack(
     path: Path,
     *,
     values: str = "float32",
+    dense: bool = False,
+    step: bool = False,
+    fixed_timesteps: bool = False,
+    batch: int | None = None,
+    opset: int = OPSET,
     samples: Samples | None = None,
     original: Original | None = None,
     tolerance: Tolerance = DEFAULT,
 ) -> Export:
     """Write `graph` as the model file `path`.
 
-    `values`: the type of stored weights. `samples`: what `original`, the float64 oracle and each engine must agree on
-    before the file appears; None leaves that check out. Raises VerificationError where one does not agree.
+    `values`: the type of stored weights. `dense`: plain standard ONNX, without the domain's operators; the native
+    engine does not read it. `step`: one timestep per call, potentials as inputs and outputs. `fixed_timesteps`: T is
+    the graph's always; `batch`: N, where it is fixed. `opset`: of the standard operators. `samples`: what `original`,
+    the float64 oracle and each engine must agree on before the file appears; None leaves that check out. Raises
+    InputError for an option out of range, VerificationError where one does not agree.
     """
     check_values(values)
     slim = remove_channels(graph)
     stored = cast(slim.graph, values)
-    stored = replace(stored, metadata={**stored.metadata, "values": values})
-    data = serialise(stored)
+    noted = {**stored.metadata, "values": values}
+    stored = replace(stored, metadata=noted, batch=batch, fixed_timesteps=fixed_timesteps)
+    data = serialise(stored, dense, step, opset)
     agreements = []
     if samples is not None:
-        agreements = check(Candidate(graph, stored, slim.kept, data, values), samples, original, tolerance)
+        sparse = serialise(stored, False, step, opset) if dense else None
+        candidate = Candidate(graph, stored, slim.kept, data, values, sparse)
+        agreements = check(candidate, samples, original, tolerance)
         report = json.dumps([agreement.brief() for agreement in agreements], separators=(",", ":"))
-        data = serialise(replace(stored, metadata={**stored.metadata, "verification": report}))
+        data = serialise(replace(stored, metadata={**noted, "verification": report}), dense, step, opset)
     write_atomic(path, data)
     return Export(path, stored, slim.removed, len(data), dense_nbytes(graph), agreements)
 
@@ -83,9 +95,9 @@ def dense_nbytes(graph: Graph) -> int:
     return int(to_onnx(graph, dense=True).ByteSize())
 
 
-def serialise(graph: Graph) -> bytes:
+def serialise(graph: Graph, dense: bool, step: bool, opset: int) -> bytes:
     """The model file's bytes: the same for the same graph."""
-    model = to_onnx(graph)
+    model = to_onnx(graph, dense=dense, step=step, opset=opset)
     checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString(deterministic=True)
     return data

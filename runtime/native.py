@@ -237,7 +237,7 @@ class _Lowered:
         else:
             geometry, groups = _native.Geometry(self.images[layer.inputs[0]][1:]), 1
         weight = layer.weight
-        arrays = weight.values.astype(np.float32), weight.indices.astype(np.uint32), weight.indptr
+        arrays = weight.floats, weight.indices.astype(np.uint32), weight.indptr
         self.arrays.append(arrays)
         return _native.Source.of(self.ids[layer.inputs[0]], geometry, groups, *arrays)
 

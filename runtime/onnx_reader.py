@@ -20,15 +20,19 @@ from spiketicket.domain import (
     HARD_RESET,
     INPUT,
     LI,
+    LI_STEP,
     LIF,
+    LIF_STEP,
     LOGITS,
     LOGITS_T,
     METADATA_PREFIX,
     REPEAT,
+    SCALED,
     SOFT_RESET,
     SPARSE_CONV,
     SPARSE_LINEAR,
     TIMESTEPS,
+    potential,
 )
 from spiketicket.errors import ModelError
 from spiketicket.files import read_bytes
@@ -89,28 +93,66 @@ class _Reader:
                 raise ModelError(f"initializer {tensor.name!r} is stored twice")
             self.tensors[tensor.name] = _array(tensor)
         self.values: dict[str, _Kind] = {}  # every value seen so far
+        self.step = False  # one timestep per call
 
     def graph(self) -> Graph:
         proto = self.model.graph
-        shape, timed = self.input_shape()
-        if {output.name for output in proto.output} != {LOGITS, LOGITS_T}:
-            raise ModelError(f"outputs must be {LOGITS} and {LOGITS_T}")
         metadata = self.metadata()
-        timesteps = self.timed_default(metadata) if timed else self.default()
+        self.step = any(node.domain == DOMAIN and node.op_type in (LIF_STEP, LI_STEP) for node in proto.node)
+        inputs = {value.name: value.type.tensor_type for value in proto.input}
+        if len(inputs) < len(proto.input):
+            raise ModelError("an input stands there twice")
+        timed, fixed = self.check_inputs(set(inputs))
+        batch, shape = self.input_shape(inputs[INPUT], timed)
+        timesteps = self.default() if not timed else self.timed_default(metadata)
+        if timed and not self.step:
+            fixed = inputs[INPUT].shape.dim[0].dim_value != 0
+            if fixed and inputs[INPUT].shape.dim[0].dim_value != timesteps:
+                raise ModelError(f"{INPUT} has other timesteps than {METADATA_PREFIX}{TIMESTEPS} says: {timesteps}")
         self.values[INPUT] = _Kind(len(shape), timed)
-        nodes: list[Node] = []
-        mean = None
-        for node in proto.node:
-            if mean is not None:
-                raise ModelError(f"node {node.name!r} stands after the mean over time")
-            if node.op_type == "ReduceMean" and node.domain == "":
-                self.check_mean(node)
-                mean = node
-            else:
-                nodes.append(self.read(node))
-        if mean is None:
+        nodes = [self.read(node) for node in self.without_mean()]
+        output = LOGITS if self.step else LOGITS_T
+        graph = Graph(INPUT, shape, tuple(nodes), output, timesteps, metadata, timed, batch, fixed)
+        self.check_states(graph)
+        return graph
+
+    def check_inputs(self, names: set[str]) -> tuple[bool, bool]:
+        """Whether there is an image per timestep, and whether the number of timesteps is fixed."""
+        states = {name for name in names if name not in (INPUT, TIMESTEPS)}
+        if INPUT not in names or (states and not self.step) or (self.step and TIMESTEPS in names):
+            raise ModelError(
+                f"inputs must be {INPUT} and {TIMESTEPS}, or a timed {INPUT} alone, or {INPUT} and potentials, got "
+                f"{sorted(names)}"
+            )
+        fixed = TIMESTEPS not in names and TIMESTEPS in self.tensors
+        return self.step or (TIMESTEPS not in names and not fixed), fixed
+
+    def without_mean(self) -> list[onnx.NodeProto]:
+        """The nodes that compute logits of every timestep; a mean over time must follow them."""
+        outputs, nodes = {output.name for output in self.model.graph.output}, list(self.model.graph.node)
+        if self.step:
+            return nodes
+        if outputs != {LOGITS, LOGITS_T}:
+            raise ModelError(f"outputs must be {LOGITS} and {LOGITS_T}")
+        places = [i for i, node in enumerate(nodes) if node.op_type == "ReduceMean" and node.domain == ""]
+        if not places:
             raise ModelError(f"no ReduceMean computes {LOGITS}")
-        return Graph(INPUT, shape, tuple(nodes), LOGITS_T, timesteps, metadata, timed)
+        if places[0] < len(nodes) - 1:
+            raise ModelError(f"node {nodes[places[0] + 1].name!r} stands after the mean over time")
+        self.check_mean(nodes[-1])
+        return nodes[:-1]
+
+    def check_states(self, graph: Graph) -> None:
+        """That the file of one timestep has the potentials of all neurons as inputs and outputs, and no others."""
+        if not self.step:
+            return
+        states = [potential(node.name) for node in graph.nodes if isinstance(node, Lif | Li)]
+        got = [sorted(value.name for value in side) for side in (self.model.graph.input, self.model.graph.output)]
+        expected = [
+            sorted([first, *names]) for first, names in zip((INPUT, LOGITS), zip(*states, strict=True), strict=True)
+        ]
+        if got != expected:
+            raise ModelError(f"inputs and outputs must be {expected[0]} and {expected[1]}, got {got[0]} and {got[1]}")
 
     def default(self) -> int:
         """How many timesteps there are where the user does not say."""
@@ -127,8 +169,6 @@ class _Reader:
                 f"a file without the input {TIMESTEPS} must have a default for them in its metadata "
                 f"({METADATA_PREFIX}{TIMESTEPS}: a whole number), got {text!r}"
             )
-        if TIMESTEPS in self.tensors:
-            raise ModelError(f"{TIMESTEPS} is stored, but is no input")
         return int(text)
 
     def metadata(self) -> dict[str, str]:
@@ -139,22 +179,15 @@ class _Reader:
             raise ModelError("metadata holds a key twice")
         return {key.removeprefix(METADATA_PREFIX): value for key, value in pairs if key.startswith(METADATA_PREFIX)}
 
-    def input_shape(self) -> tuple[tuple[int, ...], bool]:
-        """The shape of one image, and whether there is one per timestep: where the file does not take `timesteps`."""
-        inputs = {value.name: value.type.tensor_type for value in self.model.graph.input}
-        names = sorted((value.name for value in self.model.graph.input), key=str)  # bytes where it is no UTF-8
-        if names not in ([INPUT, TIMESTEPS], [INPUT]):
-            raise ModelError(f"inputs must be {INPUT} and {TIMESTEPS}, or a timed {INPUT} alone, got {names}")
-        timed = names == [INPUT]
-        if inputs[INPUT].elem_type != TensorProto.FLOAT:
+    def input_shape(self, tensor: onnx.TypeProto.Tensor, timed: bool) -> tuple[int | None, tuple[int, ...]]:
+        """The batch, None where it is free, and the shape of one image."""
+        if tensor.elem_type != TensorProto.FLOAT:
             raise ModelError(f"{INPUT} must be float32")
-        sizes = tuple(dim.dim_value for dim in inputs[INPUT].shape.dim)
-        free, shape = (sizes[:2], sizes[2:]) if timed else (sizes[:1], sizes[1:])
-        if any(free) or len(free) != 1 + timed:
-            raise ModelError(f"{'timesteps and ' if timed else 'the '}batch of {INPUT} must be free, got {list(sizes)}")
-        if not shape or min(shape) < 1:
-            raise ModelError(f"{INPUT} must have fixed sizes after the batch, got {list(shape)}")
-        return shape, timed
+        sizes = tuple(dim.dim_value for dim in tensor.shape.dim)
+        lead = 1 + (timed and not self.step)
+        if len(sizes) <= lead or min(sizes[lead:]) < 1 or min(sizes) < 0:
+            raise ModelError(f"{INPUT} must have fixed sizes after the batch, got {list(sizes[lead:])}")
+        return sizes[lead - 1] or None, sizes[lead:]
 
     def check_mean(self, node: onnx.NodeProto) -> None:
         attributes = _Attributes(node)
@@ -170,15 +203,16 @@ class _Reader:
         if reader is None:
             domain = f"{proto.domain}." if proto.domain else ""
             raise ModelError(f"layer {name}: operator {domain}{proto.op_type} is not one of spiketicket's")
-        arity = _ARITY.get(proto.op_type, 1)
+        arity = _ARITY.get(proto.op_type, 1) + (proto.overload == SCALED)
         if proto.op_type == "Concat":
             arity = len(proto.input)  # the graph has an opinion on it
-        if len(proto.input) != arity or len(proto.output) != 1:
+        results = 2 if proto.op_type in (LIF_STEP, LI_STEP) else 1
+        if len(proto.input) != arity or len(proto.output) != results:
             raise ModelError(
                 f"layer {name}: {proto.op_type} has {len(proto.input)} inputs and {len(proto.output)} outputs, "
-                f"expected {arity} and 1"
+                f"expected {arity} and {results}"
             )
-        if proto.overload not in ((HARD_RESET, SOFT_RESET) if proto.op_type == LIF else ("",)):
+        if proto.overload not in _OVERLOADS.get(proto.op_type, ("",)):
             raise ModelError(f"layer {name}: {proto.op_type} has no overload {proto.overload!r}")
         if not proto.input or proto.input[0] not in self.values:
             raise ModelError(f"layer {name}: input {next(iter(proto.input), '')!r} is not computed by an earlier layer")
@@ -195,6 +229,10 @@ class _Reader:
     def kind(self, proto: onnx.NodeProto) -> _Kind:
         return self.values[proto.input[0]]
 
+    def has_time(self, proto: onnx.NodeProto) -> bool:
+        """Whether the node's input has a dimension of timesteps in the file."""
+        return self.kind(proto).timed and not self.step
+
     def whole_numbers(self, name: str, owner: str) -> list[int]:
         tensor = self.tensor(name, owner)
         if tensor.dtype != np.int64 or tensor.ndim != 1:
@@ -207,8 +245,9 @@ class _Reader:
         return self.tensors[name]
 
     def weight(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> tuple[Csr, NDArray[np.float32]]:
-        values, indices, indptr, bias = (self.tensor(i, name) for i in proto.input[1:])
-        csr = Csr(values, indices, indptr, attributes.integers("weight_shape"))  # type: ignore[arg-type]
+        values, indices, indptr, bias, *scales = (self.tensor(i, name) for i in proto.input[1:])
+        shape = attributes.integers("weight_shape")
+        csr = Csr(values, indices, indptr, shape, *scales)  # type: ignore[arg-type]
         return csr, bias  # type: ignore[return-value]  # the graph checks the types
 
     def conv(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
@@ -222,7 +261,12 @@ class _Reader:
         weight, bias = self.weight(proto, name, attributes)
         return Linear(name, (proto.input[0],), self.define(proto), weight, bias)
 
+    def check_potential(self, proto: onnx.NodeProto, name: str) -> None:
+        if self.step and (proto.input[1], proto.output[1]) != potential(name):
+            raise ModelError(f"layer {name}: its potentials must be {' and '.join(potential(name))}")
+
     def lif(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
+        self.check_potential(proto, name)
         tau, threshold = attributes.real("tau"), attributes.real("v_threshold")
         decay = bool(attributes.integer("decay_input"))
         reset = attributes.real("v_reset") if proto.overload == HARD_RESET else None
@@ -233,13 +277,14 @@ class _Reader:
         return Lif(name, (proto.input[0],), self.define(proto), tau, threshold, reset, decay, drop)
 
     def li(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
+        self.check_potential(proto, name)
         tau, decay = attributes.real("tau"), bool(attributes.integer("decay_input"))
         return Li(name, (proto.input[0],), self.define(proto), tau, decay)
 
     def max_pool(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
         kernel, strides = self.windows(proto, name, attributes)
         pads = attributes.integers("pads")
-        timed = self.kind(proto).timed
+        timed = self.has_time(proto)
         if timed and (len(pads) != 6 or pads[0] or pads[3]):
             raise ModelError(f"layer {name}: pads over time or channels")
         pads = _quad(pads[1:3] + pads[4:6] if timed else pads, name)
@@ -254,7 +299,7 @@ class _Reader:
     ) -> tuple[tuple[int, int], tuple[int, int]]:
         """Kernel and strides of a pooling, the leading 1 of a timed one taken off."""
         kernel, strides = attributes.integers("kernel_shape"), attributes.integers("strides")
-        if self.kind(proto).timed:
+        if self.has_time(proto):
             if kernel[:1] != (1,) or strides[:1] != (1,):
                 raise ModelError(f"layer {name}: a pooling window may not span timesteps or channels")
             kernel, strides = kernel[1:], strides[1:]
@@ -267,7 +312,7 @@ class _Reader:
 
     def flatten(self, proto: onnx.NodeProto, name: str, _: "_Attributes") -> Node:
         timed = self.kind(proto).timed
-        expected = [0, 0, -1] if timed else [0, -1]
+        expected = [0, 0, -1] if self.has_time(proto) else [0, -1]
         if self.whole_numbers(proto.input[1], name) != expected:
             raise ModelError(f"layer {name}: Reshape must flatten the image, that is to {expected}")
         return Flatten(name, (proto.input[0],), self.define(proto, _Kind(1, timed)))
@@ -301,6 +346,8 @@ _READERS: dict[tuple[str, str], Callable[[_Reader, onnx.NodeProto, str, "_Attrib
     (DOMAIN, SPARSE_LINEAR): _Reader.linear,
     (DOMAIN, LIF): _Reader.lif,
     (DOMAIN, LI): _Reader.li,
+    (DOMAIN, LIF_STEP): _Reader.lif,
+    (DOMAIN, LI_STEP): _Reader.li,
     (DOMAIN, AND): _Reader.both,
     (DOMAIN, AND_NOT): _Reader.both,
     (DOMAIN, REPEAT): _Reader.repeat,
@@ -313,9 +360,14 @@ _READERS: dict[tuple[str, str], Callable[[_Reader, onnx.NodeProto, str, "_Attrib
 }
 
 _ARITY = {
-    **{SPARSE_CONV: 5, SPARSE_LINEAR: 5, REPEAT: 2, AND: 2, AND_NOT: 2},
+    **{SPARSE_CONV: 5, SPARSE_LINEAR: 5, REPEAT: 2, AND: 2, AND_NOT: 2, LIF_STEP: 2, LI_STEP: 2},
     **{"Add": 2, "Reshape": 2, "Unsqueeze": 2},
 }  # of all others 1
+
+_OVERLOADS = {
+    **dict.fromkeys((LIF, LIF_STEP), (HARD_RESET, SOFT_RESET)),
+    **dict.fromkeys((SPARSE_CONV, SPARSE_LINEAR), ("", SCALED)),
+}  # of all others the empty one
 
 
 class _Attributes:

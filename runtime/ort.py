@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from spiketicket.domain import INPUT, LOGITS_T, TIMESTEPS
+from spiketicket.domain import INPUT, LOGITS, LOGITS_T, TIMESTEPS
 from spiketicket.errors import MissingExtraError, ModelError
 from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes, lif_names
 
@@ -25,9 +25,11 @@ class OnnxRuntimeEngine(Engine):
         self.model = model
         self.threads = options.threads
         self.session = self._load(model.data)
+        self.inputs = {value.name: value.shape for value in self.session.get_inputs()}
+        self.stepping = not self.inputs.keys() <= {INPUT, TIMESTEPS}  # a file of one timestep, with potentials
 
     def run(self, x: Floats, timesteps: int) -> Floats:
-        (logits,) = self._run(self.session, [LOGITS_T], x, timesteps)
+        (logits,) = self._run(self.session, [LOGITS if self.stepping else LOGITS_T], x, timesteps)
         return np.asarray(logits)
 
     def spikes(self, x: Floats, timesteps: int) -> dict[str, Spikes]:
@@ -45,15 +47,31 @@ class OnnxRuntimeEngine(Engine):
     def _run(
         self, session: "onnxruntime.InferenceSession", outputs: list[str], x: Floats, timesteps: int
     ) -> list[NDArray[np.float32]]:
-        timed = self.model.graph.timed_input  # then the input says how many timesteps
-        feeds = {INPUT: x} | ({} if timed else {TIMESTEPS: np.array(timesteps, dtype=np.int64)})
         try:
-            results: list[NDArray[np.float32]] = session.run(outputs, feeds)
+            if self.stepping:
+                return self._stream(session, outputs, x)
+            feeds = {INPUT: x, TIMESTEPS: np.array(timesteps, dtype=np.int64)}
+            results: list[NDArray[np.float32]] = session.run(
+                outputs, {name: array for name, array in feeds.items() if name in self.inputs}
+            )
         except Exception as error:  # onnxruntime's own exceptions share no other base
             if "alloc" in str(error):
                 raise MemoryError(str(error)) from error
             raise ModelError(f"{self.model.path}: onnxruntime cannot run it: {error}") from error
         return results
+
+    def _stream(
+        self, session: "onnxruntime.InferenceSession", outputs: list[str], x: Floats
+    ) -> list[NDArray[np.float32]]:
+        """The outputs of every timestep, stacked; potentials go round."""
+        names = [name for name in self.inputs if name != INPUT]
+        states = {name: np.zeros((x.shape[1], *self.inputs[name][1:]), np.float32) for name in names}
+        results = []
+        for frame in x:
+            arrays = session.run([*outputs, *(f"{name}_out" for name in names)], {INPUT: frame, **states})
+            results.append(arrays[: len(outputs)])
+            states = dict(zip(names, arrays[len(outputs) :], strict=True))
+        return [np.stack(steps) for steps in zip(*results, strict=True)]
 
     @cached_property
     def _spying(self) -> "onnxruntime.InferenceSession":

@@ -96,6 +96,11 @@ class Session:
         return self._graph.timesteps
 
     @property
+    def batch(self) -> int | None:
+        """The number N of inputs that every run takes; None: any."""
+        return self._graph.batch
+
+    @property
     def metadata(self) -> dict[str, str]:
         """What the exporter noted: fingerprint, data set, normalisation, sparsity, ..."""
         return dict(self._graph.metadata)
@@ -190,6 +195,11 @@ class Session:
             raise InputError(f"{INPUT} holds NaN or infinity")
         default = len(x) if self.timed_input else self.timesteps
         steps = check_timesteps(default if timesteps is None else timesteps)
+        if self._graph.fixed_timesteps and steps != self.timesteps:
+            raise InputError(f"this model runs {self.timesteps} timesteps, no other number, got {steps}")
+        batch = x.shape[len(free) - 1]
+        if self.batch is not None and batch != self.batch:
+            raise InputError(f"this model takes {self.batch} inputs at a time, no other number, got {batch}")
         if self.timed_input and steps != len(x):
             raise InputError(f"timesteps is {steps}, but {INPUT} {list(x.shape)} has T = {len(x)}: leave timesteps out")
         return np.ascontiguousarray(x), steps

@@ -142,8 +142,9 @@ class LayerKernel {
     const auto attribute = [&](const char* name, std::vector<int64_t> otherwise) {
       return linear ? otherwise : info.GetAttributes<int64_t>(name);
     };
-    Csr csr{constant<float, float, Ort::Float16_t>(info, 1, "values"),
+    Csr csr{constant<float, float, Ort::Float16_t, int8_t, int16_t>(info, 1, "values"),
             constant<uint32_t, uint16_t, uint32_t>(info, 2, "indices"), constant<int32_t, int32_t>(info, 3, "indptr")};
+    if (info.GetInputCount() > 5) scale(csr, constant<float, float>(info, 5, "scales"));
     layer_ = std::make_unique<StandaloneLayer>(
         std::move(shape), std::move(csr), constant<float, float>(info, 4, "bias"), attribute("strides", {1, 1}),
         attribute("pads", {0, 0, 0, 0}), attribute("dilations", {1, 1}),
@@ -180,6 +181,14 @@ class LayerKernel {
   }
 
  private:
+  // Whole numbers times their row's scale. The layer checks the rows themselves.
+  static void scale(Csr& csr, const std::vector<float>& scales) {
+    require(csr.indptr.size() == scales.size() + 1, "scales must have an entry for every row");
+    for (size_t row = 0; row < scales.size(); ++row)
+      for (int64_t i = std::max(csr.indptr[row], 0); i < std::min<int64_t>(csr.indptr[row + 1], csr.values.size()); ++i)
+        csr.values[i] *= scales[row];
+  }
+
   std::string name_;
   bool linear_;
   std::unique_ptr<StandaloneLayer> layer_;
@@ -252,10 +261,13 @@ struct CustomOp : Ort::CustomOpBase<Op, Kernel, true> {
 template <bool Linear>
 struct LayerOp : CustomOp<LayerOp<Linear>, LayerKernel> {
   const char* GetName() const { return Linear ? "SparseLinear" : "SparseConv"; }
-  size_t GetInputTypeCount() const { return 5; }
+  size_t GetInputTypeCount() const { return 6; }
+  OrtCustomOpInputOutputCharacteristic GetInputCharacteristic(size_t index) const {
+    return index == 5 ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;  // scales of whole numbers
+  }
   ONNXTensorElementDataType GetInputType(size_t index) const {  // values and indices have more than one; see constant()
     return index == 0   ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT
-           : index == 4 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT
+           : index >= 4 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT
            : index == 3 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32
                         : ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
   }
