@@ -56,7 +56,7 @@ def _about_file(x: Inspection) -> Iterator[tuple[str, str]]:
     yield "path", str(x.path)
     if x.dense:
         yield "size", f"{human_bytes(x.nbytes)}, {human_bytes(x.initializer_nbytes)} of it stored arrays"
-        yield "kind", "plain dense ONNX: no sparse layers, zeros are stored; only onnxruntime runs it"
+        yield "kind", "plain dense ONNX: zeros are stored; for other runtimes, not for snn-run"
     else:
         ratio = x.dense_nbytes / x.nbytes
         size = f"{ratio:.1f}x smaller than" if ratio >= 1 else f"{1 / ratio:.1f}x the size of"
