@@ -74,5 +74,5 @@ def fire(currents: Sequence[Tensor], neuron: Neuron, *, soft: bool) -> Tensor:
         h = current if w is None else torch.add(current, w, alpha=neuron.keep)
         fired = h >= neuron.level
         spikes.append(fired.to(current.dtype))
-        w = torch.where(fired, h - neuron.level, h) if soft else h.masked_fill(fired, 0.0)
+        w = torch.where(fired, h - neuron.drop, h) if soft else h.masked_fill(fired, 0.0)
     return torch.cat(spikes)

@@ -5,7 +5,7 @@ it. The potential is kept as w = u / gain (u above rest, gain = 1 / tau where th
 multiplication of every current:
 
     h_t = keep w_(t-1) + x_t,   s_t = h_t >= level / gain,   w_t = (1 - s_t) h_t          hard reset
-                                                             w_t = h_t - s_t level / gain   soft reset
+                                                             w_t = h_t - s_t drop / gain    soft reset
 
 with keep = 1 - 1 / tau and level = v_threshold - rest: spiketicket.graph.Lif up to rounding. (In onnxruntime, at batch
 32, difference and product take half the time of a Where; one convolution per timestep instead of a folded one is
@@ -32,12 +32,13 @@ class Neuron:
 
     keep: float
     level: float  # the threshold of w
+    drop: float  # what a soft reset subtracts
 
     @classmethod
     def of(cls, node: Lif) -> "Neuron":
         rest = 0.0 if node.v_reset is None else node.v_reset
         gain = 1 / node.tau if node.decay_input else 1.0
-        return cls(1 - 1 / node.tau, (node.v_threshold - rest) / gain)
+        return cls(1 - 1 / node.tau, (node.v_threshold - rest) / gain, node.drop / gain)
 
 
 def unrolled_onnx(graph: Graph, timesteps: int, batch: int) -> onnx.ModelProto:
@@ -131,6 +132,7 @@ class _Writer:
         neuron, name = Neuron.of(node), node.name
         keep = self.tensor(f"{name}.keep", np.array(neuron.keep, np.float32))
         level = self.tensor(f"{name}.level", np.array(neuron.level, np.float32))
+        drop = self.tensor(f"{name}.drop", np.array(neuron.drop, np.float32)) if node.v_reset is None else ""
         w, spikes = "", []
         for t, x in enumerate(self.steps(node.name, currents)):
             here = f"{name}.{t}"
@@ -139,7 +141,7 @@ class _Writer:
             spikes.append(self.node("Cast", [fired], f"{here}.s" if self.timesteps > 1 else out, to=TensorProto.FLOAT))
             if t < self.timesteps - 1:
                 if node.v_reset is None:
-                    w = self.node("Sub", [h, self.node("Mul", [spikes[-1], level], f"{here}.drop")], f"{here}.w")
+                    w = self.node("Sub", [h, self.node("Mul", [spikes[-1], drop], f"{here}.dropped")], f"{here}.w")
                 else:
                     w = self.node("Mul", [h, self.node("Sub", ["one", spikes[-1]], f"{here}.rests")], f"{here}.w")
         if self.timesteps > 1:

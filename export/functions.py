@@ -7,7 +7,19 @@ initializers alone, so onnxruntime folds it to a dense weight when it loads the 
 import onnx
 import onnx.parser
 
-from spiketicket.domain import DOMAIN, HARD_RESET, LIF, OPSET, REPEAT, SOFT_RESET, SPARSE_CONV, SPARSE_LINEAR
+from spiketicket.domain import (
+    AND,
+    AND_NOT,
+    DOMAIN,
+    HARD_RESET,
+    LI,
+    LIF,
+    OPSET,
+    REPEAT,
+    SOFT_RESET,
+    SPARSE_CONV,
+    SPARSE_LINEAR,
+)
 
 DENSE_CONV = "DenseConv"
 DENSE_LINEAR = "DenseLinear"
@@ -62,16 +74,20 @@ _LINEAR = """
   Y = Add (product, bias)
 """
 
-# u is the potential above rest. The equations are those of spiketicket.graph.Lif.
-_LIF = """
+# What one timestep keeps of a potential and takes of a current. An infinite tau has rate 0 and keeps all of it.
+_LEAK = """
   tau = Constant <value_float: float = @tau> ()
-  threshold = Constant <value_float: float = @v_threshold> ()
   decays = Constant <value_int: int = @decay_input> ()
   decays_bool = Cast <to: int = 9> (decays)
   one = Constant <value_float: float = 1.0> ()
   rate = Div (one, tau)
   keep = Sub (one, rate)
   gain = Where (decays_bool, rate, one)
+"""
+
+# u is the potential above rest. The equations are those of spiketicket.graph.Lif.
+_LIF = """
+  threshold = Constant <value_float: float = @v_threshold> ()
   level = Sub (threshold, rest)
   state_shape = Shape <start: int = 1> (X)
   u_first = ConstantOfShape (state_shape)
@@ -85,6 +101,34 @@ _LIF = """
     after = RESET
     u_next = Where (fired, after, h)
   }> (u_first, X)
+"""
+
+# The equations of spiketicket.graph.Li. X is made [T, -1] first: onnxruntime's Scan has to know the rank of its state,
+# which it does not behind an operator of a library.
+_LI = """
+  flat = Constant <value = int64[2] {0, -1}> ()
+  currents = Reshape (X, flat)
+  state_shape = Shape <start: int = 1> (currents)
+  u_first = ConstantOfShape (state_shape)
+  u_last, potentials = Scan <num_scan_inputs: int = 1, body: graph = step (float[] u, float[] x) =>
+                             (float[] u_next, float[] v) {
+    kept = Mul (u, keep)
+    driven = Mul (x, gain)
+    u_next = Add (kept, driven)
+    v = Identity (u_next)
+  }> (u_first, currents)
+  shape = Shape (X)
+  V = Reshape (potentials, shape)
+"""
+
+_AND = """
+  Y = Mul (A, B)
+"""
+
+_AND_NOT = """
+  one = Constant <value_float: float = 1.0> ()
+  silent = Sub (one, B)
+  Y = Mul (A, silent)
 """
 
 _REPEAT = """
@@ -114,7 +158,10 @@ def functions() -> dict[tuple[str, str], onnx.FunctionProto]:
     hard = "  rest = Constant <value_float: float = @v_reset> ()\n" + _LIF.replace(
         "RESET", "Constant <value_float: float = 0.0> ()"
     )
-    soft = "  rest = Constant <value_float: float = 0.0> ()\n" + _LIF.replace("RESET", "Sub (h, threshold)")
+    soft = (
+        "  rest = Constant <value_float: float = 0.0> ()\n  drop = Constant <value_float: float = @v_drop> ()\n"
+        + _LIF.replace("RESET", "Sub (h, drop)")
+    )
     every = [
         _parse(
             SPARSE_CONV,
@@ -124,8 +171,11 @@ def functions() -> dict[tuple[str, str], onnx.FunctionProto]:
             _DECODE + _CONV,
         ),
         _parse(SPARSE_LINEAR, "weight_shape", "X, values, indices, indptr, bias", "Y", _DECODE + _LINEAR),
-        _parse(LIF, "tau, v_threshold, v_reset, decay_input", "X", "S", hard, HARD_RESET),
-        _parse(LIF, "tau, v_threshold, decay_input", "X", "S", soft, SOFT_RESET),
+        _parse(LIF, "tau, v_threshold, v_reset, decay_input", "X", "S", _LEAK + hard, HARD_RESET),
+        _parse(LIF, "tau, v_threshold, v_drop, decay_input", "X", "S", _LEAK + soft, SOFT_RESET),
+        _parse(LI, "tau, decay_input", "X", "V", _LEAK + _LI),
+        _parse(AND, "", "A, B", "Y", _AND),
+        _parse(AND_NOT, "", "A, B", "Y", _AND_NOT),
         _parse(REPEAT, "", "X, timesteps", "Y", _REPEAT),
         _parse(DENSE_CONV, _CONV_ATTRIBUTES, "X, W, bias", "Y", _CONV),
         _parse(DENSE_LINEAR, "", "X, W, bias", "Y", _LINEAR),

@@ -11,11 +11,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from spiketicket import __version__
 from spiketicket.domain import (
+    AND,
+    AND_NOT,
     DOMAIN,
     DOMAIN_VERSION,
     HARD_RESET,
     INPUT,
     IR_VERSION,
+    LI,
     LIF,
     LOGITS,
     LOGITS_T,
@@ -28,14 +31,30 @@ from spiketicket.domain import (
     TIMESTEPS,
 )
 from spiketicket.export.functions import DENSE_CONV, DENSE_LINEAR, functions
-from spiketicket.graph import Add, AvgPool, Conv, Flatten, Graph, Lif, Linear, MaxPool, Node, Repeat
+from spiketicket.graph import (
+    Add,
+    And,
+    AvgPool,
+    Concat,
+    Conv,
+    Flatten,
+    Graph,
+    Li,
+    Lif,
+    Linear,
+    MaxPool,
+    Node,
+    Repeat,
+    Unsqueeze,
+)
 
 
 def to_onnx(graph: Graph, *, dense: bool = False) -> onnx.ModelProto:
     """The model of `graph`: CSR weights and the domain's operators, or (`dense`) plain standard ONNX.
 
-    Input `input` float32 `[N, *input_shape]` and `timesteps` int64 scalar with a default; outputs
-    `logits` `[N, classes]` (mean over time) and `logits_t` `[T, N, classes]`.
+    Input `input` float32 `[N, *input_shape]` and `timesteps` int64 scalar with a default, or, of a graph with a timed
+    input, `input` `[T, N, *input_shape]` alone (the default T stands in the metadata); outputs `logits` `[N, classes]`
+    (mean over time) and `logits_t` `[T, N, classes]`.
     """
     writer = _Writer(graph, dense)
     for node in graph.nodes:
@@ -46,10 +65,7 @@ def to_onnx(graph: Graph, *, dense: bool = False) -> onnx.ModelProto:
         helper.make_graph(
             writer.nodes,
             "spiketicket",
-            [
-                helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", *graph.input_shape]),
-                helper.make_tensor_value_info(TIMESTEPS, TensorProto.INT64, []),
-            ],
+            _inputs(graph),
             [
                 helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["N", graph.classes]),
                 helper.make_tensor_value_info(LOGITS_T, TensorProto.FLOAT, ["T", "N", graph.classes]),
@@ -62,8 +78,17 @@ def to_onnx(graph: Graph, *, dense: bool = False) -> onnx.ModelProto:
         producer_name="spiketicket",
         producer_version=__version__,
     )
-    helper.set_model_props(model, {METADATA_PREFIX + key: text for key, text in sorted(graph.metadata.items())})
+    metadata = graph.metadata | ({TIMESTEPS: str(graph.timesteps)} if graph.timed_input else {})
+    helper.set_model_props(model, {METADATA_PREFIX + key: text for key, text in sorted(metadata.items())})
     return onnx.inliner.inline_local_functions(model) if dense else model
+
+
+def _inputs(graph: Graph) -> list[onnx.ValueInfoProto]:
+    free = ["T", "N"] if graph.timed_input else ["N"]
+    inputs = [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [*free, *graph.input_shape])]
+    if not graph.timed_input:
+        inputs.append(helper.make_tensor_value_info(TIMESTEPS, TensorProto.INT64, []))
+    return inputs
 
 
 @dataclass
@@ -74,7 +99,8 @@ class _Writer:
     tensors: list[onnx.TensorProto] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.tensor(TIMESTEPS, np.array(self.graph.timesteps, dtype=np.int64))
+        if not self.graph.timed_input:
+            self.tensor(TIMESTEPS, np.array(self.graph.timesteps, dtype=np.int64))
 
     def tensor(self, name: str, array: NDArray[np.generic]) -> str:
         self.tensors.append(numpy_helper.from_array(array, name))
@@ -104,11 +130,16 @@ class _Writer:
                 op = DENSE_LINEAR if self.dense else SPARSE_LINEAR
                 self.node(op, x + self.weight(node), output, node.name, DOMAIN, **self.weight_shape(node))
             case Lif():
-                reset = {} if node.v_reset is None else {"v_reset": float(node.v_reset)}
+                hard = node.v_reset is not None
+                reset = {"v_reset": float(node.v_reset)} if node.v_reset is not None else {"v_drop": float(node.drop)}
                 self.node(
-                    LIF, x, output, node.name, DOMAIN, overload=HARD_RESET if reset else SOFT_RESET,
+                    LIF, x, output, node.name, DOMAIN, overload=HARD_RESET if hard else SOFT_RESET,
                     tau=float(node.tau), v_threshold=float(node.v_threshold), decay_input=int(node.decay_input),
                     **reset,
+                )  # fmt: skip
+            case Li():
+                self.node(
+                    LI, x, output, node.name, DOMAIN, tau=float(node.tau), decay_input=int(node.decay_input)
                 )  # fmt: skip
             case MaxPool():
                 # On [T, N, C, H, W] this is a 3-d pooling whose batch is T and whose depth is C.
@@ -125,6 +156,13 @@ class _Writer:
                 )  # fmt: skip
             case Add():
                 self.node("Add", x, output, node.name)
+            case And():
+                self.node(AND_NOT if node.negated else AND, x, output, node.name, DOMAIN)
+            case Concat():
+                # Counted from behind: the same axis whether timed or not.
+                self.node("Concat", x, output, node.name, axis=-len(self.graph.values[node.output].shape))
+            case Unsqueeze():
+                self.node("Unsqueeze", [*x, self.tensor(f"{node.name}.axes", np.array([-2]))], output, node.name)
             case Flatten():
                 shape = self.tensor(f"{node.name}.shape", np.array([0, 0, -1] if timed else [0, -1]))
                 self.node("Reshape", [*x, shape], output, node.name)

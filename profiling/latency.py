@@ -14,7 +14,7 @@ from spiketicket.errors import DataError, InputError, MissingExtraError
 from spiketicket.profiling.clock import Stats, measure
 from spiketicket.profiling.machine import machine_facts
 from spiketicket.runtime import Session
-from spiketicket.runtime.inputs import dataset_inputs
+from spiketicket.runtime.inputs import dataset_inputs, presented
 from spiketicket.train.data import load_dataset
 
 MS = 1e3
@@ -71,7 +71,8 @@ def profile(
     """Measure `path` on every engine at every T, all of them interleaved in one run.
 
     `duration`: seconds per engine and T. The input is images of the model's data set (`data` holds
-    its files) or, where they are not at hand, noise; the report says which. Raises InputError.
+    its files) or, where they are not at hand, noise; the report says which. A model with a timed input sees
+    the same image at every timestep. Raises InputError.
     """
     if not engines or len(set(engines)) < len(engines):
         raise InputError(f"engines: expected one or more, each once, got {engines}")
@@ -84,8 +85,13 @@ def profile(
     with ExitStack() as stack:
         sessions = {name: stack.enter_context(Session(path, engine=name, threads=threads)) for name in engines}
         first = sessions[engines[0]]
-        x, source = _images(first, batch, data)
-        runs = {(name, t): partial(session.run, {INPUT: x}, t) for name, session in sessions.items() for t in timesteps}
+        images, source = _images(first, batch, data)
+        inputs = {t: np.ascontiguousarray(presented(first, images, t)) for t in timesteps}
+        runs = {
+            (name, t): partial(session.run, {INPUT: x}, t)
+            for name, session in sessions.items()
+            for t, x in inputs.items()
+        }
         stats = {key: value.scaled(MS / batch) for key, value in measure(runs, warmup, duration).items()}
         return LatencyReport(
             str(path), first.metadata, source, batch, first.threads, warmup, duration,

@@ -34,7 +34,11 @@ def run(
     ] = None,
     array: Annotated[
         Path | None,
-        typer.Option("--input", help="Or run float32 images [N, C, H, W], normalised, from a .npy file."),
+        typer.Option(
+            "--input",
+            help="Or run float32 images [N, C, H, W], normalised, from a .npy file; [T, N, C, H, W] where the model "
+            "takes a frame per timestep.",
+        ),
     ] = None,
     engine: Annotated[str, typer.Option(help=f"auto, {', '.join(ENGINE_NAMES)}.")] = "auto",
     timesteps: Annotated[int | None, typer.Option(help="Timesteps T.", show_default="the model's")] = None,

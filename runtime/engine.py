@@ -1,7 +1,7 @@
 """What every engine implements, and the one list of engines.
 
-`Session` checks arguments; an engine may trust them: `x` is finite float32 `[N, *input_shape]` with
-N >= 1, C-contiguous, and `timesteps` lies in 1..MAX_TIMESTEPS.
+`Session` checks arguments; an engine may trust them: `x` is finite float32 `[N, *input_shape]` (of a graph with
+a timed input, `[timesteps, N, *input_shape]`) with N >= 1, C-contiguous, and `timesteps` lies in 1..MAX_TIMESTEPS.
 """
 
 from abc import ABC, abstractmethod
@@ -46,6 +46,13 @@ class Options:
     threads: int
     plan: str  # how kernels are chosen (planner.py)
     values: str  # float32, or int16: weights may be rounded
+
+
+def check_timesteps(steps: object) -> int:
+    """A number of timesteps, if a run can have so many. Raises InputError."""
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not 1 <= steps <= MAX_TIMESTEPS:
+        raise InputError(f"timesteps must be a whole number from 1 to {MAX_TIMESTEPS}, got {steps!r}")
+    return int(steps)
 
 
 class Engine(ABC):

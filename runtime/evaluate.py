@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.domain import INPUT, LOGITS
+from spiketicket.runtime.inputs import presented
 from spiketicket.runtime.session import Session
 
 
@@ -19,11 +20,21 @@ class Evaluation:
 
 
 def exit_early(
-    session: Session, images: NDArray[np.float32], timesteps: int | None, margin: float
+    session: Session, x: NDArray[np.float32], timesteps: int | None, margin: float
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Run every image alone until its best mean logit leads the second by `margin`: logits `[N, classes]`, T `[N]`."""
-    runs = [list(session.run_timesteps({INPUT: images[i : i + 1]}, timesteps, margin)) for i in range(len(images))]
+    """Run every image alone until its best mean logit leads the second by `margin`: logits `[N, classes]`, T `[N]`.
+
+    `x` is what `session.run` takes. Raises InputError as that does.
+    """
+    runs = [list(session.run_timesteps({INPUT: one}, timesteps, margin)) for one in _one_by_one(session, x)]
     return np.concatenate([run[-1] for run in runs]), np.array([len(run) for run in runs], dtype=np.int64)
+
+
+def _one_by_one(session: Session, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    axis = int(session.timed_input)
+    if x.ndim <= axis or x.shape[axis] == 0:
+        return [x]  # which the session refuses, saying why
+    return np.split(x, x.shape[axis], axis)
 
 
 def evaluate(
@@ -36,15 +47,17 @@ def evaluate(
 ) -> Evaluation:
     """Classify normalised `images` `[N, C, H, W]` in batches, and count; `labels` `[N]`.
 
+    A model with a timed input sees every image at all of its timesteps.
     With a `margin`, every image runs alone and exits early (`Session.run_timesteps`); `batch` does not matter then.
     """
     start = time.perf_counter()
     if margin is None:
         starts = range(0, len(images), batch)
-        logits = np.concatenate([session.run({INPUT: images[i : i + batch]}, timesteps)[LOGITS] for i in starts])
+        batches = (presented(session, images[i : i + batch], timesteps) for i in starts)
+        logits = np.concatenate([session.run({INPUT: x}, timesteps)[LOGITS] for x in batches])
         taken = float(session.timesteps if timesteps is None else timesteps)
     else:
-        logits, steps = exit_early(session, images, timesteps, margin)
+        logits, steps = exit_early(session, presented(session, images, timesteps), timesteps, margin)
         taken = float(steps.mean())
     seconds = time.perf_counter() - start
     predicted = logits.argmax(axis=1)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.errors import InputError, ModelError
+from spiketicket.runtime.engine import check_timesteps
 from spiketicket.runtime.session import Session
 from spiketicket.train.data import Dataset, Normalisation
 
@@ -34,6 +35,16 @@ def dataset_inputs(session: Session, dataset: Dataset, split: str) -> NDArray[np
             f"the model takes images {list(session.input_shape)}, data set {dataset.name} has {list(images.shape[1:])}"
         )
     return model_normalisation(session, dataset)(images)
+
+
+def presented(session: Session, images: NDArray[np.float32], timesteps: int | None) -> NDArray[np.float32]:
+    """Images `[N, *input_shape]` as the session takes them: as they are, or, with a timed input, each the same at every
+    timestep, `[T, N, *input_shape]` (a view); T is the model's where `timesteps` does not say otherwise.
+    Raises InputError for an impossible number of them."""
+    if not session.timed_input:
+        return images
+    steps = check_timesteps(session.timesteps if timesteps is None else timesteps)
+    return np.broadcast_to(images, (steps, *images.shape))
 
 
 def load_array(path: Path) -> NDArray[np.float32]:

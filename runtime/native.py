@@ -2,12 +2,27 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spiketicket.errors import InputError, ModelError
-from spiketicket.graph import Add, AvgPool, Conv, Flatten, Lif, Linear, MaxPool, Node, Repeat
+from spiketicket.graph import (
+    Add,
+    And,
+    AvgPool,
+    Concat,
+    Conv,
+    Flatten,
+    Li,
+    Lif,
+    Linear,
+    MaxPool,
+    Node,
+    Repeat,
+    Unsqueeze,
+)
 from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes, lif_names
 from spiketicket.runtime.planner import decide
 
@@ -45,15 +60,15 @@ class NativeEngine(Engine):
         recordings = []
         for value, name in lif_names(self.graph).items():
             shape = self.graph.values[value].shape
-            arrays[name] = np.empty((timesteps, len(x), *shape), dtype=np.uint8)
+            arrays[name] = np.empty((timesteps, self._images(x), *shape), dtype=np.uint8)
             recordings.append((self.lowered.ids[value], arrays[name]))
         self._run(x, timesteps, recordings)
         return arrays
 
     def steps(self, x: Floats, timesteps: int) -> Iterator[Floats]:
         # Now: the caller may change x before asking for a step.
-        stepper = self.lowered.network.begin(x, len(x), timesteps)
-        shape = (len(x), self.graph.classes)
+        stepper = self.lowered.network.begin(x, self._images(x), timesteps)
+        shape = (self._images(x), self.graph.classes)
 
         def step() -> Floats:
             logits = np.empty(shape, dtype=np.float32)
@@ -66,17 +81,21 @@ class NativeEngine(Engine):
         return self.lowered.plan
 
     def _run(self, x: Floats, timesteps: int, recordings: list[tuple[int, Spikes]]) -> Floats:
-        logits = np.empty((timesteps, len(x), self.graph.classes), dtype=np.float32)
-        self.lowered.network.run(x, len(x), timesteps, logits, recordings)
+        logits = np.empty((timesteps, self._images(x), self.graph.classes), dtype=np.float32)
+        self.lowered.network.run(x, self._images(x), timesteps, logits, recordings)
         return logits
+
+    def _images(self, x: Floats) -> int:
+        return int(x.shape[1] if self.graph.timed_input else x.shape[0])
 
 
 class _Lowered:
     """The graph as a C++ network: value ids, and how each layer runs.
 
     Images keep their `[C, H, W]` shape through a Flatten; the Linear after it becomes a convolution
-    whose kernel is the whole image. A Repeat is nothing here: a value that is the same at every
-    timestep is computed once. A LIF takes in the weighted layers whose currents only it reads.
+    whose kernel is the whole image. Only where values of other shapes meet it, it is flattened. A Repeat is
+    nothing here: a value that is the same at every timestep is computed once. A LIF takes in the weighted
+    layers whose currents only it reads.
     """
 
     def __init__(self, model: Model, options: Options, network: "Any") -> None:
@@ -85,15 +104,15 @@ class _Lowered:
         self.isa: str = self.network.isa
         self.plan: dict[str, Plan] = {}
         self.images: dict[str, tuple[int, int, int]] = {graph.input: _image(graph.input_shape)}
-        self.ids: dict[str, int] = {graph.input: self.network.input(*self.images[graph.input])}
-        self.varying = {graph.input: False}  # by value: differs from timestep to timestep
+        self.ids: dict[str, int] = {graph.input: self.network.input(*self.images[graph.input], graph.timed_input)}
+        self.varying = {graph.input: graph.timed_input}  # by value: differs from timestep to timestep
         self.readers = Counter([graph.output, *(name for node in graph.nodes for name in node.inputs)])
         self.makers = {node.output: node for node in graph.nodes}
         self.layers: dict[str, int] = {}  # by name of the first weights: the value that one kernel computes
         self.arrays: list[object] = []  # the C++ side reads them until it is planned
         for node in graph.nodes:
             self.images[node.output] = self.image(node)
-            self.varying[node.output] = isinstance(node, Lif) or any(self.varying[name] for name in node.inputs)
+            self.varying[node.output] = isinstance(node, Lif | Li) or any(self.varying[name] for name in node.inputs)
         self.terms = {id(lif): terms for lif in graph.nodes if isinstance(lif, Lif) and (terms := self._terms(lif))}
         self.absorbed = {id(node): terms for terms in self.terms.values() for node in terms[2]}
         for node in graph.nodes:
@@ -107,7 +126,7 @@ class _Lowered:
     def _terms(self, lif: Lif) -> "tuple[list[Conv | Linear], list[str], list[Node]] | None":
         """What a LIF's current is the sum of, where one kernel can compute it: weighted layers, spikes
         added as they are, and all the nodes that are taken in. None where it cannot."""
-        shapes = set()  # an image added to a vector is left to the Add, which refuses it
+        shapes = set()  # an image added to a vector is left to the Add, which flattens it
         layers: list[Conv | Linear] = []
         residuals: list[str] = []
         nodes: list[Node] = []
@@ -133,10 +152,25 @@ class _Lowered:
         return (layers, residuals, nodes) if layers and fits and len(shapes) == 1 else None
 
     def image(self, node: Node) -> tuple[int, int, int]:
-        """The shape in which a node's output lies: behind a Flatten, a Repeat, a LIF or an Add, that of its input."""
-        if isinstance(node, Flatten | Repeat | Lif | Add):
-            return self.images[node.inputs[0]]
-        return _image(self.graph.values[node.output].shape)
+        """The shape in which a node's output lies: behind what keeps images as they are, that of its input."""
+        first = self.images[node.inputs[0]]
+        shape = self.graph.values[node.output].shape
+        match node:
+            case Flatten() | Repeat() | Lif() | Li() | Unsqueeze():
+                return first
+            case Add() | And() | Concat() if self.meet(node):
+                # Flattened images of one size, side by side, are one flattened image of all channels.
+                return (prod(shape) // prod(first[1:]), *first[1:])
+        return _image(shape)
+
+    def meet(self, node: Node) -> bool:
+        """Whether the inputs of a node that combines them lie in the same order: images of one size."""
+        return len({self.images[name][1:] for name in node.inputs}) == 1
+
+    def together(self, node: Node) -> list[int]:
+        """The inputs of a node that combines them; as vectors, where images of other sizes meet."""
+        ids = [self.ids[name] for name in node.inputs]
+        return ids if self.meet(node) else [self.network.flat(value) for value in ids]
 
     def lower(self, node: Node) -> None:
         image = self.images[node.inputs[0]]
@@ -168,17 +202,27 @@ class _Lowered:
                     node, self.network.avg_pool(self.ids[node.inputs[0]], _native.Geometry(node.kernel, node.strides))
                 )
                 self.plan[node.name] = Plan("average", "sums of spikes are real-valued")
+            case Li():
+                self.define(node, self.network.integrators(self.ids[node.inputs[0]], leak(node)))
+                self.plan[node.name] = Plan("integrate", "potentials are real-valued")
             case Add():
-                if image != self.images[node.inputs[1]]:
-                    raise ModelError(f"layer {node.name}: the native engine cannot add a flattened image to a vector")
-                self.define(node, self.network.add(*(self.ids[name] for name in node.inputs)))
+                self.define(node, self.network.add(*self.together(node)))
                 self.plan[node.name] = Plan("add", "residual")
-            case Flatten() | Repeat():
+            case And():
+                self.define(node, self.network.conjunction(*self.together(node), node.negated))
+                self.plan[node.name] = Plan("and not" if node.negated else "and", "spikes: a bitwise operation")
+            case Concat():
+                self.define(node, self.network.concatenation(self.together(node)))
+                spikes = self.graph.values[node.output].spikes
+                self.plan[node.name] = Plan("concatenate", "spikes: shifted words" if spikes else "real-valued inputs")
+            case Flatten() | Repeat() | Unsqueeze():
                 self.define(node, self.ids[node.inputs[0]])
                 why = "the next layer reads the image as it lies"
                 if isinstance(node, Repeat):
                     why = "what is the same at every timestep is computed once"
                 self.plan[node.name] = Plan("none", why)
+            case _:
+                raise TypeError(f"no native form for {type(node).__name__}")
 
     def layer(self, layers: "list[Conv | Linear]", residuals: list[str], bias: Floats, lif: object | None) -> int:
         sources = [self.source(layer) for layer in layers]
@@ -210,13 +254,29 @@ def _network(options: Options) -> "Any":
 
 def lif_parameters(node: Lif) -> object:
     """The engine's form of the neuron, rounded as the operator's ONNX body rounds (potentials above rest)."""
-    one, tau = np.float32(1), np.float32(node.tau)
-    rate = one / tau
+    keep, gain = _leak(node)
     rest = np.float32(0 if node.v_reset is None else node.v_reset)
-    level = np.float32(node.v_threshold) - rest
-    gain = rate if node.decay_input else one
-    return _native.Lif(float(one - rate), float(gain), float(level), node.v_reset is None)
+    level, drop = np.float32(node.v_threshold) - rest, np.float32(node.drop)
+    return _native.Lif(keep, gain, float(level), float(drop), node.v_reset is None)
+
+
+def leak(node: Li) -> object:
+    """The engine's form of the integrator, rounded as the operator's ONNX body rounds."""
+    return _native.Leak(*_leak(node))
+
+
+def _leak(node: Lif | Li) -> tuple[float, float]:
+    """What one timestep keeps of the potential, and takes of the current; an infinite tau keeps all of it."""
+    one = np.float32(1)
+    rate = one / np.float32(node.tau)
+    return float(one - rate), float(rate if node.decay_input else one)
 
 
 def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    return (shape[0], 1, 1) if len(shape) == 1 else (shape[0], shape[1], shape[2])
+    """Vectors [F] and signals [C, L] as images."""
+    match shape:
+        case (features,):
+            return features, 1, 1
+        case (channels, length):
+            return channels, 1, length
+    return shape[0], shape[1], shape[2]

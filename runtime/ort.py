@@ -45,10 +45,10 @@ class OnnxRuntimeEngine(Engine):
     def _run(
         self, session: "onnxruntime.InferenceSession", outputs: list[str], x: Floats, timesteps: int
     ) -> list[NDArray[np.float32]]:
+        timed = self.model.graph.timed_input  # then the input says how many timesteps
+        feeds = {INPUT: x} | ({} if timed else {TIMESTEPS: np.array(timesteps, dtype=np.int64)})
         try:
-            results: list[NDArray[np.float32]] = session.run(
-                outputs, {INPUT: x, TIMESTEPS: np.array(timesteps, dtype=np.int64)}
-            )
+            results: list[NDArray[np.float32]] = session.run(outputs, feeds)
         except Exception as error:  # onnxruntime's own exceptions share no other base
             if "alloc" in str(error):
                 raise MemoryError(str(error)) from error

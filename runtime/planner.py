@@ -1,9 +1,9 @@
 """Which kernel computes each layer of the native engine: measured on this machine, cached, or fixed by estimate.
 
-A measurement runs the network once, layer by layer on one thread, on an image of smooth noise, and times
-every kernel that suits a layer on the spikes that the layer gets. The choice is the same for any number of
-timesteps, images and threads. Different kernels add in different orders, so plans may differ in the last bits
-of a sum; `fixed` plans are the same everywhere.
+A measurement runs the network once, layer by layer on one thread, on an image of smooth noise (of a timed input, one
+per timestep), and times every kernel that suits a layer on the spikes that the layer gets. The choice is the same for
+any number of timesteps, images and threads. Different kernels add in different orders, so plans may differ in the last
+bits of a sum; `fixed` plans are the same everywhere.
 """
 
 import hashlib
@@ -60,7 +60,8 @@ def decide(network: Any, values: Mapping[str, int], model: Model, options: Optio
         for times, value in zip(measured, values.values(), strict=True):
             network.choose(value, min(times, key=times.__getitem__))
     else:
-        network.measure(_noise(model.graph.input_shape), 1, min(model.graph.timesteps, MOST_TIMESTEPS))
+        steps = min(model.graph.timesteps, MOST_TIMESTEPS)
+        network.measure(_noise(model.graph.input_shape, steps if model.graph.timed_input else 1), 1, steps)
         measured = [dict(network.measured(value)) for value in values.values()]
         _write(file, measured)
     network.planned()
@@ -76,18 +77,19 @@ def _reason(measured: Measured) -> str:
     return f"measured {measured[best]:.2g} ms" + (f" against {against}" if against else "")
 
 
-def _noise(shape: tuple[int, ...]) -> Floats:
-    """One image of unit variance with the spectrum of photographs: noise at every scale, of equal weight."""
+def _noise(shape: tuple[int, ...], frames: int = 1) -> Floats:
+    """Images of unit variance with the spectrum of photographs, `[frames, *shape]`: noise at every scale, of equal
+    weight."""
     rng = np.random.default_rng(0)
-    image = np.zeros(shape)
+    images = np.zeros((frames, *shape))
     scales = [2**i for i in range(max(max(shape[1:], default=1), 2).bit_length() - 1)]
     for scale in scales:
-        coarse = [shape[0], *(-(-size // scale) for size in shape[1:])]
+        coarse = [frames, shape[0], *(-(-size // scale) for size in shape[1:])]
         noise = rng.standard_normal(coarse)
-        for axis in range(1, len(shape)):
+        for axis in range(2, images.ndim):
             noise = noise.repeat(scale, axis=axis)
-        image += noise[tuple(slice(size) for size in shape)]
-    return np.ascontiguousarray(image[None] / np.sqrt(len(scales)), dtype=np.float32)
+        images += noise[tuple(slice(size) for size in images.shape)]
+    return np.ascontiguousarray(images / np.sqrt(len(scales)), dtype=np.float32)
 
 
 def _cache_file(isa: str, model: Model, options: Options) -> Path | None:

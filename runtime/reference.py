@@ -6,7 +6,21 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from spiketicket.graph import Add, AvgPool, Conv, Flatten, Lif, Linear, MaxPool, Node, Repeat
+from spiketicket.graph import (
+    Add,
+    And,
+    AvgPool,
+    Concat,
+    Conv,
+    Flatten,
+    Li,
+    Lif,
+    Linear,
+    MaxPool,
+    Node,
+    Repeat,
+    Unsqueeze,
+)
 from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes, lif_names
 
 Array = NDArray[np.float64]
@@ -47,6 +61,8 @@ class ReferenceEngine(Engine):
                 return x @ self.weights[node.name].T + node.bias
             case Lif():
                 return fire(node, x)
+            case Li():
+                return integrate(node, x)
             case MaxPool():
                 top, left, bottom, right = node.pads
                 padded = np.pad(x, [(0, 0)] * (x.ndim - 2) + [(top, bottom), (left, right)], constant_values=-np.inf)
@@ -57,6 +73,12 @@ class ReferenceEngine(Engine):
                 return mean
             case Add():
                 return x + inputs[1]
+            case And():
+                return x * (1 - inputs[1] if node.negated else inputs[1])
+            case Concat():
+                return np.concatenate(inputs, axis=-len(self.graph.values[node.output].shape))
+            case Unsqueeze():
+                return x[..., None, :]
             case Flatten():
                 return x.reshape(*x.shape[:-3], -1)
             case Repeat():
@@ -87,8 +109,18 @@ def fire(node: Lif, x: Array) -> Array:
     for t, current in enumerate(x):
         h = v + (current - (v - rest)) / node.tau if node.decay_input else v - (v - rest) / node.tau + current
         spikes[t] = h >= node.v_threshold
-        v = h - node.v_threshold * spikes[t] if node.v_reset is None else np.where(spikes[t] > 0, rest, h)
+        v = h - node.drop * spikes[t] if node.v_reset is None else np.where(spikes[t] > 0, rest, h)
     return spikes
+
+
+def integrate(node: Li, x: Array) -> Array:
+    """Potentials of a leaky integrator on the currents `x` `[T, N, ...]`; the equations of spiketicket.graph.Li."""
+    v = np.zeros(x.shape[1:])
+    potentials = np.empty_like(x)
+    for t, current in enumerate(x):
+        v = v + (current - v) / node.tau if node.decay_input else v - v / node.tau + current
+        potentials[t] = v
+    return potentials
 
 
 def _windows(x: Array, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int] = (1, 1)) -> Array:

@@ -14,12 +14,12 @@ from spiketicket.errors import InputError
 from spiketicket.graph import Conv, Linear
 from spiketicket.runtime.engine import (
     DEFAULT_ENGINE,
-    MAX_TIMESTEPS,
     Engine,
     Floats,
     Model,
     Options,
     Spikes,
+    check_timesteps,
     find_engine,
 )
 from spiketicket.runtime.onnx_reader import read_model
@@ -33,7 +33,7 @@ class LayerInfo:
     """One layer of a model: what it is and how the session's engine runs it."""
 
     name: str
-    kind: str  # Conv, Linear, Lif, MaxPool, AvgPool, Add, Flatten, Repeat
+    kind: str  # the node's class in spiketicket.graph: Conv, Linear, Lif, ...
     shape: tuple[int, ...]  # of the weight; of the output where there is none
     timed: bool  # runs at every timestep (otherwise once per input)
     density: float | None  # share of nonzero weights
@@ -82,12 +82,17 @@ class Session:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one image, `[C, H, W]`."""
+        """Shape of one image: `[C, H, W]`, `[C, L]` or `[F]`."""
         return self._graph.input_shape
 
     @property
+    def timed_input(self) -> bool:
+        """Whether a run takes a frame per timestep, `[T, N, *input_shape]`: event data."""
+        return self._graph.timed_input
+
+    @property
     def timesteps(self) -> int:
-        """The number of timesteps that a run takes by default."""
+        """The number of timesteps that a run takes by default; with a timed input, that the model was made for."""
         return self._graph.timesteps
 
     @property
@@ -96,10 +101,11 @@ class Session:
         return dict(self._graph.metadata)
 
     def run(self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None) -> dict[str, Floats]:
-        """Run `{"input": float32 [N, C, H, W]}`, already normalised.
+        """Run `{"input": float32 [N, *input_shape]}`, already normalised.
 
-        Returns `logits` `[N, classes]`, the mean over time, and `logits_t` `[T, N, classes]`.
-        Raises InputError for a wrong name, type, shape, a NaN, or timesteps outside 1..4096.
+        A model with a timed input takes `[T, N, *input_shape]`, which says how many timesteps there are; `timesteps`
+        is best left out then. Returns `logits` `[N, classes]`, the mean over time, and `logits_t` `[T, N, classes]`.
+        Raises InputError for a wrong name, type, shape, a NaN, timesteps outside 1..4096 or other than the input's.
         """
         x, timesteps = self._check(inputs, timesteps)
         logits_t = self._open().run(x, timesteps)
@@ -171,17 +177,22 @@ class Session:
             got = sorted(map(str, inputs)) if isinstance(inputs, Mapping) else type(inputs).__name__
             raise InputError(f'expected {{"{INPUT}": array}}, got {got}')
         x = inputs[INPUT]
-        expected = f"float32 [N, {', '.join(map(str, self.input_shape))}]"
+        free = ("T", "N") if self.timed_input else ("N",)
+        expected = f"float32 [{', '.join(map(str, (*free, *self.input_shape)))}]"
         if not isinstance(x, np.ndarray):
             raise InputError(f"{INPUT} must be a NumPy array, {expected}, got {type(x).__name__}")
-        if x.dtype != np.float32 or x.shape[1:] != self.input_shape or len(x) < 1:
-            raise InputError(f"{INPUT} must be {expected} with N >= 1, got {x.dtype} {list(x.shape)}")
+        leading, shape = x.shape[: len(free)], x.shape[len(free) :]
+        if x.dtype != np.float32 or shape != self.input_shape or 0 in leading:
+            raise InputError(
+                f"{INPUT} must be {expected} with {' >= 1, '.join(free)} >= 1, got {x.dtype} {list(x.shape)}"
+            )
         if not np.isfinite(x).all():
             raise InputError(f"{INPUT} holds NaN or infinity")
-        steps = self.timesteps if timesteps is None else timesteps
-        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not 1 <= steps <= MAX_TIMESTEPS:
-            raise InputError(f"timesteps must be a whole number from 1 to {MAX_TIMESTEPS}, got {steps!r}")
-        return np.ascontiguousarray(x), int(steps)
+        default = len(x) if self.timed_input else self.timesteps
+        steps = check_timesteps(default if timesteps is None else timesteps)
+        if self.timed_input and steps != len(x):
+            raise InputError(f"timesteps is {steps}, but {INPUT} {list(x.shape)} has T = {len(x)}: leave timesteps out")
+        return np.ascontiguousarray(x), steps
 
 
 def _running_mean(logits: Iterator[Floats], margin: float | None) -> Iterator[Floats]:

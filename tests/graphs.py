@@ -6,9 +6,25 @@ import numpy as np
 
 from spiketicket.csr import Csr
 from spiketicket.export.onnx_writer import to_onnx
-from spiketicket.graph import Add, AvgPool, Conv, Flatten, Graph, Lif, Linear, MaxPool, Repeat, window
+from spiketicket.graph import (
+    Add,
+    And,
+    AvgPool,
+    Concat,
+    Conv,
+    Flatten,
+    Graph,
+    Li,
+    Lif,
+    Linear,
+    MaxPool,
+    Repeat,
+    Unsqueeze,
+    window,
+)
 
 TAU = 4 / 3
+NO_LEAK = float("inf")
 
 
 def random_csr(rng, shape, density, gain=2.0):
@@ -99,9 +115,9 @@ def one_conv(rng, channels, out, size, kernel, density, timesteps, **geometry):
 
 
 def images(rng, count, shape):
-    """Smooth random images with about unit variance."""
+    """Smooth random images (or signals, or vectors) with about unit variance."""
     noise = rng.standard_normal((count, *shape)).astype(np.float32)
-    for axis in (2, 3):
+    for axis in range(2, noise.ndim):
         noise = (noise + np.roll(noise, 1, axis) + np.roll(noise, -1, axis)) / np.float32(np.sqrt(3))
     return np.ascontiguousarray(noise, dtype=np.float32)
 
@@ -191,3 +207,133 @@ def wide_linear(rng, inputs=45_000):
         Linear("readout", ("s1",), "y", random_csr(rng, (3, 64), 0.8), random_bias(rng, 3)),
     )
     return Graph("x", (inputs, 1, 1), nodes, "y", 4)
+
+
+def feed(rng, model, count, timesteps):
+    """What a graph or a session takes: images, or a frame of each per timestep."""
+    frames = timesteps if model.timed_input else 1
+    x = images(rng, frames * count, model.input_shape)
+    return x.reshape(frames, count, *model.input_shape) if model.timed_input else x
+
+
+class Builder:
+    """Nodes one by one, with random weights: each method returns the name of its value, which is the node's too."""
+
+    def __init__(self, rng, sizes):
+        self.rng, self.nodes, self.sizes = rng, [], sizes  # channels or features by value
+
+    def add(self, kind, name, *inputs, size=None, **fields):
+        self.nodes.append(kind(name, inputs, f"{name}.out", **fields))
+        self.sizes[f"{name}.out"] = self.sizes[inputs[0]] if size is None else size
+        return f"{name}.out"
+
+    def conv(self, name, x, out, kernel=(3, 3), density=0.4, gain=2.0, **geometry):
+        geometry = {"pads": (1, 1, 1, 1)} | geometry
+        weight = random_csr(self.rng, (out, self.sizes[x], *kernel), density, gain)
+        return self.add(Conv, name, x, size=out, weight=weight, bias=random_bias(self.rng, out), **geometry)
+
+    def linear(self, name, x, features, out, gain=3.0):
+        weight = random_csr(self.rng, (out, features), 0.4, gain)
+        return self.add(Linear, name, x, size=out, weight=weight, bias=random_bias(self.rng, out))
+
+    def concat(self, name, *inputs):
+        return self.add(Concat, name, *inputs, size=sum(self.sizes[x] for x in inputs))
+
+    def flatten(self, name, x):
+        return self.add(Flatten, name, x)
+
+    def read_out(self, logits):
+        """All nodes, and the value of an integrator behind the logits."""
+        output = self.add(Li, "integrated", logits, tau=2.0)
+        return tuple(self.nodes), output
+
+
+def gates_and_joins(rng, timesteps=5):
+    """And, Concat, Li and neurons of every kind, of images: of periodic, of static and of timed values, of spikes that
+    cross words, before convolutions and behind flattening, of one size and of several."""
+    b = Builder(rng, {"x": 3})
+    still = b.concat("static reals", b.conv("stem", "x", 5, density=1.0), "x")
+    current = b.add(Repeat, "repeat", b.conv("second", still, 5, density=1.0))
+    periodic = b.add(Lif, "periodic", current, tau=TAU)
+    other = b.add(Lif, "periodic without leak", current, tau=NO_LEAK, decay_input=False, v_threshold=1.3)
+    synapse = b.add(Li, "of a static current", current, tau=2.0)
+    slow = b.add(Lif, "hard without leak", b.conv("slow", synapse, 17), tau=NO_LEAK, decay_input=False, v_reset=-0.25)
+    fast = b.add(
+        Lif, "soft without leak", b.conv("fast", periodic, 66), tau=NO_LEAK, decay_input=False, v_reset=None,
+        v_threshold=1.2, v_drop=0.9,
+    )  # fmt: skip
+    words = b.concat("odd words", periodic, slow, fast)
+    lif = b.add(Lif, "current-based", b.add(Li, "synapse", b.conv("joined", words, 17), tau=3.0), tau=TAU)
+    both = b.add(And, "and", lif, slow)
+    one = b.add(And, "and not", slow, lif, negated=True)
+    residual = b.add(Add, "residual", b.conv("after and", both, 17), one)
+    soft = b.add(Lif, "soft", residual, tau=2.0, v_reset=None, v_threshold=0.9, v_drop=1.1)
+    trace = b.add(Li, "of periodic spikes", b.add(And, "of periodic ones", periodic, other), tau=1.5, decay_input=False)
+    mixed = b.concat("mixed", periodic, synapse, current, one, trace)
+    reals = b.add(Lif, "of mixed", b.conv("after mixed", mixed, 9, gain=1.5), tau=TAU)
+    pooled = b.add(MaxPool, "max", b.concat("again", both, reals), kernel=(2, 2), strides=(2, 2))
+    mean = b.add(AvgPool, "mean", words, kernel=(3, 4), strides=(3, 4))
+    flat = [b.flatten(f"flat {i}", x) for i, x in enumerate((lif, soft, pooled, mean))]
+    b.sizes |= dict(zip(flat, (17 * 72, 17 * 72, 26 * 16, 88 * 6), strict=True))
+    hidden = []
+    for name, gain, x in (
+        ("of one size", 8.0, b.concat("of one size", flat[0], flat[1])),
+        ("of several", 3.0, b.concat("of several", flat[2], flat[0])),
+        ("of several reals", 3.0, b.concat("of several reals", flat[3], flat[1], flat[2])),
+        ("flat and", 40.0, b.add(And, "flat and", flat[1], flat[0])),
+    ):
+        currents = b.linear(f"fc {name}", x, b.sizes[x], 11 + len(hidden), gain)
+        hidden.append(b.add(Lif, f"hidden {name}", currents, tau=2.0))
+    vector = b.concat("features", *hidden)
+    logits = b.linear("readout", vector, b.sizes[vector], 4)
+    return Graph("x", (3, 9, 8), *b.read_out(logits), timesteps)
+
+
+def gated_output(rng, timesteps=4):
+    """The spikes of an And of images are the logits: nothing but a Flatten is behind it. Few channels, many words."""
+    b = Builder(rng, {"x": 2})
+    current = b.add(Repeat, "repeat", "x")
+    a = b.add(Lif, "a", b.conv("conv a", current, 70, gain=4.0), tau=2.0)
+    c = b.add(Lif, "b", b.conv("conv b", a, 70), tau=NO_LEAK, decay_input=False)
+    output = b.flatten("flat", b.add(And, "gate", a, c, negated=True))
+    return Graph("x", (2, 3, 4), tuple(b.nodes), output, timesteps)
+
+
+def signals(rng, timesteps=4, timed_input=False):
+    """Signals of one dimension, static or a frame per timestep: neurons, gates and joins of [C, L], convolutions."""
+    b = Builder(rng, {"x": 3})
+    x = b.concat("channels", "x", "x", "x")
+    if not timed_input:
+        x = b.add(Repeat, "repeat", x)
+    a, c = (b.add(Lif, name, x, tau=tau) for name, tau in (("first", TAU), ("other", 2.0)))
+    joined = b.concat("spikes", a, c, b.add(And, "gate", a, c, negated=True))
+    smooth = b.add(Li, "smooth", x, tau=2.0)
+    spikes = b.conv("of spikes", b.add(Unsqueeze, "rows", joined), 21, (1, 5), strides=(1, 2), pads=(0, 2, 0, 2))
+    reals = b.conv("of reals", b.add(Unsqueeze, "real rows", smooth), 21, (1, 3), strides=(1, 2), pads=(0, 1, 0, 1))
+    lif = b.add(Lif, "lif", b.add(Add, "sum", spikes, reals), tau=TAU)
+    flat = b.flatten("flat", b.add(MaxPool, "max", lif, kernel=(1, 2), strides=(1, 2)))
+    logits = b.linear("readout", flat, 21 * 5, 4)
+    return Graph("x", (3, 19), tuple(b.nodes), logits, timesteps, timed_input=timed_input)
+
+
+def events(rng, timesteps=4):
+    """A frame per timestep, real-valued: read by a convolution, a pooling, neurons, an integrator and joins."""
+    b = Builder(rng, {"x": 2})
+    first = b.add(Lif, "first", b.conv("first conv", "x", 7, density=0.9), tau=2.0)
+    direct = b.add(Lif, "direct", "x", tau=TAU, v_reset=None, v_threshold=0.8, v_drop=0.7)
+    joined = b.concat("joined", "x", b.add(Li, "smoothed", "x", tau=2.0), direct)
+    lif = b.add(Lif, "lif", b.add(Add, "sum", b.conv("of joined", joined, 7), b.conv("of spikes", first, 7)), tau=TAU)
+    gate = b.add(And, "gate", first, lif)
+    pooled = b.add(AvgPool, "mean", "x", kernel=(2, 2), strides=(2, 2))
+    flat = b.concat("flat", b.flatten("flat gate", gate), b.flatten("flat mean", pooled), b.flatten("flat lif", lif))
+    logits = b.linear("readout", flat, 2 * 7 * 110 + 2 * 25, 5)
+    return Graph("x", (2, 11, 10), *b.read_out(logits), timesteps, timed_input=True)
+
+
+def event_vectors(rng, timesteps=6):
+    """A vector per timestep, and current-based neurons: no image at all."""
+    b = Builder(rng, {"x": 30})
+    synapse = b.add(Li, "synapse", b.linear("fc", "x", 30, 70), tau=1.5, decay_input=False)
+    lif = b.add(Lif, "lif", synapse, tau=3.0, v_reset=None, v_drop=1.5)
+    logits = b.linear("readout", b.concat("both", lif, "x"), 100, 3)
+    return Graph("x", (30,), *b.read_out(logits), timesteps, timed_input=True)

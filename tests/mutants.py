@@ -1,7 +1,7 @@
 """Breaks the engine on purpose, one place at a time, and sees that its tests notice: `make mutants`.
 
 Each mutant is a small slip in the C++ (an off-by-one, a wrong operand, a lost bit). It is built in a copy of the sources,
-put in place of the installed engine of this environment, and tests/runtime/test_engines.py must fail. Prints one line
+put in place of the installed engine of this environment, and the tests of the engines must fail. Prints one line
 per mutant; exits 1 if one survives.
 """
 
@@ -13,13 +13,14 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+TESTS = ("tests/runtime/test_layer_kinds.py", "tests/runtime/test_engines.py")
 
 MUTANTS = [
     # file, what stands there, what is put in its place
     ("kernels.inl", "for (const uint32_t* end = rows + ends[i]; row < end; ++row) {", "for (const uint32_t* end = rows + ends[i]; row + 1 < end; ++row) {"),
     ("kernels.inl", "while ((i += kWidth) < length);", "while ((i += kWidth) + 1 < length);"),
     ("kernels.inl", "current[columns[j]] += weights[j];", "current[columns[j]] += weights[j + 1];"),
-    ("kernels.inl", "(Soft ? h - level : Vector{}) : h;", "(Soft ? h : Vector{}) : h;"),
+    ("kernels.inl", "(Soft ? h - drop : Vector{}) : h;", "(Soft ? h : Vector{}) : h;"),
     ("kernels.inl", "fires(h, level)", "fires(level, h)"),
     ("kernels.inl", "row + kExact; row < stop", "row + kExact + 20; row < stop"),
     ("kernels.inl", "sums[v] += value * load(weight + v * kWidth);", "sums[v] += value * load(weight + v * kWidth + 1);"),
@@ -36,9 +37,19 @@ MUTANTS = [
     ("plane_form.cpp", "if (inputs_[s][k * positions + p] >= 0) valid", "if (inputs_[s][k * positions + p] > 0) valid"),
     ("form.cpp", "context.stateful ? 1 : plane + 1;", "context.stateful ? 1 : plane;"),
     ("fire.h", "fired[t] & lanes & ~seen;", "fired[t] & lanes;"),
-    ("ops.cpp", "context.before % period;", "(context.before + 1) % period;"),
+    ("neurons.cpp", "context.before % period;", "(context.before + 1) % period;"),
     ("weights.cpp", "group * layout.plane + at)", "group * layout.plane + at + 1)"),
-    ("network.cpp", "const int first = index * group;", "const int first = index * group + (index > 1);"),
+    ("kernels.inl", "drop = broadcast(lif.drop);", "drop = broadcast(lif.level);"),
+    ("neurons.cpp", "v[c] * leak_.keep + x[c] * leak_.gain;", "(v[c] + x[c] * leak_.gain) * leak_.keep;"),
+    ("neurons.cpp", "if (context.stateful)\n      return", "if (context.stateful && context.before % 2 == 0)\n      return"),
+    ("ops.cpp", "a[i] & (b[i] ^ flip_);", "(a[i] & b[i]) ^ flip_;"),
+    ("ops.cpp", "from[w] >> (kWord - shift);", "from[w] >> (kWord - shift) >> 1;"),
+    ("ops.cpp", "v.timed ? plane : 0) + at, v.channels, to);", "0) + at, v.channels, to);"),
+    ("ops.cpp", "(w * kWord + __builtin_ctzll(left)) * positions + p;", "w * kWord + __builtin_ctzll(left) + p * in.channels;"),
+    ("network.cpp", "for (int& part : parts) part = unrolled(part);", ""),
+    ("network_run.cpp", "(size_t(plane) * images + first + image)", "(size_t(plane) * context.images + first + image)"),
+    ("network_run.cpp", "size_t(state.taken) * state.images * size(0)", "size_t(state.taken) * size(0)"),
+    ("network_run.cpp", "const int first = index * group;", "const int first = index * group + (index > 1);"),
 ]  # fmt: skip
 
 
@@ -69,9 +80,7 @@ def main() -> int:
             (library,) = build.glob("_native*.so")
             shutil.copy(library, installed.with_suffix(".new"))
             installed.with_suffix(".new").replace(installed)
-            tests = run(
-                sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "tests/runtime/test_engines.py"
-            )
+            tests = run(sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *TESTS)
             killed = tests.returncode != 0
             survivors += not killed
             print(f"{'killed  ' if killed else 'SURVIVED'} {name}: {new.splitlines()[0]}", flush=True)

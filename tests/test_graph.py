@@ -92,3 +92,8 @@ def test_timesteps():
 def test_absurd_pads(pads, dilations, message):
     with pytest.raises(ModelError, match=message):
         build(Conv("c", ("x",), "b", weight(3, 2, 3, 3), bias(3), pads=pads, dilations=dilations))
+
+
+def test_the_input_is_no_output():
+    with pytest.raises(ModelError, match="output 'x' is not computed by any layer"):
+        Graph("x", (4,), (), "x", 1, timed_input=True)

@@ -84,7 +84,10 @@ nb::dict build_info() {
 }  // namespace
 
 NB_MODULE(_native, m) {
-  nb::class_<LifParameters>(m, "Lif").def(nb::init<float, float, float, bool>(), "keep"_a, "gain"_a, "level"_a, "soft"_a);
+  nb::class_<LifParameters>(m, "Lif").def(nb::init<float, float, float, float, bool>(), "keep"_a, "gain"_a, "level"_a,
+                                         "drop"_a, "soft"_a);
+
+  nb::class_<Leak>(m, "Leak").def(nb::init<float, float>(), "keep"_a, "gain"_a);
 
   nb::class_<Geometry>(m, "Geometry")
       .def("__init__",
@@ -106,12 +109,16 @@ NB_MODULE(_native, m) {
 
   nb::class_<Network>(m, "Network")
       .def(nb::init<int, bool>(), "threads"_a, "int16"_a)
-      .def("input", &Network::input, "channels"_a, "height"_a, "width"_a)
+      .def("input", &Network::input, "channels"_a, "height"_a, "width"_a, "timed"_a)
       .def("layer", &layer, "sources"_a, "residuals"_a, "bias"_a, "lif"_a.none())
       .def("neurons", &Network::neurons, "input"_a, "lif"_a)
+      .def("integrators", &Network::integrators, "input"_a, "leak"_a)
       .def("max_pool", &Network::max_pool, "input"_a, "geometry"_a)
       .def("avg_pool", &Network::avg_pool, "input"_a, "geometry"_a)
       .def("add", &Network::add, "a"_a, "b"_a)
+      .def("conjunction", &Network::conjunction, "a"_a, "b"_a, "negated"_a)
+      .def("concatenation", &Network::concatenation, "parts"_a)
+      .def("flat", &Network::flat, "input"_a)
       .def("finish", &Network::finish, "output"_a)
       .def("run", &run, "x"_a, "images"_a, "timesteps"_a, "logits"_a, "recordings"_a)
       .def("choices", &Network::choices, "value"_a)

@@ -19,9 +19,9 @@ constexpr int kLargest = 1023, kExact = 32;
 static_assert(kLargest * kExact <= INT16_MAX);
 
 // u is the potential above rest: h = keep u + gain x; fired if h >= level; then u = 0 or, with a
-// soft reset, h - level.
+// soft reset, h - drop. Without a leak keep is 1.
 struct LifParameters {
-  float keep, gain, level;
+  float keep, gain, level, drop;
   bool soft;
 };
 

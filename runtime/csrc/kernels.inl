@@ -178,7 +178,8 @@ template <int Vectors, bool Soft>
 void lif_block(const LifParameters& lif, const float* current, size_t current_step, int timesteps, float* u,
                uint64_t* spikes, size_t spikes_step) {
   constexpr int kCount = Vectors * kParts;
-  const Vector keep = broadcast(lif.keep), gain = broadcast(lif.gain), level = broadcast(lif.level);
+  const Vector keep = broadcast(lif.keep), gain = broadcast(lif.gain), level = broadcast(lif.level),
+               drop = broadcast(lif.drop);
   Vector potential[kCount];
   for (int v = 0; v < kCount; ++v) potential[v] = u != nullptr ? load(u + v * kWidth) : Vector{};
   for (int t = 0; t < timesteps; ++t, current += current_step, spikes += spikes_step) {
@@ -187,7 +188,7 @@ void lif_block(const LifParameters& lif, const float* current, size_t current_st
     for (int v = 0; v < kCount; ++v) {
       const Vector h = potential[v] * keep + load(current + v * kWidth) * gain;
       fired |= uint64_t(fires(h, level)) << (v * kWidth);
-      potential[v] = h >= level ? (Soft ? h - level : Vector{}) : h;
+      potential[v] = h >= level ? (Soft ? h - drop : Vector{}) : h;
     }
     *spikes = fired;
   }

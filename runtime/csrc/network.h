@@ -22,17 +22,21 @@ class Network {
 
   // Building, in order of execution; each returns the id of its output value. The caller
   // (runtime/native.py) has checked all shapes and indices, and keeps the CSR arrays until planned().
-  int input(int channels, int height, int width);
+  int input(int channels, int height, int width, bool timed);
   int layer(std::vector<Source> sources, std::vector<int> residuals, int outputs, std::span<const float> bias,
             std::optional<LifParameters> lif);
   int neurons(int input, const LifParameters& lif);
+  int integrators(int input, const Leak& leak);
   int max_pool(int input, const Geometry& geometry);
   int avg_pool(int input, const Geometry& geometry);
   int add(int a, int b);
+  int conjunction(int a, int b, bool negated);
+  int concatenation(std::vector<int> parts);
+  int flat(int input);
   void finish(int output);
 
   // Planning: what could compute the layer of a value, the best guess first; choosing one by name; measuring what is
-  // undecided on images [images][C][H][W]; or taking the guess. planned() drops what only planning needs.
+  // undecided on images as run() takes them; or taking the guess. planned() drops what only planning needs.
   std::vector<std::string> choices(int value) const;
   void choose(int value, const std::string& name);
   void measure(const float* x, int images, int timesteps);
@@ -45,7 +49,7 @@ class Network {
   const Value& value(int id) const { return values_[id]; }
   const char* isa() const { return kernels_.isa; }
 
-  // x: [images][C][H][W]; logits: [timesteps][images][classes].
+  // x: [images][C][H][W], of a timed input [timesteps][images][C][H][W]; logits: [timesteps][images][classes].
   // `spikes`: (value, uint8 [timesteps][images][C][H][W]) to record, possibly none.
   void run(const float* x, int images, int timesteps, float* logits,
            std::span<const std::pair<int, uint8_t*>> spikes);
@@ -58,6 +62,7 @@ class Network {
   struct State {
     std::unique_ptr<Workspace> workspace;
     int images, timesteps, taken;
+    std::vector<float> frames;  // of a timed input, those of all timesteps
   };
   State begin(const float* x, int images, int timesteps);
   void step(State& state, float* logits);
@@ -72,11 +77,12 @@ class Network {
   int define(Value value);
   int append(std::unique_ptr<Operation> operation, Value output);
   int unrolled(int value);
+  size_t size(int value) const { return size_t(values_[value].channels) * values_[value].positions(); }
   int by_window(int input, const Geometry& geometry, bool max);
   Convolution& convolution(int value) const;
   void reserve_values(const Context& context) const;
   void prepare(const Context& context) const;
-  void load(const Context& context, const float* x) const;
+  void load(const Context& context, const float* x, int first, int images) const;
   void execute(const Context& context, Which which, Team& team, int worker) const;
   void collect(const Context& context, float* logits, size_t timestep, size_t image) const;
   void record(const Context& context, int value, uint8_t* out, size_t timestep, size_t image) const;

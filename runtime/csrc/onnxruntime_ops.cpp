@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -184,19 +185,27 @@ class LayerKernel {
   std::unique_ptr<StandaloneLayer> layer_;
 };
 
+// An attribute that may be missing.
+std::optional<float> optional_float(const Ort::ConstKernelInfo& info, const char* name) {
+  float value = 0.0f;
+  const Ort::Status missing(Ort::GetApi().KernelInfoGetAttribute_float(info, name, &value));
+  int64_t integer;
+  const Ort::Status no_integer(Ort::GetApi().KernelInfoGetAttribute_int64(info, name, &integer));
+  require(missing.IsOK() || !no_integer.IsOK(), std::string(name) + " must be a float");
+  return missing.IsOK() ? std::optional(value) : std::nullopt;
+}
+
 class LifKernel {
  public:
   LifKernel(const Ort::ConstKernelInfo& info, const std::string& name) : name_(name) {
     // Rounded as the operator's body rounds: potentials above rest.
     const float tau = info.GetAttribute<float>("tau"), threshold = info.GetAttribute<float>("v_threshold");
+    require(tau > 0, "tau must be above 0, got " + std::to_string(tau));
     const bool decays = info.GetAttribute<int64_t>("decay_input") != 0;
-    float rest = 0.0f;
-    const Ort::Status missing(Ort::GetApi().KernelInfoGetAttribute_float(info, "v_reset", &rest));
-    int64_t integer;
-    const Ort::Status no_integer(Ort::GetApi().KernelInfoGetAttribute_int64(info, "v_reset", &integer));
-    require(missing.IsOK() || !no_integer.IsOK(), "v_reset must be a float");
-    const float rate = 1.0f / tau;
-    lif_ = {1.0f - rate, decays ? rate : 1.0f, threshold - rest, !missing.IsOK()};
+    const std::optional<float> rest = optional_float(info, "v_reset"), drop = optional_float(info, "v_drop");
+    require(!rest || !drop, "v_drop belongs to a soft reset, v_reset to a hard one");
+    const float rate = 1.0f / tau;  // 0 without a leak
+    lif_ = {1.0f - rate, decays ? rate : 1.0f, threshold - rest.value_or(0.0f), drop.value_or(threshold), !rest};
   }
 
   OrtStatusPtr ComputeV2(OrtKernelContext* raw) {

@@ -1,108 +1,13 @@
+// The operations without weights that treat every timestep alike.
 #include "ops.h"
 
 #include <algorithm>
 #include <limits>
 
-#include "fire.h"
+#include "positions.h"
 
 namespace spiketicket {
 namespace {
-
-constexpr int kPositionsPerTask = 64;
-
-int position_tasks(const Context& context, int positions) {
-  return (context.images * positions + kPositionsPerTask - 1) / kPositionsPerTask;
-}
-
-// Calls body(image, position) for the positions of one task.
-template <class Body>
-void for_positions(const Context& context, int positions, int task, const Body& body) {
-  const int last = std::min((task + 1) * kPositionsPerTask, context.images * positions);
-  for (int p = task * kPositionsPerTask; p < last; ++p) body(p / positions, p % positions);
-}
-
-// Adds the value of one position and plane to `sum`, spikes as 0 and 1.
-void add_position(const Context& context, const Value& v, int image, int plane, int position, float* sum) {
-  const int width = padded(v.channels);
-  if (v.spikes) {
-    const uint64_t* words = context.spikes(v, image, plane) + size_t(position) * v.stride();
-    for (int lane = 0; lane < width; lane += kWord)
-      context.kernels.add_spikes(*words++, std::min((width - lane) / kLanes, kWord / kLanes), sum + lane);
-  } else {
-    const float* x = context.reals(v, image, plane) + size_t(position) * v.stride();
-    for (int c = 0; c < width; ++c) sum[c] += x[c];
-  }
-}
-
-class Neurons : public Operation {
- public:
-  Neurons(const Value& v, int input, const LifParameters& lif)
-      : input_(input), positions_(v.positions()), channels_(v.channels), lif_(lif) {}
-  int tasks(const Context& context, int) const override { return position_tasks(context, positions_); }
-  double work() const override { return double(positions_) * channels_ / 8; }
-  size_t state() const override { return size_t(positions_) * words_of(channels_) * kWord; }
-
-  void reserve(const Context& context) const override {
-    for (Scratch& scratch : context.workspace.scratch) {
-      scratch.fired.reserve(context.timesteps);
-      if (context.values[input_].spikes) scratch.current.reserve(size_t(context.timesteps) * padded(channels_));
-    }
-  }
-
-  void run(const Context& context, int, int task, Scratch& scratch) const override {
-    const Value& in = context.values[input_];
-    const Value& out = context.values[output];
-    const size_t width = padded(channels_);
-    for_positions(context, positions_, task, [&](int image, int position) {
-      const float* current;
-      size_t step;
-      if (in.spikes) {
-        float* sums = scratch.current.data();
-        std::fill(sums, sums + context.timesteps * width, 0.0f);
-        for (int t = 0; t < context.timesteps; ++t) add_position(context, in, image, t, position, sums + t * width);
-        current = sums;
-        step = width;
-      } else {
-        current = context.reals(in, image) + size_t(position) * in.stride();
-        step = in.timed ? in.plane() : 0;
-      }
-      const State state = state_of(context, index, out, image, position);
-      for (int lane = 0; lane < int(width); lane += kWord)
-        fire(context, lif_, current + lane, step, std::min((int(width) - lane) / kLanes, kWord / kLanes), out, image,
-             position, lane / kWord, state, scratch);
-    });
-  }
-
- private:
-  int input_, positions_, channels_;
-  LifParameters lif_;
-};
-
-// Periodic spikes as spikes per timestep.
-class Unroll : public Operation {
- public:
-  Unroll(const Value& v, int input) : input_(input), work_(double(v.plane()) / 4) {}
-  int tasks(const Context& context, int) const override { return context.images; }
-  double work() const override { return work_; }
-
-  void run(const Context& context, int, int task, Scratch&) const override {
-    const Value& in = context.values[input_];
-    const Value& out = context.values[output];
-    std::memset(context.spikes(out, task), 0, context.timesteps * out.plane() * sizeof(uint64_t));
-    for (int period = 1; period <= context.before + context.timesteps; ++period) {
-      const uint64_t* __restrict from = context.spikes(in, task, period - 1);
-      const int skipped = context.before % period;  // timesteps since the last multiple
-      for (int t = period - 1 - skipped; t < context.timesteps; t += period) {
-        uint64_t* __restrict to = context.spikes(out, task, t);
-        for (size_t i = 0; i < in.plane(); ++i) to[i] |= from[i];
-      }
-    }
-  }
-
- private:
-  int input_;
-  double work_;
-};
 
 class Pooling : public Operation {
  public:
@@ -198,15 +103,126 @@ class Addition : public Operation {
   int a_, b_, positions_, width_;
 };
 
+class Conjunction : public Operation {
+ public:
+  Conjunction(const Value& v, int a, int b, bool negated)
+      : a_(a), b_(b), flip_(negated ? ~uint64_t(0) : 0), work_(double(v.plane()) / 4) {}
+  int tasks(const Context& context, int) const override { return context.images * context.timesteps; }
+  double work() const override { return work_; }
+
+  void run(const Context& context, int, int task, Scratch&) const override {
+    const int image = task / context.timesteps, t = task % context.timesteps;
+    const Value& out = context.values[output];
+    const uint64_t* a = context.spikes(context.values[a_], image, t);
+    const uint64_t* b = context.spikes(context.values[b_], image, t);
+    uint64_t* __restrict to = context.spikes(out, image, t);
+    for (size_t i = 0; i < out.plane(); ++i) to[i] = a[i] & (b[i] ^ flip_);
+  }
+
+ private:
+  int a_, b_;
+  uint64_t flip_;
+  double work_;
+};
+
+class Concatenation : public Operation {
+ public:
+  Concatenation(const std::vector<Value>& values, std::vector<int> parts)
+      : parts_(std::move(parts)), positions_(values[parts_.front()].positions()) {
+    for (const int part : parts_) work_ += double(values[part].plane()) / 4;
+  }
+  int tasks(const Context& context, int) const override { return position_tasks(context, positions_); }
+  double work() const override { return work_; }
+
+  void run(const Context& context, int, int task, Scratch&) const override {
+    const Value& out = context.values[output];
+    for_positions(context, positions_, task, [&](int image, int position) {
+      for (int plane = 0; plane < context.planes(out); ++plane)
+        if (out.spikes)
+          join_spikes(context, out, image, plane, position);
+        else
+          join_reals(context, out, image, plane, position);
+    });
+  }
+
+ private:
+  void join_spikes(const Context& context, const Value& out, int image, int plane, int position) const {
+    uint64_t* to = context.spikes(out, image, plane) + position * out.stride();
+    std::fill_n(to, out.stride(), uint64_t(0));
+    int channel = 0;
+    for (const int part : parts_) {
+      const Value& v = context.values[part];
+      append(context.spikes(v, image, plane) + position * v.stride(), v.stride(), to + channel / kWord, channel % kWord);
+      channel += v.channels;
+    }
+  }
+
+  // Words into words, `shift` bits up. Bits beyond the channels are zero, and so nothing is written past the last word.
+  static void append(const uint64_t* from, size_t words, uint64_t* to, int shift) {
+    for (size_t w = 0; w < words; ++w) {
+      to[w] |= from[w] << shift;
+      if (const uint64_t over = shift == 0 ? 0 : from[w] >> (kWord - shift); over != 0) to[w + 1] |= over;
+    }
+  }
+
+  void join_reals(const Context& context, const Value& out, int image, int plane, int position) const {
+    float* to = context.reals(out, image, plane) + position * out.stride();
+    for (const int part : parts_) {
+      const Value& v = context.values[part];
+      const size_t at = position * v.stride();
+      if (v.spikes) {
+        const uint64_t* words = context.spikes(v, image, plane) + at;
+        for (int c = 0; c < v.channels; ++c) to[c] = float(words[c / kWord] >> (c % kWord) & 1);
+      } else {
+        std::copy_n(context.reals(v, image, v.timed ? plane : 0) + at, v.channels, to);
+      }
+      to += v.channels;
+    }
+  }
+
+  std::vector<int> parts_;
+  int positions_;
+  double work_ = 0;
+};
+
+class Flat : public Operation {
+ public:
+  Flat(const Value& v, int input) : input_(input), work_(double(v.positions()) * v.channels / (v.spikes ? 8 : 1)) {}
+  int tasks(const Context& context, int) const override { return context.images * context.planes(context.values[input_]); }
+  double work() const override { return work_; }
+
+  void run(const Context& context, int, int task, Scratch&) const override {
+    const Value& in = context.values[input_];
+    const Value& out = context.values[output];
+    const int image = task / context.planes(in), plane = task % context.planes(in);
+    if (in.spikes)
+      flatten(in, context.spikes(in, image, plane), context.spikes(out, image, plane), out.stride());
+    else
+      flatten(in, context.reals(in, image, plane), context.reals(out, image, plane));
+  }
+
+ private:
+  static void flatten(const Value& in, const uint64_t* words, uint64_t* to, size_t room) {
+    std::fill_n(to, room, uint64_t(0));
+    const size_t positions = in.positions(), stride = in.stride();
+    for (size_t p = 0; p < positions; ++p)
+      for (size_t w = 0; w < stride; ++w)
+        for (uint64_t left = words[p * stride + w]; left != 0; left &= left - 1) {
+          const size_t at = (w * kWord + __builtin_ctzll(left)) * positions + p;
+          to[at / kWord] |= uint64_t(1) << (at % kWord);
+        }
+  }
+
+  static void flatten(const Value& in, const float* x, float* to) {
+    for (int c = 0; c < in.channels; ++c)
+      for (int p = 0; p < in.positions(); ++p) *to++ = x[p * in.stride() + c];
+  }
+
+  int input_;
+  double work_;
+};
+
 }  // namespace
-
-std::unique_ptr<Operation> make_neurons(const std::vector<Value>& values, int input, const LifParameters& lif) {
-  return std::make_unique<Neurons>(values[input], input, lif);
-}
-
-std::unique_ptr<Operation> make_unroll(const std::vector<Value>& values, int input) {
-  return std::make_unique<Unroll>(values[input], input);
-}
 
 std::unique_ptr<Operation> make_pooling(const std::vector<Value>& values, int input, const Geometry& geometry, bool max,
                                         int height, int width) {
@@ -215,6 +231,18 @@ std::unique_ptr<Operation> make_pooling(const std::vector<Value>& values, int in
 
 std::unique_ptr<Operation> make_addition(const std::vector<Value>& values, int a, int b) {
   return std::make_unique<Addition>(values[a], a, b);
+}
+
+std::unique_ptr<Operation> make_conjunction(const std::vector<Value>& values, int a, int b, bool negated) {
+  return std::make_unique<Conjunction>(values[a], a, b, negated);
+}
+
+std::unique_ptr<Operation> make_concatenation(const std::vector<Value>& values, std::vector<int> parts) {
+  return std::make_unique<Concatenation>(values, std::move(parts));
+}
+
+std::unique_ptr<Operation> make_flat(const std::vector<Value>& values, int input) {
+  return std::make_unique<Flat>(values[input], input);
 }
 
 }  // namespace spiketicket

@@ -88,7 +88,7 @@ inline void fire_row(const LifParameters& lif, const float* x, size_t count, flo
     const float h = u[i] * lif.keep + x[i] * lif.gain;
     const bool fired = h >= lif.level;
     spikes[i] = fired ? 1.0f : 0.0f;
-    u[i] = fired ? (Soft ? h - lif.level : 0.0f) : h;
+    u[i] = fired ? (Soft ? h - lif.drop : 0.0f) : h;
   }
 }
 

@@ -198,7 +198,7 @@ def _infer(graph: Graph) -> dict[str, Value]:
         names.add(node.name)
         _check_arity(node)
         _define(values, node.output, _RULES[type(node)](node, *(values[name] for name in node.inputs)))
-    if graph.output not in values:
+    if graph.output not in values or graph.output == graph.input:
         raise ModelError(f"output {graph.output!r} is not computed by any layer")
     result = values[graph.output]
     if not result.timed or len(result.shape) != 1:

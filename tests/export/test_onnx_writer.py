@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from graphs import everything, images
+from graphs import events, everything, feed, gated_output, gates_and_joins, images, signals
 from onnx import checker
 
 from spiketicket.export.onnx_writer import to_onnx
@@ -71,6 +71,30 @@ def test_values_may_have_the_names_of_the_files_own():
     assert np.array_equal(run(to_onnx(graph), {"input": x})[1], run(to_onnx(GRAPH), {"input": x})[1])
 
 
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("make", [gates_and_joins, gated_output, signals, events])
+def test_gates_joins_and_timed_inputs_are_standard_onnx(make, dense):
+    rng = np.random.default_rng(2)
+    graph = make(rng)
+    model = to_onnx(graph, dense=dense)
+    checker.check_model(model, full_check=True)
+    assert {node.domain for node in model.graph.node} == ({""} if dense else {"", "ai.spiketicket"})
+    feeds = {"input": feed(rng, graph, 2, 3)} | ({} if graph.timed_input else {"timesteps": np.array(3)})
+    got, sparse = (run(m, feeds)[1] for m in (model, to_onnx(graph)))
+    assert got.shape == (3, 2, graph.classes) and np.array_equal(got, sparse)
+
+
+def test_a_timed_input_keeps_its_timesteps_in_the_metadata():
+    model = to_onnx(events(np.random.default_rng(0), timesteps=9))
+    assert [value.name for value in model.graph.input] == ["input"]
+    assert [dim.dim_param or dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim][:3] == [
+        "T",
+        "N",
+        2,
+    ]
+    assert {p.key: p.value for p in model.metadata_props} == {"spiketicket.timesteps": "9"}
+
+
 def test_same_graph_same_bytes():
     assert to_onnx(GRAPH).SerializeToString(deterministic=True) == to_onnx(GRAPH).SerializeToString(deterministic=True)
 
@@ -83,8 +107,11 @@ def test_same_graph_same_bytes():
         Lif("lif", ("x",), "s", 3.0, 1.2, 0.3, False),
         Lif("lif", ("x",), "s", 2.0, 1.0, None, True),
         Lif("lif", ("x",), "s", 1.5, 0.8, None, False),
+        Lif("lif", ("x",), "s", float("inf"), 1.5, 0.25, False),
+        Lif("lif", ("x",), "s", float("inf"), 1.5, None, False),
+        Lif("lif", ("x",), "s", 2.0, 1.0, None, False, 1.25),
     ],
-    ids=lambda n: f"tau{n.tau:.2f}-reset{n.v_reset}-{'decay' if n.decay_input else 'whole'}",
+    ids=lambda n: f"tau{n.tau:.2f}-reset{n.v_reset}-{'decay' if n.decay_input else 'whole'}-drop{n.v_drop}",
 )
 def test_neuron_bodies_follow_the_equations(node):
     """Every kind of neuron, alone, against the oracle's equations."""
@@ -93,7 +120,7 @@ def test_neuron_bodies_follow_the_equations(node):
 
     rng = np.random.default_rng(0)
     identity = Linear("readout", ("v",), "y", Csr.from_dense(np.eye(8, dtype=np.float32)), np.zeros(8, np.float32))
-    lif = Lif("lif", ("r",), "s", node.tau, node.v_threshold, node.v_reset, node.decay_input)
+    lif = replace(node, inputs=("r",))
     graph = Graph("x", (2, 2, 2), (Repeat("repeat", ("x",), "r"), lif, Flatten("f", ("s",), "v"), identity), "y", 12)
     x = (2 * rng.standard_normal((50, 2, 2, 2))).astype(np.float32)
     (spikes,) = run(to_onnx(graph), {"input": x}, ["logits_t"])

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from graphs import everything, write
+from graphs import events, everything, write
 from typer.testing import CliRunner
 
 from spiketicket.errors import InputError
@@ -48,6 +48,14 @@ def test_chart_is_to_scale():
     zero = chart.y(0)
     assert (zero - b[0][1]) == pytest.approx(3 * (zero - a[0][1]), abs=0.3)
     assert all(chart.top <= y <= chart.bottom for _, line in chart.lines for _, y in line)
+
+
+def test_a_timed_input_gets_as_many_frames_as_timesteps(tmp_path):
+    model = write(events(np.random.default_rng(0)), tmp_path)
+    report = profile(model, ["native", "onnxruntime"], [1, 3], batch=2, warmup=0, duration=0.01)
+    assert [row.timesteps for row in report.rows] == [1, 3, 1, 3] and "noise" in report.input
+    with pytest.raises(InputError, match="timesteps must be a whole number"):
+        profile(model, ["native"], [0, 1], duration=0.01)
 
 
 def test_measures_every_engine_and_t(model):

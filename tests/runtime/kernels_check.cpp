@@ -49,7 +49,8 @@ void check(const Kernels& k, const Kernels& portable) {
   const std::vector<uint32_t> ends = {0, 3, 40, 41, 200, 200, 333};
   std::vector<uint32_t> starts = {0};
   for (int row = 0; row < kRows; ++row) starts.push_back(starts.back() + below(6));
-  const LifParameters hard{0.25f, 0.75f, 1.0f, false}, soft{0.5f, 1.0f, 0.7f, true};
+  const LifParameters hard{0.25f, 0.75f, 1.0f, 0.0f, false}, soft{0.5f, 1.0f, 0.7f, 0.6f, true},
+      whole_sum{1.0f, 1.0f, 0.9f, 1.1f, true};
   for (int vectors = 1; vectors <= 4; ++vectors) {
     const size_t width = vectors * kLanes, all = kLists * width;
     const auto columns = filled<uint16_t>(starts.back(), [&] { return below(int(width)); });
@@ -70,7 +71,7 @@ void check(const Kernels& k, const Kernels& portable) {
     k.gather_real(taps.data(), taps.size(), x.data(), 16, 10, dense.data(), vectors, bias.data(), a.data());
     portable.gather_real(taps.data(), taps.size(), x.data(), 16, 10, dense.data(), vectors, bias.data(), b.data());
     same(k.isa, "gather_real", a, b, width);
-    for (const LifParameters& lif : {hard, soft}) {
+    for (const LifParameters& lif : {hard, soft, whole_sum}) {
       const auto current = filled<float>(6 * width, [] { return 2 * real(); });
       auto u = filled<float>(width, real), v = u;
       std::vector<uint64_t> fired(6), expected(6);

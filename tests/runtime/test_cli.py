@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from graphs import everything, images, write
+from graphs import events, everything, feed, images, write
 from typer.testing import CliRunner
 
 from spiketicket.runtime import Session
@@ -98,3 +98,19 @@ def test_early_exit_on_an_array_is_image_by_image(model, tmp_path):
     assert printed["timesteps"] == [len(run) for run in runs] and len(set(printed["timesteps"])) > 1
     assert np.allclose(printed["logits"], [run[-1][0] for run in runs])
     assert " T " in runner.invoke(app, arguments).stdout
+
+
+@pytest.mark.parametrize("margin", [[], ["--margin", "0.3"]])
+def test_frames_from_an_array_file(tmp_path, margin):
+    rng = np.random.default_rng(0)
+    graph = events(rng)
+    path, x = write(graph, tmp_path), feed(rng, graph, 3, 6)
+    np.save(tmp_path / "x.npy", x)
+    printed = json.loads(runner.invoke(app, [str(path), "--input", str(tmp_path / "x.npy"), "--json", *margin]).stdout)
+    with Session(path) as session:
+        if margin:
+            runs = [list(session.run_timesteps({"input": x[:, i : i + 1]}, margin=0.3)) for i in range(3)]
+            assert printed["timesteps"] == [len(run) for run in runs]
+            assert np.allclose(printed["logits"], [run[-1][0] for run in runs])
+        else:
+            assert np.allclose(printed["logits"], session.run({"input": x})["logits"])

@@ -8,7 +8,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import everything, images, one_conv, poolings_and_views, random_bias, random_csr, write
+from graphs import (
+    event_vectors,
+    events,
+    everything,
+    feed,
+    gated_output,
+    gates_and_joins,
+    images,
+    one_conv,
+    poolings_and_views,
+    random_bias,
+    random_csr,
+    signals,
+    write,
+)
 from onnx import TensorProto, helper, numpy_helper
 
 from spiketicket.errors import NotBuiltError
@@ -48,8 +62,8 @@ def trace(graph, x, timesteps, threads=1):
         if value not in outputs:
             proto.graph.output.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, None))
     session = load(proto.SerializeToString(), threads)
-    feed = {"input": x, "timesteps": np.array(timesteps, np.int64)}
-    logits_t, *spikes = session.run(["logits_t", *names], feed)
+    steps = {} if graph.timed_input else {"timesteps": np.array(timesteps, np.int64)}
+    logits_t, *spikes = session.run(["logits_t", *names], {"input": x} | steps)
     return Trace(dict(zip(names.values(), spikes, strict=True)), logits_t)
 
 
@@ -78,6 +92,15 @@ def test_every_layer_kind(tmp_path, batch, timesteps):
     rng = np.random.default_rng(timesteps)
     assert_agrees(everything(rng), tmp_path, images(rng, batch, (3, 16, 16)), timesteps)
     assert_agrees(poolings_and_views(rng), tmp_path, images(rng, batch, (3, 19, 14)), timesteps)
+
+
+@needs_library
+@pytest.mark.parametrize("timesteps", [1, 5])
+@pytest.mark.parametrize("make", [gates_and_joins, gated_output, signals, events, event_vectors])
+def test_gates_joins_and_every_neuron(tmp_path, make, timesteps):
+    rng = np.random.default_rng(timesteps)
+    graph = make(rng)
+    assert_agrees(graph, tmp_path, feed(rng, graph, 3, timesteps), timesteps)
 
 
 @needs_library
@@ -243,6 +266,53 @@ def test_weights_must_be_initializers():
     model.graph.input.append(helper.make_tensor_value_info("values", TensorProto.FLOAT, None))
     with pytest.raises(Exception, match="SparseConv layer: values must be an initializer"):
         load(model.SerializeToString())
+
+
+def one_lif(overload, **attributes):
+    """A model of one LIF that reads `input` [T, 4]."""
+    attributes = {"tau": 2.0, "v_threshold": 1.0, "decay_input": 0} | attributes
+    lif = helper.make_node("LIF", ["input"], ["s"], "lif", domain="ai.spiketicket", overload=overload, **attributes)
+    graph = helper.make_graph(
+        [lif],
+        "one",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["T", 4])],
+        [helper.make_tensor_value_info("s", TensorProto.FLOAT, None)],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.spiketicket", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+
+
+CURRENTS = np.array([[0.6, 1.0, 2.3, -1.0]] * 4, np.float32)
+BY_HAND = [
+    # No leak: the current sums up. Hard: 0.6, 1.2 fires, 0.6, 1.2 fires; 2.3 fires always.
+    ("hard", {"tau": np.inf, "v_reset": 0.0}, [[0, 1, 1, 0], [1, 1, 1, 0], [0, 1, 1, 0], [1, 1, 1, 0]]),
+    # Soft, without v_drop: by the threshold. 0.6, 1.2 fires, 0.8, 1.4 fires.
+    ("soft", {"tau": np.inf}, [[0, 1, 1, 0], [1, 1, 1, 0], [0, 1, 1, 0], [1, 1, 1, 0]]),
+    # By 1.5: 0.6, 1.2 fires, 0.3, 0.9; 1.0 fires, 0.5, 1.5 fires, 1.0 fires.
+    ("soft", {"tau": np.inf, "v_drop": 1.5}, [[0, 1, 1, 0], [1, 0, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0]]),
+]
+
+
+@needs_library
+@pytest.mark.parametrize(("overload", "attributes", "spikes"), BY_HAND)
+def test_neurons_by_hand(overload, attributes, spikes):
+    assert load(one_lif(overload, **attributes)).run(None, {"input": CURRENTS})[0].tolist() == spikes
+
+
+@needs_library
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"tau": 0.0}, "tau must be above 0, got 0"),
+        ({"tau": -2.0}, "tau must be above 0, got -2"),
+        ({"tau": float("nan")}, "tau must be above 0, got nan"),
+        ({"v_drop": 2}, "v_drop must be a float"),
+        ({"v_drop": 1.0, "v_reset": 0.0}, "v_drop belongs to a soft reset, v_reset to a hard one"),
+    ],
+)
+def test_neurons_that_cannot_be_are_refused(attributes, message):
+    with pytest.raises(Exception, match=f"(?s)LIF lif: .*{message}"):
+        load(one_lif("soft", **attributes))
 
 
 @needs_library

@@ -22,44 +22,16 @@ from graphs import (
 )
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from rivals import EXACT, ISAS, assert_agrees, trace
 
 from spiketicket.csr import Csr
-from spiketicket.errors import InputError, ModelError
+from spiketicket.errors import InputError
 from spiketicket.export.verify import Trace, compare
 from spiketicket.graph import Conv, Flatten, Graph, Lif, Linear, Repeat, window
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
 from spiketicket.runtime.native import build_info
-from spiketicket.runtime.planner import AUTO, FIXED, KERNELS
-
-ISAS = build_info()["isas"].split(", ")
-EXACT = [kernel for kernel in KERNELS if kernel != "events-int16"]
-RIVALS = [("native", isa, plan) for isa in ISAS for plan in EXACT] + [("native", "", AUTO), ("onnxruntime", "", AUTO)]
-
-
-def trace(path, engine, x, timesteps, threads=None):
-    name, plan = engine if isinstance(engine, tuple) else (engine, FIXED)
-    with Session(path, engine=name, threads=threads, plan=plan) as session:
-        return Trace(session.spikes({"input": x}, timesteps), session.run({"input": x}, timesteps)["logits_t"])
-
-
-def assert_agrees(path, engine, x, timesteps, threads=None):
-    agreement = compare(
-        str(engine),
-        trace(path, engine, x, timesteps, threads),
-        "reference",
-        trace(path, "reference", x, timesteps),
-    )
-    agreement.require_exact()
-    assert agreement.top1 == 1.0 or agreement.clean < agreement.images
-
-
-@pytest.fixture(params=RIVALS, ids=lambda p: "-".join(filter(None, p)))
-def engine(request, monkeypatch):
-    """Every instruction set with every kernel, the kernels that a measurement chooses, onnxruntime: (name, plan)."""
-    name, isa, plan = request.param
-    monkeypatch.setenv("SPIKETICKET_ISA", isa)
-    return name, plan
+from spiketicket.runtime.planner import AUTO, FIXED
 
 
 @pytest.mark.parametrize("timesteps", [1, 2, 3, 4, 5, 6, 7, 8, 9, 16])
@@ -393,12 +365,12 @@ def test_int16_rounds_only_when_asked(tmp_path):
         Session(path, values="int8")
 
 
-@pytest.mark.parametrize("plan", [*EXACT, AUTO])
-def test_an_image_added_to_a_vector_is_refused(tmp_path, plan):
-    """The engine keeps images as they are through a Flatten."""
-    path = write(flattened_residual(np.random.default_rng(16)), tmp_path)
-    with pytest.raises(ModelError, match="layer residual: the native engine cannot add a flattened image to a vector"):
-        Session(path, plan=plan)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_image_added_to_a_vector(engine, tmp_path, batch):
+    """The engine keeps images as they are through a Flatten, but not where they meet a vector."""
+    rng = np.random.default_rng(16)
+    path = write(flattened_residual(rng), tmp_path)
+    assert_agrees(path, engine, 2 * images(rng, batch, (4, 3, 3)), 4)
 
 
 def test_timesteps_of_many_divisors_have_room(tmp_path):

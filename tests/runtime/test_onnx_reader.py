@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from graphs import everything, write
+from graphs import events, everything, gates_and_joins, signals, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
@@ -247,3 +247,145 @@ def test_fixed_batch_is_refused(model):
     dimension.Clear()
     dimension.dim_value = 1
     refuse(model, "the batch of input must be free")
+
+
+NEWER = {make.__name__: make(np.random.default_rng(1)) for make in (gates_and_joins, signals, events)}
+
+
+def newer(name):
+    return onnx.load_model_from_string(to_onnx(NEWER[name]).SerializeToString())
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_reading_gives_back_gates_joins_and_timed_inputs(name):
+    wanted, graph = NEWER[name], parse_model(to_onnx(NEWER[name]).SerializeToString())
+    assert (graph.input_shape, graph.timed_input, graph.timesteps) == (
+        wanted.input_shape, wanted.timed_input, wanted.timesteps,
+    )  # fmt: skip
+    assert graph.metadata == wanted.metadata
+    for got, node in zip(graph.nodes, wanted.nodes, strict=True):
+        assert type(got) is type(node) and got.name == node.name
+        for field in ("tau", "v_threshold", "v_reset", "decay_input", "v_drop", "negated"):
+            value, expected = getattr(got, field, None), getattr(node, field, None)
+            assert value == expected or value == np.float32(expected), (node.name, field)
+    assert (
+        to_onnx(graph).SerializeToString()
+        == to_onnx(parse_model(to_onnx(graph).SerializeToString())).SerializeToString()
+    )
+
+
+def shorten(model, name):
+    del node(model, name).input[1:]
+
+
+NEWER_TAMPERING = [
+    (
+        "gates_and_joins",
+        lambda m: set_attribute(node(m, "synapse"), "tau", 0.5),
+        "layer synapse: tau must be at least 1",
+    ),
+    (
+        "gates_and_joins",
+        lambda m: set_attribute(node(m, "synapse"), "tau", float("nan")),
+        "synapse: tau must be at least",
+    ),
+    (
+        "gates_and_joins",
+        lambda m: set_attribute(node(m, "of a static current"), "tau", float("inf")),
+        "an infinite tau",
+    ),
+    ("gates_and_joins", lambda m: set_attribute(node(m, "synapse"), "v_threshold", 1.0), "v_threshold is unknown"),
+    (
+        "gates_and_joins",
+        lambda m: set_attribute(node(m, "soft"), "v_drop", float("inf")),
+        "soft: v_drop must be finite",
+    ),
+    ("gates_and_joins", lambda m: set_attribute(node(m, "soft"), "v_drop", 1), "attribute v_drop has the wrong type"),
+    ("gates_and_joins", lambda m: set_attribute(node(m, "soft"), "v_reset", 0.0), "soft: attribute v_reset is unknown"),
+    ("gates_and_joins", lambda m: set_attribute(node(m, "periodic"), "v_drop", 1.0), "attribute v_drop is unknown"),
+    ("gates_and_joins", lambda m: setattr(node(m, "soft"), "overload", "hard"), "soft: attribute v_reset is missing"),
+    ("gates_and_joins", lambda m: setattr(node(m, "soft"), "overload", ""), "layer soft: LIF has no overload ''"),
+    ("gates_and_joins", lambda m: setattr(node(m, "and"), "overload", "or"), "layer and: And has no overload 'or'"),
+    ("gates_and_joins", lambda m: setattr(node(m, "and"), "op_type", "Or"), "operator ai.spiketicket.Or is not one of"),
+    ("gates_and_joins", lambda m: node(m, "and").input.append("x"), "And has 3 inputs and 1 outputs, expected 2 and 1"),
+    ("gates_and_joins", lambda m: set_attribute(node(m, "and"), "axis", 1), "layer and: attribute axis is unknown"),
+    (
+        "gates_and_joins",
+        lambda m: node(m, "and").input.__setitem__(1, "after mixed.out"),
+        "'after mixed.out' is not comp",
+    ),
+    ("gates_and_joins", lambda m: node(m, "and").input.__setitem__(1, "joined.out"), "layer and: takes spikes only"),
+    ("gates_and_joins", lambda m: node(m, "and").input.__setitem__(1, "periodic.out"), "layer and: cannot combine"),
+    (
+        "gates_and_joins",
+        lambda m: set_attribute(node(m, "mixed"), "axis", 2),
+        r"mixed: Concat must join .* axis -3, got 2",
+    ),
+    ("gates_and_joins", lambda m: set_attribute(node(m, "mixed"), "axis", -1), "mixed: Concat must join channels"),
+    (
+        "gates_and_joins",
+        lambda m: set_attribute(node(m, "features"), "axis", -2),
+        "features: Concat must join channels",
+    ),
+    ("gates_and_joins", lambda m: set_attribute(node(m, "static reals"), "axis", 1), "Concat must join channels"),
+    ("gates_and_joins", lambda m: shorten(m, "mixed"), "layer mixed: expected two inputs or more, got 1"),
+    (
+        "gates_and_joins",
+        lambda m: node(m, "mixed").input.append("nowhere"),
+        "layer mixed: input 'nowhere' is not computed",
+    ),
+    ("gates_and_joins", lambda m: node(m, "mixed").input.append("stem.out"), "layer mixed: cannot concatenate"),
+    ("gates_and_joins", lambda m: node(m, "mixed").ClearField("input"), "layer mixed: input '' is not computed"),
+    ("signals", lambda m: set_attribute(node(m, "channels"), "axis", -3), "channels: Concat must .* axis -2, got -3"),
+    ("signals", lambda m: edit(m, "rows.axes", put(0, -3)), r"layer rows: Unsqueeze must .* axes \[-2\]"),
+    ("signals", lambda m: edit(m, "rows.axes", lambda a: a.astype(np.int32)), "'rows.axes' must be a list of int64"),
+    ("signals", lambda m: edit(m, "rows.axes", lambda a: a[0]), "'rows.axes' must be a list of int64"),
+    ("signals", lambda m: shorten(m, "rows"), "Unsqueeze has 1 inputs and 1 outputs, expected 2 and 1"),
+    ("signals", lambda m: node(m, "real rows").input.__setitem__(0, "rows.out"), r"expects signals \[C, L\], gets \["),
+    ("events", lambda m: m.metadata_props.pop(), r"without the input timesteps must .*spiketicket.timesteps.*, got ''"),
+    ("events", lambda m: setattr(m.metadata_props[0], "value", "0"), "must have a default .* got '0'"),
+    ("events", lambda m: setattr(m.metadata_props[0], "value", "-4"), "must have a default .* got '-4'"),
+    ("events", lambda m: setattr(m.metadata_props[0], "value", "9" * 4000), "must have a default"),
+    ("events", lambda m: setattr(m.metadata_props[0], "value", "\u0664"), "must have a default"),
+    ("events", lambda m: m.metadata_props.append(m.metadata_props[0]), "metadata holds a key twice"),
+    (
+        "events",
+        lambda m: m.graph.input.append(m.graph.input[0]),
+        r"inputs must be input and timesteps, or a timed input",
+    ),
+    ("events", lambda m: m.graph.initializer.append(numpy_helper.from_array(np.array(4), "timesteps")), "is no input"),
+    (
+        "events",
+        lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[0], "dim_value", 4),
+        "timesteps and batch of",
+    ),
+    (
+        "events",
+        lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[1], "dim_value", 4),
+        "timesteps and batch of",
+    ),
+    ("events", lambda m: m.graph.input[0].type.tensor_type.shape.ClearField("dim"), "timesteps and batch of"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "message"), NEWER_TAMPERING)
+def test_tampered_gates_joins_and_timed_inputs(name, change, message):
+    model = newer(name)
+    change(model)
+    refuse(model, message)
+
+
+def test_a_file_of_before_v_drop_drops_by_the_threshold():
+    model = newer("gates_and_joins")
+    soft = node(model, "soft")
+    kept = [attribute for attribute in soft.attribute if attribute.name != "v_drop"]
+    del soft.attribute[:]
+    soft.attribute.extend(kept)
+    lif = next(n for n in parse_model(model.SerializeToString()).nodes if n.name == "soft")
+    assert lif.v_drop is None and lif.drop == lif.v_threshold == np.float32(0.9)
+
+
+def test_a_static_input_needs_its_timesteps():
+    model = onnx.load_model_from_string(DATA)
+    del model.graph.input[1]
+    refuse(model, "must have a default for them in its metadata|timesteps and batch of input must be free")

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from graphs import everything, images, one_conv, write
+from graphs import events, everything, feed, gates_and_joins, images, one_conv, signals, write
 
 from spiketicket.errors import InputError, SpikeTicketError
 from spiketicket.runtime import Session, planner
@@ -124,6 +124,18 @@ def test_dense_layers_of_few_spikes_and_sparse_ones_get_other_kernels(tmp_path):
 def test_unknown_plan(path):
     with pytest.raises(InputError, match="plan: expected one of auto, fixed, events, .*, got 'fast'"):
         Session(path, plan="fast")
+
+
+@pytest.mark.parametrize("make", [events, signals, gates_and_joins])
+def test_every_layer_is_measured_on_spikes_of_its_own(tmp_path, cache, make):
+    """Of timed inputs on a frame per timestep, of signals on signals; and what has no weights is explained as well."""
+    graph = make(np.random.default_rng(4))
+    plan = kernels(write(graph, tmp_path))
+    assert all("measured" in plan[node.name][1] or "part of" in plan[node.name][1] for node in graph.weighted())
+    assert set(plan) == {node.name for node in graph.nodes} and all(kernel and why for kernel, why in plan.values())
+    noise = planner._noise(graph.input_shape, 3)
+    assert noise.shape == feed(np.random.default_rng(0), graph, 3, 1).reshape(3, *graph.input_shape).shape
+    assert 0.5 < noise.std() < 1.5 and not np.array_equal(noise[0], noise[1])
 
 
 def test_early_exit(path):

@@ -6,8 +6,8 @@ from graphs import random_csr
 from scipy.signal import correlate
 
 from spiketicket.csr import Csr
-from spiketicket.graph import Conv, Lif
-from spiketicket.runtime.reference import convolve, fire
+from spiketicket.graph import Conv, Li, Lif
+from spiketicket.runtime.reference import convolve, fire, integrate
 
 # tau = 4/3, threshold 1, reset 0: h = 0.25 v + 0.75 x (METHOD: fires every step from 4/3 on, every
 # second from 16/15 on, every third from 64/63 on).
@@ -41,6 +41,28 @@ def test_reset_potential_is_where_the_neuron_rests():
     # rest -1, tau 2: h = v + (x - (v + 1)) / 2. From -1 with x = 3: 0.5; then 0.5 + (3 - 1.5) / 2 = 1.25, fires.
     node = Lif("lif", ("x",), "s", 2.0, 1.0, -1.0)
     assert fire(node, np.full((4, 1), 3.0))[:, 0].tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("reset", "drop", "spikes"),
+    [
+        (0.0, None, [0, 1, 0, 1, 0, 1]),  # 6, 12 fires, 6, 12 fires
+        (None, None, [0, 1, 0, 1, 1, 0]),  # 6, 12 fires, 8, 14 fires, 10 fires, 6
+        (None, 15.0, [0, 1, 0, 0, 1, 0]),  # 6, 12 fires, 3, 9, 15 fires, 6
+    ],
+)
+def test_neurons_without_leak(reset, drop, spikes):
+    node = Lif("lif", ("x",), "s", float("inf"), 10.0, reset, False, drop)
+    assert fire(node, np.full((6, 1), 6.0))[:, 0].tolist() == spikes
+
+
+@pytest.mark.parametrize(
+    ("tau", "decay", "potentials"),
+    [(2.0, True, [2, 3, 1.5, -0.25]), (2.0, False, [4, 6, 3, -0.5]), (float("inf"), False, [4, 8, 8, 6])],
+)
+def test_integrators_by_hand(tau, decay, potentials):
+    node = Li("li", ("x",), "v", tau, decay)
+    assert integrate(node, np.array([4.0, 4.0, 0.0, -2.0])[:, None])[:, 0].tolist() == potentials
 
 
 def test_convolution_matches_scipy():

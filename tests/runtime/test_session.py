@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from graphs import everything, images, write
+from graphs import event_vectors, events, everything, feed, images, signals, write
 
 from spiketicket.errors import InputError, ModelError
 from spiketicket.runtime import Session
@@ -103,3 +103,54 @@ def test_bad_threads(path, threads):
 def test_missing_model(tmp_path):
     with pytest.raises(ModelError, match=r"cannot read model .*none\.onnx: No such file"):
         Session(tmp_path / "none.onnx")
+
+
+def test_signals_are_told_apart_from_images(tmp_path):
+    with Session(write(signals(np.random.default_rng(0)), tmp_path)) as session:
+        assert session.input_shape == (3, 19) and not session.timed_input
+        with pytest.raises(InputError, match=r"input must be float32 \[N, 3, 19\] with N >= 1, got float32 \[3, 19\]"):
+            session.run({"input": np.zeros((3, 19), np.float32)})
+
+
+@pytest.fixture(params=ENGINE_NAMES)
+def timed(request, tmp_path):
+    with Session(write(events(np.random.default_rng(0)), tmp_path), engine=request.param) as session:
+        yield session
+
+
+def test_a_timed_input_says_how_many_timesteps_there_are(timed):
+    assert timed.timed_input and timed.timesteps == 4 and timed.input_shape == (2, 11, 10)
+    x = feed(np.random.default_rng(1), timed, 2, 6)
+    for timesteps in (None, 6, np.int64(6)):
+        assert timed.run({"input": x}, timesteps)["logits_t"].shape == (6, 2, 5)
+        assert len(list(timed.run_timesteps({"input": x}, timesteps))) == 6
+        assert timed.spikes({"input": x}, timesteps)["first"].shape == (6, 2, 7, 11, 10)
+
+
+BAD_FRAMES = [
+    ((2, 2, 11, 10), None, r"float32 \[T, N, 2, 11, 10\] with T >= 1, N >= 1, got float32 \[2, 2, 11, 10\]"),
+    ((0, 2, 2, 11, 10), None, r"with T >= 1, N >= 1, got float32 \[0, 2, 2, 11, 10\]"),
+    ((3, 0, 2, 11, 10), None, r"with T >= 1, N >= 1, got float32 \[3, 0, 2, 11, 10\]"),
+    ((3, 1, 2, 11, 10), 4, r"timesteps is 4, but input \[3, 1, 2, 11, 10\] has T = 3: leave timesteps out"),
+    ((3, 1, 2, 11, 10), 0, "timesteps must be a whole number from 1 to 4096, got 0"),
+    ((4097, 1, 2, 11, 10), None, "timesteps must be a whole number from 1 to 4096, got 4097"),
+]
+
+
+@pytest.mark.parametrize(("shape", "timesteps", "message"), BAD_FRAMES)
+def test_bad_frames(timed, shape, timesteps, message):
+    x = np.zeros(shape, np.float32)
+    for run in (timed.run, timed.run_timesteps, timed.spikes):
+        with pytest.raises(InputError, match=message):
+            run({"input": x}, timesteps)
+
+
+def test_strided_frames_are_read_right(timed):
+    x = feed(np.random.default_rng(2), timed, 4, 6)
+    part = x[::2, 1::2]
+    assert np.array_equal(timed.run({"input": part})["logits"], timed.run({"input": part.copy()})["logits"])
+
+
+def test_vectors_can_be_frames(tmp_path):
+    with Session(write(event_vectors(np.random.default_rng(0)), tmp_path)) as session:
+        assert session.run({"input": np.ones((5, 2, 30), np.float32)})["logits_t"].shape == (5, 2, 3)
