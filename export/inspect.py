@@ -1,6 +1,7 @@
 """What is in a model file, and what engines will make of it. Needs no torch."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from math import prod
@@ -119,6 +120,7 @@ def inspect(path: Path) -> Inspection:
     try:
         metadata = _metadata(proto)
         verification = _verification(metadata.pop(VERIFICATION, "[]"))
+        text = metadata.pop(TIMESTEPS, "")  # where the input is timed
         graph = None if _is_dense(proto) else parse_model(data)
         layers = _weights(proto) if graph is None else _layers(graph, _native(path))
         return Inspection(
@@ -131,7 +133,7 @@ def inspect(path: Path) -> Inspection:
             producer=f"{proto.producer_name} {proto.producer_version}".strip(),
             inputs=[_port(value) for value in proto.graph.input],
             outputs=[_port(value) for value in proto.graph.output],
-            timesteps=_timesteps(proto),
+            timesteps=_timesteps(proto, text) if graph is None else graph.timesteps,
             metadata=metadata,
             verification=verification,
             layers=layers,
@@ -179,10 +181,13 @@ def _port(value: onnx.ValueInfoProto) -> Port:
     return Port(value.name, dtype, tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim))
 
 
-def _timesteps(proto: onnx.ModelProto) -> int | None:
+def _timesteps(proto: onnx.ModelProto, text: str) -> int | None:
+    """The default of a dense file: an initializer, or `text` from its metadata."""
     stored = [tensor for tensor in proto.graph.initializer if tensor.name == TIMESTEPS]
     array = _array(stored[0]) if stored else np.array([])
-    return int(array.item()) if array.size == 1 and array.dtype == np.int64 else None
+    if array.size == 1 and array.dtype == np.int64:
+        return int(array.item())
+    return int(text) if re.fullmatch("[1-9][0-9]{0,8}", text) else None
 
 
 def _native(path: Path) -> dict[str, tuple[str, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import everything, poolings_and_views, write
+from graphs import event_vectors, events, everything, gates_and_joins, poolings_and_views, signals, write
 from onnx import TensorProto, helper
 from rich.console import Console
 
@@ -20,7 +20,7 @@ from spiketicket.export.inspect import inspect
 from spiketicket.export.inspect_view import render
 from spiketicket.export.onnx_writer import to_onnx
 from spiketicket.export.verify import Agreement
-from spiketicket.graph import Lif
+from spiketicket.graph import Li, Lif
 from spiketicket.runtime import Session
 
 DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"
@@ -61,7 +61,10 @@ def test_the_demo_ticket():
     assert totals.weight_nbytes == 6 * 1_318 + 4 * (16 + 16 + 32 + 32 + 10 + 5)
 
 
-@pytest.mark.parametrize("graph", [GRAPH, poolings_and_views(np.random.default_rng(1))])
+GRAPHS = [make(np.random.default_rng(1)) for make in (everything, poolings_and_views, gates_and_joins, signals, events)]
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
 def test_layers_are_the_session_s(tmp_path, graph):
     path = write(graph, tmp_path)
     x = inspect(path)
@@ -77,7 +80,7 @@ def test_layers_are_the_session_s(tmp_path, graph):
             assert (layer.native, layer.why, layer.macs) == (info.kernel, info.why, info.macs)
             assert layer.output == graph.values[node.output].shape and layer.density == info.density
             assert layer.weight == (info.shape if info.density is not None else None)
-            assert (layer.neurons > 0) == isinstance(node, Lif)
+            assert (layer.neurons > 0) == isinstance(node, Lif | Li)
     assert sum(layer.macs for layer in x.layers if not layer.timed) == x.totals.macs_once
 
 
@@ -135,6 +138,15 @@ def test_a_dense_file(tmp_path):
     ]
     assert x.totals.nonzeros == sparse.totals.nonzeros and x.totals.weight_nbytes == 4 * x.totals.weights
     assert x.initializer_nbytes > x.totals.weight_nbytes
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_timed_input(tmp_path, dense):
+    graph = event_vectors(np.random.default_rng(0))
+    x = inspect(write(graph, tmp_path, dense=dense))
+    assert (x.dense, x.timesteps, x.metadata) == (dense, graph.timesteps, graph.metadata)
+    assert [port.name for port in x.inputs] == ["input"] and x.inputs[0].shape == ("T", "N", *graph.input_shape)
+    assert f"{graph.timesteps} by default" in text(x, 80)
 
 
 def test_no_torch():
