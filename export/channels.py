@@ -220,7 +220,7 @@ def _fate(node: Lif, current: _Steady) -> Array:
     silent = np.where(current.value + current.slack <= 0, level > scale, tau * drive + run < level)
     every = drive >= level + step
     if node.v_reset is None:
-        lasting = leaks & (tau * (drive - keep * node.drop) >= level + run + ROUNDING * tau * tau * abs(node.drop))
+        lasting = tau * (drive - keep * node.drop) >= level + run + ROUNDING * tau * tau * abs(node.drop)
         every &= (drive >= node.drop + step) | lasting
     return np.where(silent, 0.0, np.where(every, 1.0, np.nan))
 

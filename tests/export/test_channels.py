@@ -224,6 +224,11 @@ def test_added_channels_go_together_or_not_at_all():
     assert not check(residual((1, 2), (2, 3), -3.0, 5.0, 3, SAME)).removed
 
 
+def test_a_sum_that_cancels_is_in_doubt():
+    """What float32 makes of 1e6 - 999,999.0625 depends on the order of its additions where there are more of them."""
+    assert not check(residual((2,), (2,), 1e6, -999_999.0625)).removed
+
+
 def test_a_shortcut_of_spikes_keeps_what_it_carries():
     nodes = (
         conv("a", "s", "a1", 4, 4, empty=(1,), bias=-9.0),

@@ -132,6 +132,8 @@ def test_any_network_computes_the_same(graph):
     again = remove_channels(slim.graph)
     assert again.graph is slim.graph, "nothing is left to remove"
     assert (slim.graph.input_shape, slim.graph.classes) == (graph.input_shape, graph.classes)
+    for lost in slim.removed.values():
+        assert all(list(getattr(lost, reason)) == sorted(getattr(lost, reason)) for reason in REASONS)
     for node in graph.weighted():
         slimmed = next(other for other in slim.graph.weighted() if other.name == node.name)
         lost = slim.removed[node.name].count if node.name in slim.removed else 0

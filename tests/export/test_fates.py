@@ -90,6 +90,7 @@ def test_no_rounding_changes_a_fate(node, factor, long):
         (Lif("n", ("x",), "s", inf, v_reset=None, decay_input=False, v_drop=2.0), 1.9, None),
         (Lif("n", ("x",), "s", inf, v_reset=None, decay_input=False, v_drop=2.0), 2.001, 1),
         (Lif("n", ("x",), "s", inf, v_reset=None, decay_input=False, v_drop=-1.0), 0.9, None),
+        (Lif("n", ("x",), "s", TAU, 1.0, 1 - 1e-9), 0.0, None),  # float32 cannot tell rest from threshold
         (Lif("n", ("x",), "s", 1e9), 0.9, None),  # float32 hardly knows that it leaks
     ],
 )

@@ -1,0 +1,101 @@
+"""A pruned network in the file formats that its user could choose, and what loads them."""
+
+import gzip
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import helper, numpy_helper
+from rivals import Run, Unavailable, onnxruntime_session
+
+from spiketicket.domain import INPUT, LOGITS_T
+from spiketicket.export.onnx_writer import to_onnx
+from spiketicket.export.pack import VALUES
+from spiketicket.graph import Conv, Graph, Linear
+from spiketicket.runtime import Session
+
+DENSE, GZIP, COO, SAFETENSORS = "dense ONNX", "dense ONNX, gzip", "ONNX sparse_initializer", "safetensors of scipy CSR"
+OURS = "spiketicket"
+
+
+def dense(graph: Graph) -> bytes:
+    data: bytes = to_onnx(graph, dense=True).SerializeToString()
+    return data
+
+
+def gzipped(graph: Graph) -> bytes:
+    return gzip.compress(dense(graph), 6, mtime=0)
+
+
+def sparse_initializers(graph: Graph) -> bytes:
+    """The dense graph, its weights as ONNX's own sparse tensors: values and flat int64 places."""
+    model = to_onnx(graph, dense=True)
+    weights = {f"{node.name}.weight": node.weight for node in graph.weighted()}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in weights]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    for name, weight in weights.items():
+        rows = np.repeat(np.arange(weight.rows, dtype=np.int64), np.diff(weight.indptr))
+        places = rows * weight.columns + weight.indices
+        values = numpy_helper.from_array(weight.values.astype(np.float32), name)
+        tensor = helper.make_sparse_tensor(values, numpy_helper.from_array(places), weight.shape)
+        model.graph.sparse_initializer.append(tensor)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def safetensors(graph: Graph) -> bytes:
+    """Every weight as scipy holds it (float32, indices and indptr int32), and its bias; nothing of the network."""
+    try:
+        from safetensors.numpy import save
+    except ImportError as error:
+        raise Unavailable("safetensors is not installed") from error
+    arrays: dict[str, Any] = {}
+    for node in graph.weighted():
+        weight = node.weight
+        arrays |= {
+            f"{node.name}.data": weight.values.astype(np.float32),
+            f"{node.name}.indices": weight.indices.astype(np.int32),
+            f"{node.name}.indptr": weight.indptr,
+            f"{node.name}.bias": node.bias,
+        }
+    return save(arrays)
+
+
+def ours(values: str, graph: Graph) -> bytes:
+    nodes = tuple(
+        replace(node, weight=node.weight.astype(values)) if isinstance(node, Conv | Linear) else node
+        for node in graph.nodes
+    )
+    data: bytes = to_onnx(replace(graph, nodes=nodes)).SerializeToString(deterministic=True)
+    return data
+
+
+FORMATS: dict[str, Callable[[Graph], bytes]] = {
+    DENSE: dense,
+    GZIP: gzipped,
+    COO: sparse_initializers,
+    SAFETENSORS: safetensors,
+    **{f"{OURS} {values}": partial(ours, values) for values in VALUES},
+}
+
+
+def in_onnxruntime(path: Path, threads: int) -> Run:
+    model = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else str(path)
+    session = onnxruntime_session(model, threads)
+    return lambda x: session.run([LOGITS_T], {INPUT: x})[0]
+
+
+def in_native(path: Path, threads: int) -> Run:
+    session = Session(path, engine="native", threads=threads)
+    return lambda x: session.run({INPUT: x})[LOGITS_T]
+
+
+def loaders(name: str) -> dict[str, Callable[[Path, int], Run]]:
+    """What can load a file of this format."""
+    if name == SAFETENSORS:
+        return {}
+    return {"onnxruntime": in_onnxruntime} | ({"native": in_native} if name.startswith(OURS) else {})

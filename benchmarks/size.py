@@ -1,0 +1,223 @@
+"""Bytes of the paper's networks at its sparsities, file format by file format, and how long engines take to load them.
+
+Tickets: see cuts.py; they are made where OUT/models has none yet. All files of a ticket are written, held against the
+float64 oracle, and loaded in turns in one process, from the page cache; the native engine's plan is in its cache.
+"""
+
+import gc
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from time import strftime
+from typing import Annotated, Any
+
+import numpy as np
+import onnx
+import typer
+from cuts import TIMESTEPS, Recipe, Ticket, ask_oracle, load_images, make_ticket
+from formats import COO, DENSE, FORMATS, GZIP, OURS, SAFETENSORS, loaders
+from lists import numbers, split
+from load import QUIET, OtherLoad
+from results import Sheet
+from rich.console import Console
+from rivals import Run, Setup, Unavailable, agreement
+from turns import Spread, take_turns, warm_up
+
+from spiketicket.cli import err, guarded, make_app, out, say
+from spiketicket.files import write_atomic
+from spiketicket.profiling.machine import machine_facts
+
+SPARSEST = 98.13
+PER_NONZERO = 1.05 * (4 + 2)  # bytes of float32 and uint16, and a twentieth for everything else
+SMALLER = {"float32": 25, "float16": 40}  # times, than dense ONNX at 98.13%
+CHECKED = 8  # images
+ROUNDED = [name for name in FORMATS if name.startswith(OURS) and "float32" not in name]
+WIDTH = 140  # of tables that go to a file
+
+app = make_app("Sizes of model files, and how long engines take to load them.")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What was found out about one ticket. `top1`: share of images that an engine puts into the class of the float64
+    oracle of the same file; `seconds`: of loading; both by format and engine. `rounded`: share of images that keep
+    their class when the weights are rounded, by format. `missing`: by format, or format and engine, why there is
+    nothing."""
+
+    arch: str
+    sparsity: float
+    weights: int
+    nonzeros: int
+    nbytes: dict[str, int]
+    top1: dict[str, float]
+    rounded: dict[str, float]
+    seconds: dict[str, Spread]
+    missing: dict[str, str]
+    coo_check: str  # what onnx's checker says of sparse_initializer
+    other_load: float | None
+
+    def smaller(self, name: str) -> float:
+        return self.nbytes[DENSE] / self.nbytes[name]
+
+    def per_nonzero(self, name: str) -> float:
+        return self.nbytes[name] / self.nonzeros
+
+
+def measure(ticket: Ticket, folder: Path, threads: int, duration: float) -> Sizes:
+    """Write a ticket in all formats, load and check each, then time the loading."""
+    graph, recipe = ticket.graph, ticket.recipe
+    nbytes: dict[str, int] = {}
+    top1: dict[str, float] = {}
+    rounded: dict[str, float] = {}
+    missing: dict[str, str] = {}
+    runs: dict[str, Callable[[], object]] = {}
+    for place, (name, write) in enumerate(FORMATS.items()):
+        path = folder / f"{place}{'.gz' if name == GZIP else '.onnx'}"
+        try:
+            write_atomic(path, write(graph))
+        except Unavailable as error:
+            missing[name] = str(error)
+            continue
+        nbytes[name] = path.stat().st_size
+        wanted = ticket
+        if name in ROUNDED:
+            wanted = replace(ticket, oracle=ask_oracle(path, ticket.images[:CHECKED]))
+            rounded[name] = float((_classes(wanted) == _classes(ticket)).mean())
+        for engine, load in loaders(name).items():
+            key = f"{name} in {engine}"
+            try:
+                top1[key] = _top1(load(path, threads), wanted, threads)
+                runs[key] = partial(load, path, threads)
+            except Exception as error:  # onnxruntime's own exceptions share no other base
+                missing[key] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    check = _check(folder / f"{list(FORMATS).index(COO)}.onnx")
+    gc.collect()
+    with OtherLoad() as others:
+        seconds = take_turns(runs, warm_up(runs), duration)
+    layers = list(graph.weighted())
+    weights, nonzeros = sum(int(np.prod(n.weight.shape)) for n in layers), sum(n.weight.nnz for n in layers)
+    return Sizes(
+        recipe.arch, recipe.sparsity, weights, nonzeros, nbytes, top1, rounded, seconds, missing, check, others.cores
+    )  # fmt: skip
+
+
+def _top1(run: Run, ticket: Ticket, threads: int) -> float:
+    with ExitStack() as stack:
+        return agreement(run, Setup(ticket, TIMESTEPS, CHECKED, threads, stack)).top1
+
+
+def _classes(ticket: Ticket) -> Any:
+    return ticket.oracle[:, :CHECKED].mean(axis=0).argmax(axis=1)
+
+
+def _check(path: Path) -> str:
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:  # of the C++ side
+        return str(error).split("\n")[0]
+    return "passes"
+
+
+def aims(found: list[Sizes]) -> Iterator[tuple[str, float, float, bool]]:
+    """What was aimed at, the aim, what was measured, and whether that meets it."""
+    for s in found:
+        name = f"{OURS} float32"
+        got = s.per_nonzero(name)
+        yield f"{s.arch} {s.sparsity:g}%, float32: bytes per nonzero, at most", PER_NONZERO, got, got <= PER_NONZERO
+    for s, (values, times) in product((s for s in found if s.sparsity == SPARSEST), SMALLER.items()):
+        got = s.smaller(f"{OURS} {values}")
+        yield f"{s.arch} {s.sparsity:g}%, {values}: times smaller than dense, at least", times, got, got >= times
+
+
+def sheets(found: list[Sizes]) -> Iterator[Sheet]:
+    rows = [[what, f"{aim:.4g}", f"{got:.4g}", "met" if met else "NOT met"] for what, aim, got, met in aims(found)]
+    yield Sheet("Aims", ["", "aim", "measured", ""], rows)
+    for arch in dict.fromkeys(s.arch for s in found):
+        chosen = [s for s in found if s.arch == arch]
+        header = [f"p = {s.sparsity:g}%" for s in chosen]
+        size_rows = [[name, *(_size(s, name) for s in chosen)] for name in FORMATS]
+        counts = ["nonzeros", *(f"{s.nonzeros:,} of {s.weights:,}" for s in chosen)]
+        yield Sheet(
+            f"{arch}: MB (times smaller than dense; bytes per nonzero)", ["file", *header], [*size_rows, counts]
+        )
+        keys = list(dict.fromkeys(key for s in chosen for key in s.seconds))
+        load_rows = [[key, *(_milliseconds(s, key) for s in chosen)] for key in keys]
+        yield Sheet(f"{arch}: loading, ms, median (p10-p90)", ["file, engine", *header], load_rows)
+
+
+def _size(s: Sizes, name: str) -> str:
+    if name not in s.nbytes:
+        return "-"
+    return f"{s.nbytes[name] / 1e6:.3f} ({s.smaller(name):.1f}; {s.per_nonzero(name):.2f})"
+
+
+def _milliseconds(s: Sizes, key: str) -> str:
+    spread = s.seconds.get(key)
+    return "-" if spread is None else f"{1e3 * spread.p50:.1f} ({1e3 * spread.p10:.1f}-{1e3 * spread.p90:.1f})"
+
+
+def notes(report: dict[str, Any], found: list[Sizes]) -> list[str]:
+    lines = [
+        f"tickets: one-shot cuts of initial weights, calibrated on {report['images']}",
+        f"machine: {', '.join(f'{key} {value}' for key, value in report['machine'].items())}",
+        f"loading: in one process, in turns, {report['threads']} threads; files and native's plans are cached",
+        f"{SAFETENSORS}: weights and biases only, no network: no engine loads it",
+        f"{COO}: flat int64 places; onnx.checker: {'; '.join(dict.fromkeys(s.coo_check for s in found))}",
+    ]
+    lines += sorted({f"not measured: {key}: {why}" for s in found for key, why in s.missing.items()})
+    worst = {key: min(s.top1[key] for s in found if key in s.top1) for s in found for key in s.top1}
+    lines.append(f"same class as the float64 oracle of the file, 8 images, at least: {min(worst.values()):.0%}")
+    lines += [
+        f"{name}: {np.mean([s.rounded[name] for s in found]):.0%} of 8 images per ticket keep their class; "
+        "in networks that are not trained, a spike that flips spreads from layer to layer"
+        for name in ROUNDED
+    ]
+    loads = [s.other_load for s in found if s.other_load is not None]
+    if loads and max(loads) > QUIET:
+        lines.append(f"the machine was not quiet: other processes took up to {max(loads):.2g} cores: times are rough")
+    return lines
+
+
+@app.command()
+@guarded
+def main(
+    data: Annotated[Path, typer.Option(help="Folder that holds cifar-10-batches-py; else synthetic images.")] = Path(
+        "data"
+    ),
+    archs: Annotated[str, typer.Option(help="Networks; all lists are separated by commas.")] = "vgg16,resnet19",
+    sparsities: Annotated[str, typer.Option(help="The paper's p in percent.")] = "68.30,89.91,95.69,98.13",
+    threads: Annotated[int, typer.Option(help="CPU threads of an engine.", min=1)] = 2,
+    duration: Annotated[float, typer.Option(help="Seconds per file and engine; five turns at least.")] = 1.0,
+    folder: Annotated[Path, typer.Option("--out", help="Folder of tickets and results.")] = Path("build/bench"),
+) -> None:
+    """Size of every format, and load time in every engine that reads it. Writes size.json and size.md: two minutes."""
+    dataset = load_images(data)
+    report: dict[str, Any] = {
+        "format": "spiketicket.size", "version": 1, "started": strftime("%Y-%m-%d %H:%M:%S"), "images": dataset.name,
+        "threads": threads, "duration": duration, "machine": machine_facts(),
+    }  # fmt: skip
+    found = []
+    for arch, sparsity in product(split(archs), numbers(sparsities)):
+        with err.status(f"{arch} {sparsity:g}% ..."):
+            ticket = make_ticket(Recipe(arch, sparsity), dataset, folder / "models")
+            found.append(measure(ticket, folder / "sizes", threads, duration))
+    report["tickets"] = [asdict(s) for s in found]
+    report["aims"] = [dict(zip(("what", "aim", "measured", "met"), row, strict=True)) for row in aims(found)]
+    lines, tables = notes(report, found), list(sheets(found))
+    console = out if out.is_terminal else Console(width=WIDTH)
+    for sheet in tables:
+        sheet.show(console)
+    for line in lines:
+        say(line)
+    head = f"# Sizes of model files, {report['started']}\n\n" + "".join(f"- {line}\n" for line in lines)
+    write_atomic(folder / "size.md", (head + "\n" + "\n".join(sheet.markdown() for sheet in tables)).encode())
+    write_atomic(folder / "size.json", (json.dumps(report, indent=1) + "\n").encode())
+    say(f"wrote {folder / 'size.md'} and size.json")
+
+
+if __name__ == "__main__":
+    app()
