@@ -11,8 +11,8 @@ OLDEST = 10  # major version of TensorRT
 class Nvidia:
     """TensorRT, the CUDA runtime, and the errors that TensorRT logs (its calls return nothing but a failure).
 
-    Raises MissingExtraError where a package is missing or too old, DeviceError where there is no GPU. `purpose`: who
-    needs them, for the messages.
+    Raises MissingExtraError where a package is missing or too old, DeviceError where its libraries or the GPU are.
+    `purpose`: who needs them, for the messages.
     """
 
     def __init__(self, purpose: str) -> None:
@@ -46,8 +46,10 @@ class Nvidia:
 def _import(module: str, package: str, purpose: str) -> Any:
     try:
         return import_module(module)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError(package, "tensorrt", purpose) from error
+    except (ImportError, OSError) as error:
+        raise DeviceError(f"{purpose}: {package} is installed, but does not load: {error}") from error
 
 
 def _make_log(trt: Any) -> Any:

@@ -82,6 +82,15 @@ def test_without_cuda_python(tmp_path, monkeypatch):
         export_engine(GRAPH, tmp_path / "model.engine")
 
 
+def test_a_tensorrt_that_does_not_load(tmp_path, monkeypatch):
+    folder = tmp_path / "tensorrt"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("raise OSError('libnvinfer.so.10: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DeviceError, match="tensorrt is installed, but does not load: libnvinfer.so.10"):
+        export_engine(GRAPH, tmp_path / "model.engine")
+
+
 def test_without_a_gpu(tmp_path, monkeypatch):
     nvidia_standin.install(monkeypatch, devices=0)
     with pytest.raises(DeviceError, match="engine needs an NVIDIA GPU: cudaGetDevice: no CUDA-capable device"):
