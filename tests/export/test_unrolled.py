@@ -5,27 +5,27 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from graphs import TAU, everything, images, poolings_and_views, random_bias, random_csr, residual_blocks
+from graphs import (
+    TAU,
+    event_vectors,
+    events,
+    everything,
+    feed,
+    gated_output,
+    gates_and_joins,
+    poolings_and_views,
+    random_bias,
+    random_csr,
+    residual_blocks,
+    signals,
+)
 from onnx import TensorProto, checker, helper, shape_inference
 
 from spiketicket.csr import Csr
 from spiketicket.errors import ModelError
 from spiketicket.export.unrolled import OPSET, unrolled_onnx
 from spiketicket.export.verify import Trace, compare
-from spiketicket.graph import (
-    Add,
-    And,
-    Concat,
-    Conv,
-    Flatten,
-    Graph,
-    Li,
-    Lif,
-    Linear,
-    MaxPool,
-    Repeat,
-    Unsqueeze,
-)  # fmt: skip
+from spiketicket.graph import Add, Concat, Graph, Li, Lif, Linear, Repeat
 from spiketicket.runtime.engine import Model, Options
 from spiketicket.runtime.reference import ReferenceEngine
 
@@ -37,7 +37,7 @@ CONSTANT = "the last input is an initializer"
 
 # The rows that concern us of the ONNX operators that TensorRT's parser supports: types, restrictions. From
 # onnx-tensorrt, docs/operators.md, of TensorRT 10.15 (opset 9 to 24); that of TensorRT 10.1 (opset 9 to 20) says the
-# same of them. BF16, which it also lists, and UINT8 for Cast are of no use here.
+# same of them. For Cast they also list UINT8. Types are those of the first input; comparisons give BOOL.
 TENSORRT = {
     "Add": (NUMBERS, ""),
     "AveragePool": (FLOATS, WINDOW_2D),
@@ -60,36 +60,12 @@ COMPUTED = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BOOL}  # int64 f
 SHAPE_OPERANDS = {("Reshape", 1), ("Split", 1), ("Unsqueeze", 1)}
 
 
-def spiking_rows(rng, timesteps=4):
-    """Signals of one dimension over time: an integrator before neurons without leak, gates, a concatenation."""
-    pads = (0, 1, 0, 1)
-    nodes = (
-        Unsqueeze("row", ("x",), "x0"),
-        Conv("stem", ("x0",), "x1", random_csr(rng, (5, 3, 1, 3), 1.0), random_bias(rng, 5), pads=pads),
-        Li("synapse", ("x1",), "x2", 1.5),
-        Lif("lif0", ("x2",), "s0", np.inf, 1.0, None, False),
-        Conv("conv1", ("s0",), "x3", random_csr(rng, (5, 5, 1, 3), 0.6), random_bias(rng, 5), pads=pads),
-        Lif("lif1", ("x3",), "s1", 2.0, 0.9, None, True, 0.7),
-        And("both", ("s0", "s1"), "a0"),
-        And("only", ("s0", "s1"), "a1", True),
-        Concat("beside", ("a0", "a1", "s1"), "c"),
-        MaxPool("max", ("c",), "p", (1, 2), (1, 2)),
-        Flatten("flat", ("p",), "f"),
-        Linear("hidden", ("f",), "x4", random_csr(rng, (12, 75), 0.4), random_bias(rng, 12)),
-        Lif("lif2", ("x4",), "s2", np.inf, 1.0, -0.25, False),
-        Linear("readout", ("s2",), "x5", random_csr(rng, (4, 12), 0.9), random_bias(rng, 4)),
-        Li("leaky", ("x5",), "x6", 3.0, False),
-        Li("sum", ("x6",), "y", np.inf, False),
-    )
-    return Graph("x", (3, 11), nodes, "y", timesteps, timed_input=True)
-
-
 def repeated(rng, timesteps=4):
     """Repeated values that other layers than neurons read too, and a neuron that forgets at once."""
     nodes = (
         Repeat("repeat", ("x",), "r"),
         Lif("lif0", ("r",), "s0", 1.0),
-        Li("li", ("r",), "l", TAU),
+        Li("li", ("r",), "l", np.inf, False),
         Add("sum", ("r", "l"), "a"),
         Concat("beside", ("a", "s0"), "c"),
         Lif("lif1", ("c",), "s1", TAU),
@@ -100,31 +76,24 @@ def repeated(rng, timesteps=4):
     return Graph("x", (6,), nodes, "y", timesteps)
 
 
-GRAPHS = {
-    "everything": everything,
-    "poolings": poolings_and_views,
-    "residual": residual_blocks,
-    "timed": spiking_rows,
-    "repeated": repeated,
-}
+def timed_signals(rng):
+    return signals(rng, timed_input=True)
 
 
-@pytest.fixture(params=GRAPHS)
+@pytest.fixture(
+    params=[
+        everything, poolings_and_views, residual_blocks, gates_and_joins, gated_output, signals,
+        timed_signals, events, event_vectors, repeated,
+    ],
+    ids=lambda make: make.__name__,
+)  # fmt: skip
 def graph(request):
-    return GRAPHS[request.param](np.random.default_rng(1))
+    return request.param(np.random.default_rng(1))
 
 
 @pytest.fixture(params=[1, 2, 5])
 def timesteps(request):
     return request.param
-
-
-def inputs(graph, timesteps, batch):
-    rng = np.random.default_rng(2)
-    if len(graph.input_shape) == 3:
-        return images(rng, batch, graph.input_shape)
-    lead = (timesteps, batch) if graph.timed_input else (batch,)
-    return (1.5 * rng.standard_normal((*lead, *graph.input_shape))).astype(np.float32)
 
 
 def unrolled_trace(graph, model, x, timesteps, batch):
@@ -144,47 +113,15 @@ def unrolled_trace(graph, model, x, timesteps, batch):
     return Trace(shaped, logits_t)
 
 
-class Oracle(ReferenceEngine):
-    """The reference engine, with the layers that it does not know yet."""
-
-    def _apply(self, node, inputs, timesteps):
-        x = inputs[0]
-        match node:
-            case Lif():
-                return integrate(node, x)[1]
-            case Li():
-                return integrate(node, x)[0]
-            case And():
-                return x * (1 - inputs[1] if node.negated else inputs[1])
-            case Concat():
-                return np.concatenate(inputs, axis=x.ndim - len(self.graph.values[node.output].shape))
-            case Unsqueeze():
-                return x[..., None, :]
-        return super()._apply(node, inputs, timesteps)
-
-
-def integrate(node, x):
-    """Potentials and spikes of a neuron, by the equations of spiketicket.graph."""
-    rest = getattr(node, "v_reset", None) or 0.0
-    v, potentials, spikes = np.full(x.shape[1:], rest), np.empty_like(x), np.empty_like(x)
-    for t, current in enumerate(x):
-        v = v + (current - (v - rest)) / node.tau if node.decay_input else v - (v - rest) / node.tau + current
-        potentials[t] = v
-        if isinstance(node, Lif):
-            spikes[t] = v >= node.v_threshold
-            v = v - node.drop * spikes[t] if node.v_reset is None else np.where(spikes[t] > 0, rest, v)
-    return potentials, spikes
-
-
 def oracle_trace(graph, x, timesteps):
-    oracle = Oracle(Model(Path(), b"", graph), Options(1, "fixed", "float32"))
+    oracle = ReferenceEngine(Model(Path(), b"", graph), Options(1, "fixed", "float32"))
     return Trace(oracle.spikes(x, timesteps), oracle.run(x, timesteps))
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("free", [False, True], ids=["fixed", "free"])
 def test_agrees_with_the_oracle(graph, timesteps, batch, free):
-    x = inputs(graph, timesteps, batch)
+    x = feed(np.random.default_rng(2), graph, batch, timesteps)
     model = unrolled_onnx(graph, timesteps, None if free else batch)
     expected = oracle_trace(graph, x, timesteps)
     compare("unrolled", unrolled_trace(graph, model, x, timesteps, batch), "reference", expected).require_exact()
@@ -239,7 +176,7 @@ def known_values(model):
 def test_float16_stays_near():
     """Weighted sums in float16: a spike may flip where a potential lies within 1e-3 of the threshold."""
     graph = everything(np.random.default_rng(1))
-    x = inputs(graph, 5, 8)
+    x = feed(np.random.default_rng(2), graph, 8, 5)
     got = unrolled_trace(graph, unrolled_onnx(graph, 5, None, half=True), x, 5, 8)
     expected = oracle_trace(graph, x, 5)
     flips = [(got.spikes[name] != spikes).mean() for name, spikes in expected.spikes.items()]
@@ -274,7 +211,7 @@ def test_one_output_alone():
 def test_values_may_have_the_names_of_the_files_own():
     nodes = (Repeat("r", ("logits",), "input"), Lif("one", ("input",), "logits_t", 2.0))
     graph = Graph("logits", (3,), nodes, "logits_t", 2)
-    x = inputs(graph, 2, 4)
+    x = feed(np.random.default_rng(2), graph, 4, 2)
     model = unrolled_onnx(graph, 2, None)
     checker.check_model(model, full_check=True)
     compare("unrolled", unrolled_trace(graph, model, x, 2, 4), "reference", oracle_trace(graph, x, 2)).require_exact()

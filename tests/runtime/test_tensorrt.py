@@ -3,22 +3,17 @@
 import json
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import nvidia_standin
 import pytest
-from graphs import everything, images, random_bias, random_csr, write
+from graphs import events, everything, feed, gates_and_joins, images, signals, write
 
 from spiketicket.errors import DeviceError, InputError, MissingExtraError, ModelError
 from spiketicket.export.tensorrt import export_engine
-from spiketicket.export.unrolled import unrolled_onnx
-from spiketicket.graph import Graph, Lif, Linear
 from spiketicket.runtime import Session
-from spiketicket.runtime.engine import ENGINE_NAMES, Model, Options
+from spiketicket.runtime.engine import ENGINE_NAMES
 from spiketicket.runtime.engine_file import MAGIC, VERSION, Build, EngineFile, pack, unpack
-from spiketicket.runtime.reference import ReferenceEngine
-from spiketicket.runtime.tensorrt import Compiled, TensorRTEngine
 
 GRAPH = everything(np.random.default_rng(0))
 BUILD = Build(5, (1, 4, 8), True, ("same", "größer"), "10.9.0", "NVIDIA H100")
@@ -143,23 +138,24 @@ def test_runs_what_it_was_built_for(engine_file, tmp_path):
         assert len(means) == GRAPH.timesteps and np.allclose(means[-1], session.run({"input": x})["logits"], atol=1e-5)
 
 
-def test_timed_input(monkeypatch):
-    """`[T, N, ...]`: the batch is the second axis."""
+@pytest.mark.parametrize("make", [events, gates_and_joins, signals])
+def test_other_kinds_of_layers_and_inputs(tmp_path, monkeypatch, make):
+    """Of a timed input, `[T, N, ...]`, the batch is the second axis."""
     nvidia_standin.install(monkeypatch)
     rng = np.random.default_rng(2)
-    nodes = (
-        Lif("lif", ("x",), "s", 2.0),
-        Linear("readout", ("s",), "y", random_csr(rng, (3, 4), 1.0), random_bias(rng, 3)),
-    )
-    graph = Graph("x", (4,), nodes, "y", 3, timed_input=True)
-    file = EngineFile(replace(BUILD, timesteps=3), b"", unrolled_onnx(graph, 3, None).SerializeToString())
-    engine = TensorRTEngine(Compiled(Path("model.engine"), b"", graph, file), Options(1, "fixed", "float32"))
-    x = rng.standard_normal((3, 7, 4), dtype=np.float32)
-    expected = ReferenceEngine(Model(Path(), b"", graph), Options(1, "fixed", "float32")).run(x, 3)
-    assert np.allclose(engine.run(x, 3), expected, atol=1e-5)
-    with pytest.raises(InputError, match="1 to 8 images at once, got 9"):
-        engine.run(np.zeros((3, 9, 4), np.float32), 3)
-    engine.close()
+    graph = make(rng)
+    x = feed(rng, graph, 9, 3)
+    few = {"input": np.ascontiguousarray(x[:, :5] if graph.timed_input else x[:5])}
+    path = tmp_path / "model.engine"
+    export_engine(graph, path, timesteps=3, batch=(1, 4, 8), half=False)
+    with (
+        Session(path, engine="tensorrt") as session,
+        Session(write(graph, tmp_path), engine="reference") as reference,
+    ):
+        got, expected = (s.run(few, 3)["logits_t"] for s in (session, reference))
+        assert np.abs(got - expected).max() <= 1e-4 * np.abs(expected).max()
+        with pytest.raises(InputError, match="built for 1 to 8 images at once, got 9"):
+            session.run({"input": x}, 3)
 
 
 def test_refuses_what_it_was_not_built_for(engine_file):
