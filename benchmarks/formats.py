@@ -2,7 +2,6 @@
 
 import gzip
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from rivals import Run, Unavailable, onnxruntime_session
 
 from spiketicket.domain import INPUT, LOGITS_T
 from spiketicket.export.onnx_writer import to_onnx
-from spiketicket.export.pack import VALUES
-from spiketicket.graph import Conv, Graph, Linear
+from spiketicket.export.values import VALUES, cast
+from spiketicket.graph import Graph
 from spiketicket.runtime import Session
 
 DENSE, GZIP, COO, SAFETENSORS = "dense ONNX", "dense ONNX, gzip", "ONNX sparse_initializer", "safetensors of scipy CSR"
@@ -66,11 +65,7 @@ def safetensors(graph: Graph) -> bytes:
 
 
 def ours(values: str, graph: Graph) -> bytes:
-    nodes = tuple(
-        replace(node, weight=node.weight.astype(values)) if isinstance(node, Conv | Linear) else node
-        for node in graph.nodes
-    )
-    data: bytes = to_onnx(replace(graph, nodes=nodes)).SerializeToString(deterministic=True)
+    data: bytes = to_onnx(cast(graph, values)).SerializeToString(deterministic=True)
     return data
 
 

@@ -25,11 +25,11 @@ from deepsparse_client import deepsparse
 from numpy.typing import NDArray
 from torch._inductor import config as inductor
 from torch_network import TorchNetwork
-from unrolled import unrolled_onnx
 
 from spiketicket.domain import INPUT, LOGITS_T, TIMESTEPS
 from spiketicket.errors import InputError, SpikeTicketError
 from spiketicket.export.onnx_writer import to_onnx
+from spiketicket.export.unrolled import unrolled_onnx
 from spiketicket.export.verify import LOGITS_TOLERANCE, MIN_TOP1
 from spiketicket.runtime import Session
 from spiketicket.runtime.native import build_info
@@ -229,7 +229,7 @@ def folded_bytes(ticket: Ticket) -> bytes:
 
 @lru_cache(maxsize=1)
 def unrolled_bytes(ticket: Ticket, timesteps: int, batch: int) -> bytes:
-    data: bytes = unrolled_onnx(ticket.graph, timesteps, batch).SerializeToString()
+    data: bytes = unrolled_onnx(ticket.graph, timesteps, batch, outputs=(LOGITS_T,)).SerializeToString()
     return data
 
 

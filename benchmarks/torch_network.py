@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from unrolled import Neuron
 
+from spiketicket.export.unrolled import Neuron
 from spiketicket.graph import Add, AvgPool, Conv, Flatten, Graph, Lif, Linear, MaxPool, Node, Repeat
 
 
@@ -67,7 +67,7 @@ class TorchNetwork(nn.Module):
 
 
 def fire(currents: Sequence[Tensor], neuron: Neuron, *, soft: bool) -> Tensor:
-    """The currents of each timestep, `[N, ...]`, -> spikes `[T * N, ...]`; the equations of `unrolled`."""
+    """The currents of each timestep, `[N, ...]`, -> spikes `[T * N, ...]`; the equations of `export/unrolled.py`."""
     spikes: list[Tensor] = []
     w: Tensor | None = None
     for current in currents:

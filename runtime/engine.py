@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from spiketicket.errors import InputError
 from spiketicket.graph import Graph, Lif
+from spiketicket.runtime.onnx_reader import read_model
 
 Floats = NDArray[np.float32]
 Spikes = NDArray[np.uint8]
@@ -58,6 +59,12 @@ def check_timesteps(steps: object) -> int:
 class Engine(ABC):
     """One way to run a model. Safe to call from several threads at once."""
 
+    @classmethod
+    def read(cls, path: Path) -> Model:
+        """The file `path`, read and checked. Raises ModelError."""
+        graph, data = read_model(path)
+        return Model(path, data, graph)
+
     @abstractmethod
     def __init__(self, model: Model, options: Options) -> None: ...
 
@@ -92,14 +99,18 @@ _ENGINES = {
     "reference": ("spiketicket.runtime.reference", "ReferenceEngine"),
 }
 
-ENGINE_NAMES = tuple(_ENGINES)
+ENGINE_NAMES = tuple(_ENGINES)  # of the engines that run model files
+
+# Engines that run files of their own.
+_COMPILED = {"tensorrt": ("spiketicket.runtime.tensorrt", "TensorRTEngine")}
 DEFAULT_ENGINE = "native"
 
 
 def find_engine(name: str) -> type[Engine]:
     """The engine class of `name`, imported on demand. Raises InputError for an unknown name."""
-    if name not in _ENGINES:
-        raise InputError(f"unknown engine {name!r}: expected one of auto, {', '.join(ENGINE_NAMES)}")
-    module, attribute = _ENGINES[name]
+    engines = _ENGINES | _COMPILED
+    if name not in engines:
+        raise InputError(f"unknown engine {name!r}: expected one of auto, {', '.join(engines)}")
+    module, attribute = engines[name]
     engine: type[Engine] = getattr(import_module(module), attribute)
     return engine

@@ -52,11 +52,14 @@ from spiketicket.graph import (
     Repeat,
     Unsqueeze,
 )
+from spiketicket.runtime.engine_file import MAGIC
 
 
 def read_model(path: Path) -> tuple[Graph, bytes]:
     """The graph of the model file `path`, and the file's bytes. Raises ModelError."""
     data = read_bytes(path, "model", ModelError)
+    if data.startswith(MAGIC):
+        raise ModelError(f"{path}: a TensorRT engine file, which engine tensorrt runs and no other")
     try:
         return parse_model(data), data
     except ModelError as error:

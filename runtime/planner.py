@@ -8,7 +8,6 @@ bits of a sum; `fixed` plans are the same everywhere.
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 
 from spiketicket import __version__
 from spiketicket.errors import SpikeTicketError
-from spiketicket.files import write_atomic
+from spiketicket.files import cache_folder, write_atomic
 from spiketicket.runtime.engine import Floats, Model, Options, Plan
 
 AUTO, FIXED = "auto", "fixed"
@@ -94,9 +93,8 @@ def _noise(shape: tuple[int, ...], frames: int = 1) -> Floats:
 
 def _cache_file(isa: str, model: Model, options: Options) -> Path | None:
     """Where this plan is kept; None where the user has no home."""
-    try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spiketicket" / "plans"
-    except RuntimeError:
+    folder = cache_folder("plans")
+    if folder is None:
         return None
     key = hashlib.sha256(model.data)
     key.update(f"{__version__} {isa} {options.values} {_cpu()}".encode())

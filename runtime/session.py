@@ -16,13 +16,11 @@ from spiketicket.runtime.engine import (
     DEFAULT_ENGINE,
     Engine,
     Floats,
-    Model,
     Options,
     Spikes,
     check_timesteps,
     find_engine,
 )
-from spiketicket.runtime.onnx_reader import read_model
 from spiketicket.runtime.planner import AUTO, PLANS
 
 VALUES = ("float32", "int16")
@@ -49,14 +47,15 @@ class Session:
         with Session("model.onnx") as session:
             logits = session.run({"input": images})["logits"]
 
-    `engine`: auto (native), native, onnxruntime or reference. `threads`: CPU threads (default: as
-    many as this process may use). `plan`: how the native engine chooses kernels: auto (the fastest by
-    a measurement that is made once per machine and model, and cached), fixed (by estimate: the same
-    everywhere, to the last bit), or one of events, events-int16, sparse-events, masks and tables, for
-    every layer that it suits. `values`: float32, or int16: the native engine may round the weights of a layer to whole
-    numbers of at most 1023 times a scale per output where that is faster; sums of them are exact, and 16
-    bits cannot overflow. Raises ModelError for a damaged or foreign file, InputError for an unknown engine,
-    plan or values or a bad number of threads. Safe to call from several threads at once.
+    `engine`: auto (native), native, onnxruntime or reference; tensorrt, for an engine file
+    (docs/tensorrt.md). `threads`: CPU threads (default: as many as this process may use). `plan`: how
+    the native engine chooses kernels: auto (the fastest by a measurement that is made once per machine
+    and model, and cached), fixed (by estimate: the same everywhere, to the last bit), or one of events,
+    events-int16, sparse-events, masks and tables, for every layer that it suits. `values`: float32, or
+    int16: the native engine may round the weights of a layer to whole numbers of at most 1023 times a
+    scale per output where that is faster; sums of them are exact, and 16 bits cannot overflow. Raises
+    ModelError for a damaged or foreign file, InputError for an unknown engine, plan or values or a bad
+    number of threads. Safe to call from several threads at once.
     """
 
     def __init__(
@@ -76,9 +75,9 @@ class Session:
             raise InputError(f"values: expected one of {', '.join(VALUES)}, got {values!r}")
         if plan == "events-int16" and values != "int16":
             raise InputError("plan events-int16 rounds weights: it needs values int16")
-        graph, data = read_model(Path(path))
-        self._graph = graph
-        self._engine: Engine | None = engine_class(Model(Path(path), data, graph), Options(self.threads, plan, values))
+        model = engine_class.read(Path(path))
+        self._graph = model.graph
+        self._engine: Engine | None = engine_class(model, Options(self.threads, plan, values))
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -32,6 +32,10 @@ class MissingExtraError(SpikeTicketError, ImportError):
         super().__init__(f"{purpose} needs {package}: pip install 'spiketicket[{extra}]'")
 
 
+class DeviceError(SpikeTicketError):
+    """There is no GPU, or it cannot do what is asked of it."""
+
+
 class NotBuiltError(SpikeTicketError, ImportError):
     """An optional part of this installation was left out when it was built."""
 

@@ -45,6 +45,14 @@ def write_atomic(path: Path, data: bytes) -> None:
                 temporary.unlink()
 
 
+def cache_folder(kind: str) -> Path | None:
+    """Where the user's caches of this `kind` are; None where the user has no home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spiketicket" / kind
+    except RuntimeError:
+        return None
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename survive a power cut, where the file system allows to sync a folder."""
     with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
 """A fixture that several files share."""
 
 import pytest
-from rivals import RIVALS
+from contract import RIVALS
 
 
 @pytest.fixture(params=RIVALS, ids=lambda p: "-".join(filter(None, p)))

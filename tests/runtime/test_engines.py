@@ -8,6 +8,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from contract import EXACT, ISAS, assert_agrees, trace
 from graphs import (
     everything,
     flattened_residual,
@@ -22,7 +23,6 @@ from graphs import (
 )
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from rivals import EXACT, ISAS, assert_agrees, trace
 
 from spiketicket.csr import Csr
 from spiketicket.errors import InputError

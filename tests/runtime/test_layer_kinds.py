@@ -3,8 +3,8 @@ timestep after the other, with any number of threads."""
 
 import numpy as np
 import pytest
+from contract import EXACT, ISAS, assert_agrees, trace
 from graphs import event_vectors, events, feed, gated_output, gates_and_joins, signals, write
-from rivals import EXACT, ISAS, assert_agrees, trace
 
 from spiketicket.runtime import Session
 
