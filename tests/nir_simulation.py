@@ -1,0 +1,128 @@
+"""Two simulations that know nothing of each other: of NIR's equations, and of the sparse graph's."""
+
+import nir
+import numpy as np
+import torch
+from torch.nn import functional
+
+from spiketicket.graph import Add, AvgPool, Conv, Flatten, Li, Lif, Linear, Repeat, Unsqueeze
+
+
+def simulate(graph, x, dt=1e-4, start=None):
+    """Values of every node `[T, N, ...]` of a NIR graph without subgraphs, step by step.
+
+    `start`: potentials of neurons by name; the others start at 0.
+    """
+    v, i, out = dict(start or {}), {}, {name: [] for name in graph.nodes}
+    for current in x:
+        now = {}
+        while len(now) < len(graph.nodes):
+            for name, node in graph.nodes.items():
+                sources = [a for a, b in graph.edges if b == name]
+                if name not in now and all(source in now for source in sources):
+                    inputs = current if isinstance(node, nir.Input) else sum(now[source] for source in sources)
+                    now[name] = _step(node, inputs, name, v, i, dt)
+        for name, value in now.items():
+            out[name].append(value)
+    return {name: np.stack(values) for name, values in out.items()}
+
+
+def _step(node, x, name, v, i, dt):
+    old = v.get(name, np.zeros(x.shape))
+    match node:
+        case nir.Affine():
+            return x @ node.weight.T + node.bias
+        case nir.Linear():
+            return x @ node.weight.T
+        case nir.Conv1d() | nir.Conv2d():
+            run = functional.conv1d if isinstance(node, nir.Conv1d) else functional.conv2d
+            weight, bias = (torch.from_numpy(np.asarray(a, np.float64)) for a in (node.weight, node.bias))
+            return run(
+                torch.from_numpy(x.astype(np.float64)), weight, bias, node.stride, node.padding, node.dilation, node.groups
+            ).numpy()  # fmt: skip
+        case nir.SumPool2d() | nir.AvgPool2d():
+            window = [tuple(int(n) for n in a) for a in (node.kernel_size, node.stride, node.padding)]
+            mean = functional.avg_pool2d(torch.from_numpy(x), *window).numpy()
+            return mean * np.prod(node.kernel_size) if isinstance(node, nir.SumPool2d) else mean
+        case nir.Flatten():
+            return x.reshape(len(x), -1)
+        case nir.Scale():
+            return x * node.scale
+        case nir.Threshold():
+            return (x > node.threshold).astype(float)
+        case nir.I() | nir.IF():
+            new = old + dt * node.r * x
+        case nir.LI() | nir.LIF():
+            new = old + dt / node.tau * (node.v_leak - old + node.r * x)
+        case nir.CubaLI() | nir.CubaLIF():
+            before = i.get(name, np.zeros(x.shape))
+            i[name] = before + dt / node.tau_syn * (node.w_in * x - before)
+            new = old + dt / node.tau_mem * (node.v_leak - old + node.r * i[name])
+        case _:
+            return x
+    if not hasattr(node, "v_threshold"):
+        v[name] = new
+        return new
+    spikes = new > node.v_threshold
+    v[name] = np.where(spikes, node.v_reset, new)
+    return spikes.astype(float)
+
+
+def run(graph, x):
+    """Every value of a sparse graph on timed input `[T, N, ...]`, by the docstrings of spiketicket.graph."""
+    values = {graph.input: np.asarray(x, np.float64)}
+    for node in graph.nodes:
+        a = values[node.inputs[0]]
+        match node:
+            case Conv():
+                values[node.output] = _conv(node, a)
+            case Linear():
+                values[node.output] = a @ node.weight.to_dense("float64").T + node.bias
+            case Add():
+                values[node.output] = a + values[node.inputs[1]]
+            case AvgPool():
+                flat = torch.from_numpy(a.reshape(-1, *a.shape[2:]))
+                pooled = functional.avg_pool2d(flat, node.kernel, node.strides).numpy()
+                values[node.output] = pooled.reshape(*a.shape[:2], *pooled.shape[1:])
+            case Flatten():
+                values[node.output] = a.reshape(*a.shape[:2], -1)
+            case Unsqueeze():
+                values[node.output] = a[:, :, :, None]
+            case Repeat():
+                values[node.output] = a
+            case Li():
+                values[node.output] = _integrate(node, a)
+            case Lif():
+                values[node.output] = _fire(node, a)
+    return values
+
+
+def logits(graph, x):
+    return run(graph, x)[graph.output]
+
+
+def _conv(node, a):
+    top, left, bottom, right = node.pads
+    flat = functional.pad(torch.from_numpy(a.reshape(-1, *a.shape[2:])), (left, right, top, bottom))
+    weight, bias = torch.from_numpy(node.weight.to_dense("float64")), torch.from_numpy(node.bias.astype(np.float64))
+    out = functional.conv2d(flat, weight, bias, node.strides, 0, node.dilations, node.group).numpy()
+    return out.reshape(*a.shape[:2], *out.shape[1:])
+
+
+def _integrate(node, a):
+    v, out = np.zeros(a.shape[1:]), []
+    for x in a:
+        v = v + (x - v) / node.tau if node.decay_input else v - v / node.tau + x
+        out.append(v)
+    return np.stack(out)
+
+
+def _fire(node, a):
+    rest = 0.0 if node.v_reset is None else node.v_reset
+    v, out = np.full(a.shape[1:], rest), []
+    for x in a:
+        h = v + (x - (v - rest)) / node.tau if node.decay_input else v - (v - rest) / node.tau + x
+        spikes = h >= node.v_threshold
+        v = h - node.drop * spikes if node.v_reset is None else np.where(spikes, rest, h)
+        out.append(spikes.astype(float))
+    return np.stack(out)
