@@ -35,11 +35,9 @@ def _step(node, x, name, v, i, dt):
         case nir.Linear():
             return x @ node.weight.T
         case nir.Conv1d() | nir.Conv2d():
-            run = functional.conv1d if isinstance(node, nir.Conv1d) else functional.conv2d
-            weight, bias = (torch.from_numpy(np.asarray(a, np.float64)) for a in (node.weight, node.bias))
-            return run(
-                torch.from_numpy(x.astype(np.float64)), weight, bias, node.stride, node.padding, node.dilation, node.groups
-            ).numpy()  # fmt: skip
+            convolve = functional.conv1d if isinstance(node, nir.Conv1d) else functional.conv2d
+            tensors = (torch.from_numpy(np.asarray(a, np.float64)) for a in (x, node.weight, node.bias))
+            return convolve(*tensors, node.stride, node.padding, node.dilation, node.groups).numpy()
         case nir.SumPool2d() | nir.AvgPool2d():
             window = [tuple(int(n) for n in a) for a in (node.kernel_size, node.stride, node.padding)]
             mean = functional.avg_pool2d(torch.from_numpy(x), *window).numpy()
