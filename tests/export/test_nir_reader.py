@@ -9,11 +9,14 @@ import pytest
 
 nir = pytest.importorskip("nir")
 
+from graphs import write  # noqa: E402
 from nir_simulation import logits, run, simulate  # noqa: E402
 
 from spiketicket.errors import InputError, MissingExtraError, ModelError  # noqa: E402
 from spiketicket.export.nir_reader import read_nir  # noqa: E402
 from spiketicket.graph import Add, AvgPool, Conv, Li, Lif, Linear, Unsqueeze  # noqa: E402
+from spiketicket.runtime import Session  # noqa: E402
+from spiketicket.runtime.engine import ENGINE_NAMES  # noqa: E402
 
 T, N = 20, 3
 
@@ -280,6 +283,25 @@ def test_a_file_is_read_as_the_graph_is(rng, tmp_path):
     nir.write(tmp_path / "model.nir", graph)
     x = spikes(rng, 3, 4, 4)
     assert np.array_equal(logits(read_nir(tmp_path / "model.nir", T), x), logits(read_nir(graph, T), x))
+
+
+def test_every_engine_runs_it(rng, tmp_path):
+    """Signals, an integrator between two layers of neurons, neurons without leak."""
+    weight = rng.standard_normal((4, 2, 3)).astype(np.float32)
+    shape = (4, 11)
+    neurons = nir.IF(full(shape, 1e4), full(shape, 1), full(shape, 0))
+    graph = read_nir(
+        chain(
+            [2, 11], nir.Conv1d(11, weight, 1, 1, 1, 1, full(4, 0.1)), neurons, nir.Flatten(None, 0, -1),
+            affine(rng, 6, 44), cuba(rng, 6, "lif", True, True), affine(rng, 3, 6), cuba(rng, 3, "li", False, True),
+            outputs=[3],
+        ),
+        T,
+    )  # fmt: skip
+    path, x = write(graph, tmp_path), spikes(rng, 2, 11).astype(np.float32)
+    for engine in ENGINE_NAMES:
+        with Session(path, engine) as session:
+            np.testing.assert_allclose(session.run({"input": x})["logits_t"], logits(graph, x), rtol=1e-4, atol=1e-5)
 
 
 def test_other_timesteps(rng):

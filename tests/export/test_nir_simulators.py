@@ -7,21 +7,26 @@ import types
 import numpy as np
 import pytest
 import torch
+from graphs import write
 from nir_simulation import run
 from torch import nn
 
 from spiketicket.export.nir_reader import read_nir
+from spiketicket.runtime import Session
+from spiketicket.runtime.engine import ENGINE_NAMES
 
 T, N = 20, 8
 
 
-def assert_same_spikes(graph, x, expected):
-    """The float64 graph against the float32 simulator, layer by layer: a potential at its threshold may differ."""
-    values = run(graph, x)
-    for name, spikes in expected.items():
-        assert 0.02 < spikes.mean() < 0.9
-        assert (values[name] != spikes).mean() < 1e-3, name
-    return values
+def assert_same_spikes(graph, x, expected, folder):
+    """Every engine against the simulator, layer by layer: a potential at its threshold may differ by rounding."""
+    path = write(graph, folder)
+    for engine in ENGINE_NAMES:
+        with Session(path, engine) as session:
+            values = session.spikes({"input": x})
+        for name, spikes in expected.items():
+            assert 0.02 < spikes.mean() < 0.9
+            assert (values[name] != spikes).mean() < 1e-3, (engine, name)
 
 
 def spikes(*shape, seed=3):
@@ -73,7 +78,7 @@ def run_snntorch(network, x):
     [("snntorch", {}), ("nir", {"reset_mechanism": "zero", "reset_delay": False})],
     ids=["its default, subtracting late", "reset to zero"],
 )
-def test_snntorch(snntorch, dialect, options):
+def test_snntorch(snntorch, dialect, options, tmp_path):
     from snntorch.export_nir import export_to_nir
 
     network = snn_network(snntorch, **options)
@@ -82,7 +87,7 @@ def test_snntorch(snntorch, dialect, options):
     assert np.array_equal(graph.nodes[0].weight.to_dense(), network[0].weight.detach().numpy())
     x = spikes(2, 8, 8)
     fresh = snn_network(snntorch, **options)  # the export has run the first one: its potentials are not zero
-    assert_same_spikes(graph, x.numpy(), run_snntorch(fresh, x))
+    assert_same_spikes(graph, x.numpy(), run_snntorch(fresh, x), tmp_path)
 
 
 def test_snntorch_dialects_differ(snntorch):
@@ -134,7 +139,7 @@ def run_norse(network, x):
     return {name: np.stack(values) for name, values in found.items()}
 
 
-def test_norse(norse):
+def test_norse(norse, tmp_path):
     """All the neurons that Norse writes. It multiplies tau by its dt, hence dt = 0.001 ** 2."""
     one = torch.ones(10)
     network = norse_network(
@@ -149,17 +154,18 @@ def test_norse(norse):
     x = spikes(10)
     expected = run_norse(network, x)
     potentials = expected.pop("7")
-    values = assert_same_spikes(graph, x.numpy(), expected)
+    assert_same_spikes(graph, x.numpy(), expected, tmp_path)
+    values = run(graph, x.numpy())
     clean = np.all([(values[name] == s).all(axis=(0, 2)) for name, s in expected.items()], axis=0)
     assert clean.sum() > N / 2
     np.testing.assert_allclose(values[graph.output][:, clean], potentials[:, clean], rtol=1e-4, atol=1e-5)
 
 
-def test_norse_in_its_own_units(norse):
+def test_norse_in_its_own_units(norse, tmp_path):
     """Told that dt is 1, Norse writes tau in seconds, and its dt is the reader's."""
     one = torch.ones(10)
     network = norse_network(norse, norse.LIFBoxCell(norse.LIFBoxParameters(200 * one, 0 * one, 0.5 * one)))
     graph = read_nir(norse.to_nir(network, torch.zeros(10), dt=1), T, dt=0.001, dialect="norse")
     assert graph.nodes[1].tau == 5
     x = spikes(10)
-    assert_same_spikes(graph, x.numpy(), run_norse(network, x))
+    assert_same_spikes(graph, x.numpy(), run_norse(network, x), tmp_path)
