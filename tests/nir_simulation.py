@@ -70,9 +70,9 @@ def _step(node, x, name, v, i, dt):
 
 
 def run(graph, x):
-    """Every value of a sparse graph on timed input `[T, N, ...]`, by the float64 oracle."""
+    """Every value of a sparse graph on timed input `[T, N, ...]`, by the float64 oracle; a static one takes x[0]."""
     engine = ReferenceEngine(Model(Path("model.onnx"), b"", graph), Options(1, "auto", "float32"))
-    return engine._values(np.asarray(x, np.float64), len(x))
+    return engine._values(np.asarray(x if graph.timed_input else x[0], np.float64), len(x))
 
 
 def logits(graph, x):

@@ -275,6 +275,38 @@ def test_subgraphs_are_flattened(rng):
     assert np.array_equal(logits(graph, x), logits(read_nir(flat, T), x))
 
 
+def test_a_residual_block(rng):
+    """Currents and spikes summed up before a layer; the currents are read twice, so nothing is folded into them."""
+    nodes = {
+        "input": nir.Input(np.array([5])),
+        "a": affine(rng, 6, 5),
+        "b": lif(rng, 6, True),
+        "c": affine(rng, 6, 6),
+        "d": lif(rng, 6, True, True),
+        "e": affine(rng, 6, 6),
+        "output": nir.Output(np.array([6])),
+    }
+    edges = [*pairwise(nodes), ("a", "e")]
+    graph = assert_agrees(nir.NIRGraph(nodes, edges), spikes(rng, 5))
+    assert [node.name for node in graph.nodes] == ["a", "b.scale", "b", "c", "d", "e.sum", "e"]
+
+
+def test_subgraphs_split_and_merge(rng):
+    parts = {
+        "stem": chain([5], affine(rng, 6, 5), lif(rng, 6), outputs=[6]),
+        "left": chain([6], affine(rng, 4, 6), lif(rng, 4, True), outputs=[4]),
+        "right": chain([6], affine(rng, 4, 6), outputs=[4]),
+        "join": affine(rng, 3, 4),
+    }
+    edges = [("stem", "left"), ("stem", "right"), ("left", "join"), ("right", "join")]
+    graph = read_nir(nir.NIRGraph(dict(parts), edges), T)  # nir adds the Input and Output
+    x = spikes(rng, 5)
+    stem, left, right = (simulate(parts["stem"], x)["output"], parts["left"], parts["right"])
+    joined = simulate(left, stem)["output"] + simulate(right, stem)["output"]
+    expected = joined @ parts["join"].weight.T + parts["join"].bias
+    np.testing.assert_allclose(logits(graph, x), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_file_is_read_as_the_graph_is(rng, tmp_path):
     inner = chain([3, 4, 4], conv2d(rng, 4, 3, kernel=(3, 1), padding=(1, 0)), outputs=[4, 4, 4])
     graph = flattened([3, 4, 4], inner, lif(rng, (4, 4, 4)), outputs=64)
