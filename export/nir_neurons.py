@@ -187,9 +187,7 @@ class NeuronReader:
 
 
 def _commute(synapse: Stage, membrane: Stage) -> list[Stage]:
-    """Scaling behind a leaking sum is scaling before it, where the weights are; shifting is not."""
-    if membrane.shift.any():
-        return [synapse, membrane]
+    """Scaling behind a leaking sum is scaling before it, where the weights are; shifting has to stay between."""
     ones = np.ones_like(membrane.scale)
     return [replace(synapse, scale=membrane.scale), replace(membrane, scale=ones)]
 
