@@ -12,7 +12,7 @@ OPERATORS := $(if $(wildcard $(HEADERS)),-C cmake.define.SPIKETICKET_ONNXRUNTIME
 
 $(INSTALLED): pyproject.toml constraints.txt $(NATIVE) $(wildcard $(HEADERS))
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt $(OPERATORS) -e '.[cpu,train,report,tensorboard,test,dev]'
+	$(BIN)/pip install -q -c constraints.txt $(OPERATORS) -e '.[cpu,train,report,tensorboard,nir,simulators,test,dev]'
 	touch $@
 
 headers: $(HEADERS)

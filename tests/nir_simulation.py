@@ -1,0 +1,79 @@
+"""A simulation of NIR's equations that knows nothing of the sparse graph, and the oracle to hold against it."""
+
+from pathlib import Path
+
+import nir
+import numpy as np
+import torch
+from torch.nn import functional
+
+from spiketicket.runtime.engine import Model, Options
+from spiketicket.runtime.reference import ReferenceEngine
+
+
+def simulate(graph, x, dt=1e-4, start=None):
+    """Values of every node `[T, N, ...]` of a NIR graph without subgraphs, step by step.
+
+    `start`: potentials of neurons by name; the others start at 0.
+    """
+    v, i, out = dict(start or {}), {}, {name: [] for name in graph.nodes}
+    for current in x:
+        now = {}
+        while len(now) < len(graph.nodes):
+            for name, node in graph.nodes.items():
+                sources = [a for a, b in graph.edges if b == name]
+                if name not in now and all(source in now for source in sources):
+                    inputs = current if isinstance(node, nir.Input) else sum(now[source] for source in sources)
+                    now[name] = _step(node, inputs, name, v, i, dt)
+        for name, value in now.items():
+            out[name].append(value)
+    return {name: np.stack(values) for name, values in out.items()}
+
+
+def _step(node, x, name, v, i, dt):
+    old = v.get(name, np.zeros(x.shape))
+    match node:
+        case nir.Affine():
+            return x @ node.weight.T + node.bias
+        case nir.Linear():
+            return x @ node.weight.T
+        case nir.Conv1d() | nir.Conv2d():
+            convolve = functional.conv1d if isinstance(node, nir.Conv1d) else functional.conv2d
+            tensors = (torch.from_numpy(np.asarray(a, np.float64)) for a in (x, node.weight, node.bias))
+            return convolve(*tensors, node.stride, node.padding, node.dilation, node.groups).numpy()
+        case nir.SumPool2d() | nir.AvgPool2d():
+            window = [tuple(int(n) for n in a) for a in (node.kernel_size, node.stride, node.padding)]
+            mean = functional.avg_pool2d(torch.from_numpy(x), *window).numpy()
+            return mean * np.prod(node.kernel_size) if isinstance(node, nir.SumPool2d) else mean
+        case nir.Flatten():
+            return x.reshape(len(x), -1)
+        case nir.Scale():
+            return x * node.scale
+        case nir.Threshold():
+            return (x > node.threshold).astype(float)
+        case nir.I() | nir.IF():
+            new = old + dt * node.r * x
+        case nir.LI() | nir.LIF():
+            new = old + dt / node.tau * (node.v_leak - old + node.r * x)
+        case nir.CubaLI() | nir.CubaLIF():
+            before = i.get(name, np.zeros(x.shape))
+            i[name] = before + dt / node.tau_syn * (node.w_in * x - before)
+            new = old + dt / node.tau_mem * (node.v_leak - old + node.r * i[name])
+        case _:
+            return x
+    if not hasattr(node, "v_threshold"):
+        v[name] = new
+        return new
+    spikes = new > node.v_threshold
+    v[name] = np.where(spikes, node.v_reset, new)
+    return spikes.astype(float)
+
+
+def run(graph, x):
+    """Every value of a sparse graph on timed input `[T, N, ...]`, by the float64 oracle; a static one takes x[0]."""
+    engine = ReferenceEngine(Model(Path("model.onnx"), b"", graph), Options(1, "auto", "float32"))
+    return engine._values(np.asarray(x if graph.timed_input else x[0], np.float64), len(x))
+
+
+def logits(graph, x):
+    return run(graph, x)[graph.output]
