@@ -46,7 +46,7 @@ MUTANTS = [
     ("ops.cpp", "from[w] >> (kWord - shift);", "from[w] >> (kWord - shift) >> 1;"),
     ("ops.cpp", "v.timed ? plane : 0) + at, v.channels, to);", "0) + at, v.channels, to);"),
     ("ops.cpp", "(w * kWord + __builtin_ctzll(left)) * positions + p;", "w * kWord + __builtin_ctzll(left) + p * in.channels;"),
-    ("network.cpp", "for (int& part : parts) part = unrolled(part);", ""),
+    ("network.cpp", "for (int& part : parts) part = unrolled(part);", "parts.front() = unrolled(parts.front());"),
     ("network_run.cpp", "(size_t(plane) * images + first + image)", "(size_t(plane) * context.images + first + image)"),
     ("network_run.cpp", "size_t(state.taken) * state.images * size(0)", "size_t(state.taken) * size(0)"),
     ("network_run.cpp", "const int first = index * group;", "const int first = index * group + (index > 1);"),
