@@ -1,25 +1,20 @@
-"""Running an export everywhere before it is kept: the network, the float64 oracle, and each engine on the file.
+"""Running an export everywhere before it is kept: the network, the float64 oracle, and whatever runs the file.
 
 The order tells where an error lies: network -> graph (tracing), graph -> stored graph (removed channels, rounded
-weights), stored graph -> file in each engine.
+weights), stored graph -> file.
 """
 
-import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spiketicket.domain import INPUT
-from spiketicket.errors import InputError, MissingExtraError, SpikeTicketError, VerificationError
+from spiketicket.errors import InputError, VerificationError
 from spiketicket.export.verify import MIN_TOP1_ROUNDED, Agreement, Tolerance, Trace, compare, join
-from spiketicket.files import write_atomic
 from spiketicket.graph import Graph
-from spiketicket.runtime import Session
 from spiketicket.runtime.engine import Model, Options
-from spiketicket.runtime.onnx_reader import parse_model
 from spiketicket.runtime.planner import FIXED
 from spiketicket.runtime.reference import ReferenceEngine
 
@@ -48,6 +43,10 @@ class Samples:
         whole = join([run(np.ascontiguousarray(part)) for part in parts])
         return Trace({name: s[:, :count] for name, s in whole.spikes.items()}, whole.logits_t[:, :count])
 
+    def frames(self, x: Floats) -> Floats:
+        """A batch of samples with an image of its own for every timestep."""
+        return x if self.timed else np.repeat(x[None], self.timesteps, axis=0)
+
     def accuracy(self, trace: Trace) -> float | None:
         if self.labels is None:
             return None
@@ -62,111 +61,76 @@ class Original:
     run: Run
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """What is to be checked: the graph as traced, the graph as stored, and the file."""
+@dataclass
+class Check:
+    """One export's comparisons, in order. Each raises VerificationError, naming the first layer that differs."""
 
-    exact: Graph
-    stored: Graph
-    kept: Mapping[str, NDArray[np.intp]]  # of neuron layers that lost channels: those that are left
-    data: bytes
-    values: str
-    sparse: bytes | None = None  # where `data` is plain ONNX: the file with the domain's operators
+    samples: Samples
+    tolerance: Tolerance
+    agreements: list[Agreement] = field(default_factory=list)
 
-
-def check(candidate: Candidate, samples: Samples, original: Original | None, tolerance: Tolerance) -> list[Agreement]:
-    """Raises VerificationError, naming the first layer that differs, where one does not agree with the one before."""
-    oracle = samples.run(_oracle(candidate.exact, samples.timesteps))
-    agreements: list[Agreement] = []
-
-    def hold(engine: str, got: Trace, against: str, wanted: Trace) -> None:
-        agreement = compare(engine, got, against, wanted, tolerance, samples.accuracy(got))
+    def hold(self, engine: str, got: Trace, against: str, wanted: Trace) -> None:
+        agreement = self.compare(engine, got, against, wanted)
         agreement.require_exact()
-        agreements.append(agreement)
+        self.agreements.append(agreement)
 
-    if original is not None:
-        _hold_original(original, samples, oracle, hold)
-    stored = samples.run(_oracle(candidate.stored, samples.timesteps))
-    left = _left(oracle, candidate.kept)
-    if candidate.values == "float32":
-        if candidate.stored.values != candidate.exact.values:
-            hold("without idle channels", stored, "reference", left)
-    else:
-        rounded = compare(f"reference ({candidate.values})", stored, "reference (float32)", left, tolerance,
-                          samples.accuracy(stored))  # fmt: skip
-        if rounded.top1 < MIN_TOP1_ROUNDED and rounded.images * (1 - rounded.top1) > 1.5:  # one may always change
+    def compare(self, engine: str, got: Trace, against: str, wanted: Trace) -> Agreement:
+        return compare(engine, got, against, wanted, self.tolerance, self.samples.accuracy(got))
+
+    def original(self, original: Original, oracle: Trace) -> None:
+        """The network against the graph that was traced from it."""
+        got = self.samples.run(original.run)
+        if len(got.logits_t) == 1:
+            oracle = Trace(oracle.spikes, oracle.logits_t.mean(axis=0, keepdims=True))
+        wrong = [n for n, s in oracle.spikes.items() if n not in got.spikes or got.spikes[n].size != s.size]
+        if wrong:
+            raise VerificationError(f"{original.name} has other layers or shapes than its graph: {', '.join(wrong)}")
+        # Signals [C, L] are images of one row in the graph.
+        spikes = {name: np.reshape(got.spikes[name], wanted.shape) for name, wanted in oracle.spikes.items()}
+        self.hold(original.name, Trace(spikes, got.logits_t), "reference", oracle)
+
+    def rounded(self, values: str, stored: Trace, exact: Trace) -> None:
+        """What storing weights in another type changes: reported, and refused where it changes classes."""
+        agreement = self.compare(f"reference ({values})", stored, "reference (float32)", exact)
+        changed = round(agreement.images * (1 - agreement.top1))
+        if agreement.top1 < MIN_TOP1_ROUNDED and changed > 1:
             raise VerificationError(
-                f"weights in {candidate.values} change the class of {1 - rounded.top1:.0%} of the samples: use float32"
+                f"weights in {values} change the class of {changed} of {agreement.images} samples: use float32"
             )
-        agreements.append(rounded)
-    batch = candidate.stored.batch
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "candidate.onnx"
-        write_atomic(path, candidate.data)
-        if candidate.sparse is not None:
-            hold("onnxruntime", samples.run(_dense(path, candidate, samples), batch), "reference", stored)
-            return agreements
-        for engine in ("native", "onnxruntime"):
-            hold(engine, samples.run(_session(path, engine, samples), batch), "reference", stored)
-        # What rounding to whole numbers would change, for who wants it; the file does not depend on it.
-        whole = samples.run(_session(path, "native", samples, "events-int16", "int16"), batch)
-        agreements.append(compare("native (int16)", whole, "reference", stored, tolerance, samples.accuracy(whole)))
-    return agreements
+        self.agreements.append(agreement)
+
+    def runs(self, runs: Iterable[tuple[str, Run]], stored: Trace, batch: int | None) -> None:
+        """Whatever runs the file against the oracle of the stored graph. What says that it rounds is reported only."""
+        for name, run in runs:
+            agreement = self.compare(name, self.samples.run(run, batch), "reference", stored)
+            if "(" not in name:
+                agreement.require_exact()
+            self.agreements.append(agreement)
 
 
-def _hold_original(
-    original: Original, samples: Samples, oracle: Trace, hold: Callable[[str, Trace, str, Trace], None]
-) -> None:
-    got = samples.run(original.run)
-    if len(got.logits_t) == 1:
-        oracle = Trace(oracle.spikes, oracle.logits_t.mean(axis=0, keepdims=True))
-    missing = set(oracle.spikes) - set(got.spikes)
-    if missing or any(got.spikes[name].size != spikes.size for name, spikes in oracle.spikes.items()):
-        raise VerificationError(f"{original.name} has other layers or shapes than its graph: {sorted(missing)}")
-    # Signals [C, L] are images of one row in the graph.
-    spikes = {name: np.reshape(got.spikes[name], wanted.shape) for name, wanted in oracle.spikes.items()}
-    hold(original.name, Trace(spikes, got.logits_t), "reference", oracle)
+def check_graphs(
+    check: Check, exact: Graph, stored: Graph, kept: Mapping[str, NDArray[np.intp]], values: str,
+    original: Original | None,
+) -> Trace:  # fmt: skip
+    """The network against the graph as traced, and that against the graph as stored, of which neuron layers have
+    `kept` some channels only. Returns the stored graph's trace."""
+    oracle = check.samples.run(oracle_run(exact, check.samples.timesteps))
+    if original is not None:
+        check.original(original, oracle)
+    if values == "float32" and stored.values == exact.values:  # no channel removed, no weight rounded
+        return oracle
+    left = {name: s[:, :, kept[name]] if name in kept else s for name, s in oracle.spikes.items()}
+    trace = check.samples.run(oracle_run(stored, check.samples.timesteps))
+    if values == "float32":
+        check.hold("without idle channels", trace, "reference", Trace(left, oracle.logits_t))
+    else:
+        check.rounded(values, trace, Trace(left, oracle.logits_t))
+    return trace
 
 
-def _left(trace: Trace, kept: Mapping[str, NDArray[np.intp]]) -> Trace:
-    spikes = {name: s[:, :, kept[name]] if name in kept else s for name, s in trace.spikes.items()}
-    return Trace(spikes, trace.logits_t)
-
-
-def _oracle(graph: Graph, timesteps: int) -> Run:
+def oracle_run(graph: Graph, timesteps: int) -> Run:
     engine = ReferenceEngine(Model(Path(), b"", graph), Options(1, FIXED, "float32"))
     return lambda x: Trace(engine.spikes(x, timesteps), engine.run(x, timesteps))
-
-
-def _session(path: Path, engine: str, samples: Samples, plan: str = FIXED, values: str = "float32") -> Run:
-    try:
-        session = Session(path, engine, plan=plan, values=values)
-    except MissingExtraError as error:
-        raise SpikeTicketError(f"cannot verify: {error}; or export with --no-check") from error
-
-    def run(x: Floats) -> Trace:
-        if session.timed_input and not samples.timed:  # a file of one timestep, on the same image at every one
-            x = np.repeat(x[None], samples.timesteps, axis=0)
-        timesteps = None if session.timed_input else samples.timesteps
-        return Trace(session.spikes({INPUT: x}, timesteps), session.run({INPUT: x}, timesteps)["logits_t"])
-
-    return run
-
-
-def _dense(path: Path, candidate: Candidate, samples: Samples) -> Run:
-    """Plain ONNX in onnxruntime; the names of its values are those of the sparse file."""
-    assert candidate.sparse is not None
-    try:
-        from spiketicket.runtime.ort import OnnxRuntimeEngine
-    except MissingExtraError as error:
-        raise SpikeTicketError(f"cannot verify: {error}; or export with --no-check") from error
-    engine = OnnxRuntimeEngine(Model(path, candidate.data, parse_model(candidate.sparse)), Options(1, FIXED, "float32"))
-
-    def run(x: Floats) -> Trace:
-        frames = np.repeat(x[None], samples.timesteps, axis=0) if engine.stepping and not samples.timed else x
-        return Trace(engine.spikes(frames, samples.timesteps), engine.run(frames, samples.timesteps))
-
-    return run
 
 
 def check_samples(x: object, graph: Graph) -> Floats:

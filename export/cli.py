@@ -1,103 +1,192 @@
 """The command `snn-export`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from spiketicket.cli import err, guarded, human_bytes, make_app, out, print_json, run_app, say
-from spiketicket.errors import DataError, InputError, MissingExtraError
+from spiketicket.cli import guarded, make_app, out, print_json, run_app
+from spiketicket.errors import InputError, MissingExtraError
 
-if TYPE_CHECKING:
-    from spiketicket.export.pack import Export
+app = make_app(
+    "Export a pruned spiking network to one sparse ONNX file, verified; `snn-export inspect FILE` tells what is in one."
+)
 
-app = make_app("Export a lottery ticket to one sparse ONNX file, verified.")
+SOURCE, SAMPLES, FILE, CHECK = "What to export", "What to check it on", "The file", "The check"
+FORMATS = ("onnx", "tensorrt-onnx", "tensorrt", "nir")
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 @guarded
 def export(
-    ticket: Annotated[Path, typer.Option(help="Ticket to export: a ticket.pt of snn-search.")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Model file to write.", show_default="TICKET with .onnx")
+    context: typer.Context,
+    ticket: Annotated[
+        Path | None, typer.Option(help="A ticket.pt of snn-search, or its run folder.", rich_help_panel=SOURCE)
     ] = None,
-    values: Annotated[str, typer.Option(help="Type of the stored weights: float32 or float16.")] = "float32",
+    module: Annotated[
+        str | None,
+        typer.Option(
+            help="A torch module: package.file:factory, a function without arguments or a module.",
+            rich_help_panel=SOURCE,
+        ),
+    ] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            help="One of spiketicket's networks, for --weights of Kim et al.'s code or ours.", rich_help_panel=SOURCE
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="State dict for --module or --arch; no code in it runs.", rich_help_panel=SOURCE)
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Masks: a torch file by parameter name, or Kim et al.'s mask_*.pkl.",
+            show_default="zero weights are pruned",
+            rich_help_panel=SOURCE,
+        ),
+    ] = None,
+    nir: Annotated[Path | None, typer.Option(help="A NIR graph (docs/nir.md).", rich_help_panel=SOURCE)] = None,
+    dialect: Annotated[
+        str,
+        typer.Option(help="Whose simulator to follow where NIR is open: nir, snntorch, norse.", rich_help_panel=SOURCE),
+    ] = "nir",
+    dt: Annotated[float, typer.Option(help="Seconds per timestep, in NIR.", rich_help_panel=SOURCE)] = 1e-4,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import", help="Python module that registers more networks; repeatable.", rich_help_panel=SOURCE
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Test images of a data set (docs/data.md).", show_default="the ticket's", rich_help_panel=SAMPLES
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the data sets' files.", show_default="data", rich_help_panel=SAMPLES),
+    ] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(
+            help="Or a .npy file: float32 [N, ...], normalised; --timed: [T, N, ...].", rich_help_panel=SAMPLES
+        ),
+    ] = None,
+    timed: Annotated[
+        bool,
+        typer.Option("--timed", help="The network sees another input at every timestep.", rich_help_panel=SAMPLES),
+    ] = False,
+    timesteps: Annotated[
+        str,
+        typer.Option(
+            help="T: a number, which the file fixes; dynamic, with the ticket's T as default; dynamic:T, with T as "
+            "default.",
+            rich_help_panel=FILE,
+        ),
+    ] = "dynamic",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write.", show_default="beside what is read", rich_help_panel=FILE),
+    ] = None,
+    format: Annotated[str, typer.Option(help=f"{', '.join(FORMATS)}.", rich_help_panel=FILE)] = "onnx",
+    values: Annotated[
+        str, typer.Option(help="Type of the stored weights: float32, float16, int16, int8.", rich_help_panel=FILE)
+    ] = "float32",
+    dense: Annotated[
+        bool, typer.Option("--dense", help="Plain standard ONNX, without our operators.", rich_help_panel=FILE)
+    ] = False,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="multi-step, or step: one timestep per call, potentials go in and out.", rich_help_panel=FILE
+        ),
+    ] = "multi-step",
+    batch: Annotated[str, typer.Option(help="N: a number, or dynamic.", rich_help_panel=FILE)] = "dynamic",
+    opset: Annotated[int, typer.Option(help="Of standard operators, 18 to 24.", rich_help_panel=FILE)] = 18,
     check: Annotated[
         bool,
         typer.Option(
             "--check/--no-check",
-            help="Run torch, onnxruntime and native on test images of the ticket's data set, against the "
-            "float64 oracle; no file is written unless they agree. What int16 weights would change is shown beside.",
+            help="Run the network and every engine on the samples, against a float64 oracle; no file is written "
+            "unless they agree. What int16 weights would change is shown beside.",
+            rich_help_panel=CHECK,
         ),
     ] = True,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of the data sets' files (docs/data.md).", show_default="data")
-    ] = None,
-    imports: Annotated[
-        list[str] | None, typer.Option("--import", help="Python module that registers more networks; repeatable.")
-    ] = None,
+    atol: Annotated[float, typer.Option(help="A logit may differ by this much,", rich_help_panel=CHECK)] = 0.0,
+    rtol: Annotated[
+        float, typer.Option(help="plus this much times the sample's largest.", rich_help_panel=CHECK)
+    ] = 1e-4,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Fold batch norm, pack the surviving weights as CSR and write one ONNX file.
 
     Any ONNX tool reads the file; engines that know the operators of ai.spiketicket run it sparse.
     """
+    if context.invoked_subcommand is not None:
+        return
+    if mode not in ("multi-step", "step"):
+        raise InputError(f"--mode: expected multi-step or step, got {mode!r}")
+    steps, fixed = _timesteps(timesteps)
+    form_of_file = {
+        "format": format, "values": values, "dense": dense, "step": mode == "step", "fixed_timesteps": fixed,
+        "batch": _batch(batch), "opset": opset, "dt": dt,
+    }  # fmt: skip
+    extra = "nir" if nir else "train"
     try:
-        from spiketicket.export.pack import SAMPLES
-        from spiketicket.export.tickets import export_ticket
-        from spiketicket.train.models import import_plugins
-        from spiketicket.train.ticket import load_ticket
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "train", "snn-export") from error
-    import_plugins(imports or [])
-    if ticket.is_dir():  # of a run
-        ticket = ticket / "ticket.pt"
-        if not ticket.exists():
-            raise InputError(f"{ticket.parent} has no ticket yet: finish the search; its rounds so far are in rounds/")
-    path = output or ticket.with_suffix(".onnx")
-    if path.resolve() == ticket.resolve():
-        raise InputError(f"the model would overwrite the ticket {ticket}: choose another --output")
-    loaded = load_ticket(ticket)
-    samples = None
-    if check:
-        from spiketicket.train.data import load_dataset
+        from spiketicket.export.commands import Inputs, Source, run
+        from spiketicket.export.report import print_export
 
-        try:
-            images = load_dataset(str(loaded.search["dataset"]), data).test.images[:SAMPLES]
-        except DataError as error:
-            raise DataError(f"cannot verify: {error}; or export with --no-check") from error
-        samples = loaded.normalisation(images)
-    result = export_ticket(loaded, path, samples, values=values)
+        if imports:
+            from spiketicket.train.models import import_plugins
+
+            import_plugins(imports)
+        source = Source(ticket, module, arch, nir, weights, masks, dialect)
+        inputs = Inputs(dataset, data, samples, timed, check, atol, rtol)
+        result = run(source, inputs, steps, output, form_of_file)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", extra, "snn-export") from error
     if json:
         print_json(result.to_dict())
     else:
-        _print(result)
+        print_export(result)
 
 
-def _print(result: "Export") -> None:
-    layers = Table(title="Layers")
-    layers.add_column("layer")
-    for column in ("shape", "density", "bytes"):
-        layers.add_column(column, justify="right")
-    for node in result.graph.weighted():
-        shape = " x ".join(map(str, node.weight.shape))
-        layers.add_row(node.name, shape, f"{node.weight.density:.2%}", f"{node.weight.nbytes + node.bias.nbytes:,}")
-    out.print(layers)
-    for node in result.graph.weighted():
-        if node.weight.nnz == 0:
-            err.print(f"[yellow]warning:[/] no weight of {escape(node.name)} survives: nothing before it matters")
-    if result.agreements:
-        checks = Table(title="Verified")
-        for column in ("engine", "against", "images", "spike mismatch", "logits", "same class"):
-            checks.add_column(column, justify="left" if column in ("engine", "against") else "right")
-        for a in result.agreements:
-            checks.add_row(a.engine, a.against, str(a.images), f"{a.mismatch:.1e}", f"{a.logits:.1e}", f"{a.top1:.1%}")
-        out.print(checks)
-    ratio = result.dense_nbytes / result.nbytes
-    size = f"{ratio:.1f}x smaller than" if ratio >= 1 else f"{1 / ratio:.1f}x the size of"
-    say(f"{result.path}: {human_bytes(result.nbytes)}, {size} dense ONNX ({human_bytes(result.dense_nbytes)})")
+@app.command()
+@guarded
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Model file of snn-export.", show_default=False)],
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Tell what is in a model file: layers, density, bytes, work, provenance, and what each engine will do with it."""
+    from spiketicket.export.inspect import inspect as look
+    from spiketicket.export.inspect_view import render
+
+    inspection = look(file)
+    if json:
+        print_json(inspection.to_dict())
+    else:
+        out.print(render(inspection, out.width))
+
+
+def _timesteps(text: str) -> tuple[int | None, bool]:
+    """T where it is given, and whether the file fixes it: `4`, `dynamic` or `dynamic:4`."""
+    word, _, number = text.partition(":")
+    fixed = word != "dynamic"
+    digits = word if fixed else number
+    if (digits and not (digits.isdecimal() and int(digits) > 0)) or (fixed and (number or not word)):
+        raise InputError(f"--timesteps: expected a number from 1, dynamic or dynamic:T, got {text!r}")
+    return int(digits) if digits else None, fixed
+
+
+def _batch(text: str) -> int | None:
+    if text == "dynamic":
+        return None
+    if not (text.isdecimal() and int(text) > 0):
+        raise InputError(f"--batch: expected a number from 1, or dynamic, got {text!r}")
+    return int(text)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from spiketicket.graph import Conv, Graph, Li, Lif, Linear
 from spiketicket.runtime import Session, onnxruntime_library
 from spiketicket.runtime.onnx_reader import _array, parse_model
 
-VERIFICATION = "verification"  # the key, without prefix, of a JSON list of `Agreement.to_dict()`
+VERIFICATION = "verification"  # the key, without prefix, of a JSON list of `Agreement.brief()`
 PRODUCER = "spiketicket"
 
 
@@ -160,7 +160,10 @@ def _metadata(proto: onnx.ModelProto) -> dict[str, str]:
 
 
 def _verification(text: str) -> list[Agreement]:
-    kinds: dict[str, Any] = {"engine": str, "against": str, "first_layer": str | None, "images": int, "clean": int}
+    kinds: dict[str, Any] = {
+        "engine": str, "against": str, "first_layer": str | None, "images": int, "clean": int, "layers": dict,
+        "within": bool, "accuracy": int | float | None,
+    }  # fmt: skip
     try:
         found = [{field.name: entry[field.name] for field in fields(Agreement)} for entry in json.loads(text)]
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from spiketicket import __version__
 from spiketicket.errors import InputError
-from spiketicket.export.check import Original, Samples, check_samples
+from spiketicket.export.check import Check, Original, Samples, check_samples
+from spiketicket.export.forms import Form
 from spiketicket.export.pack import Export, pack
 from spiketicket.export.torch_runs import Masks, prepared, run_torch
 from spiketicket.export.trace import trace_calls
@@ -43,7 +44,8 @@ def export(
     `timed`, `[T, N, ...]`. `masks`: zeros and ones by parameter name; without, the zeros among the weights are what
     was pruned. `labels` `[N]` of the samples, for accuracies. `check`: whether the network, the float64 oracle and all
     engines must agree on the samples before the file appears: in almost every spike, and in logits up to `atol` plus
-    `rtol` times the largest logit of a sample. `options`: those of `pack`. The module is left as it
+    `rtol` times the largest logit of a sample. `options`: the file's
+    form, see `spiketicket.export.forms.Form`. The module is left as it
     was, its neurons at rest.
 
     Raises ModelError that lists all which cannot be exported, VerificationError naming the first layer that differs,
@@ -55,12 +57,13 @@ def export(
         raise InputError(f"sample must be float32 [{'T, ' if timed else ''}N, ...], got {_shape(x)}")
     if isinstance(timesteps, bool) or not isinstance(timesteps, int) or timesteps < 1:
         raise InputError(f"timesteps must be a whole number from 1, got {timesteps!r}")
+    form = Form(**options)
     with prepared(module, masks):
         noted = {"exporter": __version__, "versions": versions(), "arch": type(module).__name__, **(metadata or {})}
         graph, calls = trace_calls(module, x.shape[lead:], timesteps, timed=timed, metadata=noted)
-        samples = Samples(check_samples(x, graph), timesteps, timed, labels) if check else None
+        samples = Samples(check_samples(x, graph), timesteps, timed, labels)
         original = Original("torch", lambda part: run_torch(module, calls, part, timesteps, timed))
-        return pack(graph, Path(path), samples=samples, original=original, tolerance=Tolerance(atol, rtol), **options)
+        return pack(graph, Path(path), form, Check(samples, Tolerance(atol, rtol)) if check else None, original)
 
 
 def versions() -> str:

@@ -1,19 +1,18 @@
-"""Sparse graph -> model file: slimmed, rounded, written, run everywhere, and only then kept."""
+"""Sparse graph -> file: slimmed, rounded, written, run everywhere, and only then kept."""
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onnx import checker
-
-from spiketicket.domain import OPSET
 from spiketicket.export.channels import Removed, remove_channels
-from spiketicket.export.check import Candidate, Original, Samples, check
+from spiketicket.export.check import Check, Original, check_graphs
+from spiketicket.export.forms import Form
 from spiketicket.export.onnx_writer import to_onnx
-from spiketicket.export.values import cast, check_values
-from spiketicket.export.verify import DEFAULT, Agreement, Tolerance
+from spiketicket.export.values import cast
+from spiketicket.export.verify import Agreement
 from spiketicket.files import write_atomic
 from spiketicket.graph import Graph
 
@@ -51,53 +50,31 @@ class Export:
         }
 
 
-def pack(
-    graph: Graph,
-    path: Path,
-    *,
-    values: str = "float32",
-    dense: bool = False,
-    step: bool = False,
-    fixed_timesteps: bool = False,
-    batch: int | None = None,
-    opset: int = OPSET,
-    samples: Samples | None = None,
-    original: Original | None = None,
-    tolerance: Tolerance = DEFAULT,
-) -> Export:
-    """Write `graph` as the model file `path`.
+def pack(graph: Graph, path: Path, form: Form, check: Check | None = None, original: Original | None = None) -> Export:
+    """Write `graph` as the file `path` in the given form.
 
-    `values`: the type of stored weights. `dense`: plain standard ONNX, without the domain's operators; the native
-    engine does not read it. `step`: one timestep per call, potentials as inputs and outputs. `fixed_timesteps`: T is
-    the graph's always; `batch`: N, where it is fixed. `opset`: of the standard operators. `samples`: what `original`,
-    the float64 oracle and each engine must agree on before the file appears; None leaves that check out. Raises
-    InputError for an option out of range, VerificationError where one does not agree.
+    `check`: the samples that `original`, the float64 oracle and all engines must agree on before the file appears;
+    None leaves that out. Raises VerificationError, naming the first layer that differs, where one does not agree.
     """
-    check_values(values)
     slim = remove_channels(graph)
-    stored = cast(slim.graph, values)
-    noted = {**stored.metadata, "values": values}
-    stored = replace(stored, metadata=noted, batch=batch, fixed_timesteps=fixed_timesteps)
-    data = serialise(stored, dense, step, opset)
-    agreements = []
-    if samples is not None:
-        sparse = serialise(stored, False, step, opset) if dense else None
-        candidate = Candidate(graph, stored, slim.kept, data, values, sparse)
-        agreements = check(candidate, samples, original, tolerance)
-        report = json.dumps([agreement.brief() for agreement in agreements], separators=(",", ":"))
-        data = serialise(replace(stored, metadata={**noted, "verification": report}), dense, step, opset)
+    noted = {**graph.metadata, "values": form.values}
+    stored = replace(
+        cast(slim.graph, form.values), metadata=noted, batch=form.batch, fixed_timesteps=form.fixed_timesteps
+    )
+    data = form.write(stored)
+    if check is not None:
+        trace = check_graphs(check, graph, stored, slim.kept, form.values, original)
+        with tempfile.TemporaryDirectory() as folder:
+            candidate = Path(folder) / "candidate.onnx"
+            write_atomic(candidate, data)
+            check.runs(form.runs(candidate, stored, check.samples), trace, form.batch)
+        if form.format == "onnx":
+            report = json.dumps([agreement.brief() for agreement in check.agreements], separators=(",", ":"))
+            data = form.write(replace(stored, metadata={**noted, "verification": report}))
     write_atomic(path, data)
-    return Export(path, stored, slim.removed, len(data), dense_nbytes(graph), agreements)
+    return Export(path, stored, slim.removed, len(data), dense_nbytes(graph), check.agreements if check else [])
 
 
 def dense_nbytes(graph: Graph) -> int:
     """Size of the network as plain dense ONNX."""
     return int(to_onnx(graph, dense=True).ByteSize())
-
-
-def serialise(graph: Graph, dense: bool, step: bool, opset: int) -> bytes:
-    """The model file's bytes: the same for the same graph."""
-    model = to_onnx(graph, dense=dense, step=step, opset=opset)
-    checker.check_model(model, full_check=True)
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data

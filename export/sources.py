@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spiketicket.errors import DataError, InputError
+from spiketicket.train.config import ModelConfig
 from spiketicket.train.data.pickles import unpickle_arrays
+from spiketicket.train.models import build
 
 # Where training scripts put the state dict in a checkpoint.
 _NESTED = ("state_dict", "model_state_dict", "model", "net")
@@ -66,9 +68,24 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
 
 
-def load_state(network: nn.Module, state: Mapping[str, Tensor], where: object) -> None:
-    """Put `state` into `network`. Raises InputError that lists every name and shape that does not fit."""
+def build_arch(arch: str, shape: tuple[int, ...], classes: int | None, timesteps: int) -> nn.Module:
+    """One of our networks for images `[C, H, W]`. Raises InputError."""
+    if classes is None or len(shape) != 3 or shape[1] != shape[2]:
+        raise InputError(
+            f"--arch needs a --dataset of square images, which says how many classes there are: got {shape}"
+        )
+    return build(ModelConfig(arch, shape[0], shape[1], classes, timesteps))
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor], where: object, *, by_order: bool = False) -> None:
+    """Put `state` into `network`. `by_order`: where names differ throughout (Kim et al.'s code calls the layers of
+    the same networks otherwise), shapes that are the same one by one will do.
+
+    Raises InputError that lists every name and shape that does not fit."""
     own = network.state_dict()
+    same_shapes = [t.shape for t in own.values()] == [t.shape for t in state.values()]
+    if by_order and own.keys() != state.keys() and same_shapes:
+        state = dict(zip(own, state.values(), strict=True))
     problems = [f"{name}: missing" for name in own if name not in state]
     problems += [f"{name}: not in the network" for name in state if name not in own]
     problems += [

@@ -1,5 +1,6 @@
 """Ticket -> verified model file."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,26 @@ from spiketicket.export.pack import Export
 from spiketicket.train.ticket import Ticket
 
 
-def export_ticket(ticket: Ticket, path: Path, samples: NDArray[np.float32] | None = None, **options: Any) -> Export:
+def export_ticket(
+    ticket: Ticket,
+    path: Path,
+    samples: NDArray[np.float32] | None = None,
+    *,
+    timesteps: int | None = None,
+    **options: Any,
+) -> Export:
     """Write `ticket` as the model file `path`.
 
     `samples`: normalised images float32 `[N, C, H, W]` on which torch, onnxruntime and the native engine must agree
-    with the float64 oracle before the file appears; None leaves that check out. `options`: those of
-    `spiketicket.export.export`. Raises what that raises.
+    with the float64 oracle before the file appears; None leaves that check out. `timesteps`: T, by default the
+    ticket's. `options`: those of `spiketicket.export.export`. Raises what that raises.
     """
-    shape = (ticket.model.in_channels, ticket.model.image_size, ticket.model.image_size)
-    sample = np.zeros((1, *shape), np.float32) if samples is None else samples
+    model = ticket.model if timesteps is None else replace(ticket.model, timesteps=timesteps)
+    sample = (
+        np.zeros((1, model.in_channels, model.image_size, model.image_size), np.float32) if samples is None else samples
+    )
     return export(
-        ticket.network(), sample, ticket.model.timesteps, path, check=samples is not None,
+        replace(ticket, model=model).network(), sample, model.timesteps, path, check=samples is not None,
         metadata=_metadata(ticket), **options,
     )  # fmt: skip
 

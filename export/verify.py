@@ -70,13 +70,10 @@ class Agreement:
         return asdict(self)
 
     def brief(self) -> dict[str, Any]:
-        """What a model file says of it: figures to two digits, no more than repeats from run to run."""
-        rounded = {key: float(f"{getattr(self, key):.2g}") for key in ("mismatch", "logits", "max_difference")}
-        accuracy = {} if self.accuracy is None else {"accuracy": round(self.accuracy, 4)}
-        return {
-            "engine": self.engine, "against": self.against, "images": self.images, "clean": self.clean,
-            **rounded, "top1": round(self.top1, 4), **accuracy,
-        }  # fmt: skip
+        """What a model file says of it: figures to two digits, and of the layers those that differ."""
+        figures = {k: float(f"{v:.2g}") if isinstance(v, float) else v for k, v in self.to_dict().items()}
+        layers = {name: float(f"{mismatch:.2g}") for name, mismatch in self.layers.items() if mismatch > 0}
+        return {**figures, "layers": layers, "top1": round(self.top1, 4)}
 
 
 @dataclass(frozen=True)

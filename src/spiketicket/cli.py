@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -90,8 +91,9 @@ def say(message: str) -> None:
 
 
 def fail(message: str) -> None:
-    """Print one error line to stderr."""
-    err.print(f"[bold red]error:[/] {escape(' '.join(message.split()))}", soft_wrap=True, highlight=False)
+    """Print one error to stderr: a line, and another for each that a message lists, indented by two spaces."""
+    text = "\n  ".join(" ".join(line.split()) for line in re.split(r"\n(?=  )", message))
+    err.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True, highlight=False)
 
 
 def print_json(value: Any) -> None:

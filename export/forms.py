@@ -1,0 +1,193 @@
+"""The formats that a graph can be written in, and how each is run to be checked."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, checker, helper
+
+from spiketicket.domain import INPUT, LOGITS_T, OPSET
+from spiketicket.errors import InputError, MissingExtraError, SpikeTicketError
+from spiketicket.export.check import Floats, Run, Samples, oracle_run
+from spiketicket.export.onnx_writer import to_onnx
+from spiketicket.export.unrolled import unrolled_onnx
+from spiketicket.export.values import check_values
+from spiketicket.export.verify import Trace
+from spiketicket.graph import Graph, Lif
+from spiketicket.runtime import Session
+from spiketicket.runtime.engine import Model, Options
+from spiketicket.runtime.onnx_reader import parse_model
+from spiketicket.runtime.planner import FIXED
+
+NIR_DT = 1e-4  # seconds per timestep
+
+
+@dataclass(frozen=True)
+class Form:
+    """What file is asked for.
+
+    `format`: onnx, tensorrt-onnx (the plain graph that TensorRT's parser takes), tensorrt (an engine for this
+    machine's GPU) or nir. Of onnx: `values`, the type of stored weights; `dense`, plain standard ONNX without the
+    domain's operators, which the native engine does not read; `step`, one timestep per call, potentials as inputs and
+    outputs; `opset`. `fixed_timesteps`: T is the graph's always. `batch`: N, where it is fixed. `dt`: seconds per
+    timestep, of nir.
+    """
+
+    format: str = "onnx"
+    values: str = "float32"
+    dense: bool = False
+    step: bool = False
+    fixed_timesteps: bool = False
+    batch: int | None = None
+    opset: int = OPSET
+    dt: float = NIR_DT
+
+    def __post_init__(self) -> None:
+        check_values(self.values)
+        if self.format not in FORMATS:
+            raise InputError(f"format: expected one of {', '.join(FORMATS)}, got {self.format!r}")
+        plain = (self.values, self.dense, self.step, self.opset) == ("float32", False, False, OPSET)
+        if self.format != "onnx" and not plain:
+            raise InputError(f"values, dense, step and opset are settings of format onnx, not of {self.format}")
+        if self.format == "nir" and (self.batch is not None or self.fixed_timesteps):
+            raise InputError("a NIR graph says nothing of timesteps and batch: it cannot fix them")
+
+    def write(self, graph: Graph) -> bytes:
+        """The file's bytes: the same for the same graph (but for TensorRT's engines)."""
+        return FORMATS[self.format].write(self, graph)
+
+    def runs(self, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
+        """What runs the file `path`, which was written of `graph`, by name."""
+        try:
+            yield from FORMATS[self.format].runs(self, path, graph, samples)
+        except MissingExtraError as error:
+            raise SpikeTicketError(f"cannot verify: {error}; or export with --no-check") from error
+
+
+def _write_onnx(form: Form, graph: Graph) -> bytes:
+    model = to_onnx(graph, dense=form.dense, step=form.step, opset=form.opset)
+    checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _run_onnx(form: Form, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
+    if form.dense:
+        yield "onnxruntime", _run_dense(form, path, graph, samples)
+        return
+    for engine in ("native", "onnxruntime"):
+        yield engine, _run_session(path, engine, samples)
+    # What rounding to whole numbers would change, for who wants it; the file does not depend on it.
+    yield "native (int16)", _run_session(path, "native", samples, "events-int16", "int16")
+
+
+def _run_session(path: Path, engine: str, samples: Samples, plan: str = FIXED, values: str = "float32") -> Run:
+    session = Session(path, engine, plan=plan, values=values)
+
+    def run(x: Floats) -> Trace:
+        feeds = {INPUT: samples.frames(x) if session.timed_input else x}
+        timesteps = None if session.timed_input else samples.timesteps
+        return Trace(session.spikes(feeds, timesteps), session.run(feeds, timesteps)["logits_t"])
+
+    return run
+
+
+def _run_dense(form: Form, path: Path, graph: Graph, samples: Samples) -> Run:
+    """Plain ONNX in onnxruntime. Its values are called as in the file with the domain's operators."""
+    from spiketicket.runtime.ort import OnnxRuntimeEngine
+
+    named = parse_model(to_onnx(graph, step=form.step, opset=form.opset).SerializeToString())
+    engine = OnnxRuntimeEngine(Model(path, path.read_bytes(), named), Options(1, FIXED, "float32"))
+
+    def run(x: Floats) -> Trace:
+        frames = samples.frames(x) if form.step else x
+        return Trace(engine.spikes(frames, samples.timesteps), engine.run(frames, samples.timesteps))
+
+    return run
+
+
+def _write_unrolled(form: Form, graph: Graph) -> bytes:
+    data: bytes = unrolled_onnx(graph, graph.timesteps, form.batch).SerializeToString(deterministic=True)
+    return data
+
+
+def _run_unrolled(form: Form, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
+    """In onnxruntime, with every LIF layer's spikes, which are folded `[T * N, ...]`, as outputs."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "cpu", "the check of a graph for TensorRT") from error
+    model = onnx.load_model(path)
+    lifs = {f"value:{node.output}": node for node in graph.nodes if isinstance(node, Lif)}
+    present = {output for node in model.graph.node for output in node.output}
+    model.graph.output.extend(helper.make_tensor_value_info(v, TensorProto.FLOAT, None) for v in lifs if v in present)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs() if output.name in lifs]
+
+    def run(x: Floats) -> Trace:
+        logits, *spikes = session.run([LOGITS_T, *names], {INPUT: x})
+        shapes = {name: (samples.timesteps, -1, *graph.values[lifs[name].output].shape) for name in names}
+        by_layer = {lifs[n].name: s.reshape(shapes[n]) for n, s in zip(names, spikes, strict=True)}
+        return Trace(by_layer, np.asarray(logits))
+
+    yield "onnxruntime", run
+
+
+def _write_tensorrt(form: Form, graph: Graph) -> bytes:
+    from spiketicket.export.tensorrt import export_engine
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.engine"
+        if form.batch is None:
+            export_engine(graph, path)
+        else:
+            export_engine(graph, path, batch=(form.batch, form.batch, form.batch))
+        return path.read_bytes()
+
+
+def _run_tensorrt(form: Form, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
+    """Sums in float16 flip spikes, which the engine does not show: its logits are reported, not held."""
+    session = Session(path, "tensorrt")
+
+    def run(x: Floats) -> Trace:
+        quiet = {n.name: np.zeros((samples.timesteps, x.shape[samples.timed], *graph.values[n.output].shape), np.bool_)
+                 for n in graph.nodes if isinstance(n, Lif)}  # fmt: skip
+        return Trace(quiet, session.run({INPUT: x})["logits_t"])
+
+    yield "tensorrt (float16)", run
+
+
+def _write_nir(form: Form, graph: Graph) -> bytes:
+    from spiketicket.export.nir_writer import write_nir
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.nir"
+        write_nir(graph, path, form.dt)
+        return path.read_bytes()
+
+
+def _run_nir(form: Form, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
+    """Read back, on the oracle; everything is over time there."""
+    from spiketicket.export.nir_reader import read_nir
+
+    read = read_nir(path, graph.timesteps, form.dt)
+    run = oracle_run(read, samples.timesteps)
+    yield "read back", lambda x: run(samples.frames(x))
+
+
+@dataclass(frozen=True)
+class _Format:
+    suffix: str
+    write: Callable[[Form, Graph], bytes]
+    runs: Callable[[Form, Path, Graph, Samples], Iterator[tuple[str, Run]]]
+
+
+FORMATS = {
+    "onnx": _Format(".onnx", _write_onnx, _run_onnx),
+    "tensorrt-onnx": _Format(".tensorrt.onnx", _write_unrolled, _run_unrolled),
+    "tensorrt": _Format(".engine", _write_tensorrt, _run_tensorrt),
+    "nir": _Format(".nir", _write_nir, _run_nir),
+}

@@ -1,0 +1,49 @@
+"""What `snn-export` prints of a finished export."""
+
+from rich.markup import escape
+from rich.table import Table
+
+from spiketicket.cli import err, human_bytes, out, say
+from spiketicket.export.pack import Export
+from spiketicket.export.verify import Agreement
+
+
+def print_export(result: Export) -> None:
+    out.print(_layers(result))
+    for node in result.graph.weighted():
+        if node.weight.nnz == 0:
+            err.print(f"[yellow]warning:[/] no weight of {escape(node.name)} survives: nothing before it matters")
+    if result.agreements:
+        out.print(_verified(result.agreements))
+    ratio = result.dense_nbytes / result.nbytes
+    size = f"{ratio:.1f}x smaller than" if ratio >= 1 else f"{1 / ratio:.1f}x the size of"
+    say(f"{result.path}: {human_bytes(result.nbytes)}, {size} dense ONNX ({human_bytes(result.dense_nbytes)})")
+
+
+def _layers(result: Export) -> Table:
+    table = Table(title="Layers")
+    table.add_column("layer")
+    columns = ("shape", "density", "bytes", *(("removed channels",) if result.removed else ()))
+    for column in columns:
+        table.add_column(column, justify="right")
+    for node in result.graph.weighted():
+        shape = " x ".join(map(str, node.weight.shape))
+        lost = result.removed.get(node.name)
+        removed = (f"{lost.count} of {lost.channels}" if lost else "",) if result.removed else ()
+        nbytes = f"{node.weight.nbytes + node.bias.nbytes:,}"
+        table.add_row(escape(node.name), shape, f"{node.weight.density:.2%}", nbytes, *removed)
+    return table
+
+
+def _verified(agreements: list[Agreement]) -> Table:
+    table = Table(title="Verified")
+    labelled = any(a.accuracy is not None for a in agreements)
+    columns = ("engine", "against", "samples", "spike mismatch", "logits", "same class")
+    for column in (*columns, *(("accuracy",) if labelled else ())):
+        table.add_column(column, justify="left" if column in ("engine", "against") else "right")
+    for a in agreements:
+        accuracy = (("" if a.accuracy is None else f"{a.accuracy:.1%}"),) if labelled else ()
+        table.add_row(
+            a.engine, a.against, str(a.images), f"{a.mismatch:.1e}", f"{a.logits:.1e}", f"{a.top1:.1%}", *accuracy
+        )
+    return table
