@@ -118,13 +118,17 @@ def _run_unrolled(form: Form, path: Path, graph: Graph, samples: Samples) -> Ite
     """In onnxruntime, with every LIF layer's spikes, which are folded `[T * N, ...]`, as outputs."""
     try:
         import onnxruntime
+
+        from spiketicket.runtime.ort import QUIET
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "cpu", "the check of a graph for TensorRT") from error
     model = onnx.load_model(path)
     lifs = {f"value:{node.output}": node for node in graph.nodes if isinstance(node, Lif)}
     present = {output for node in model.graph.node for output in node.output}
     model.graph.output.extend(helper.make_tensor_value_info(v, TensorProto.FLOAT, None) for v in lifs if v in present)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = QUIET
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs() if output.name in lifs]
 
     def run(x: Floats) -> Trace:
