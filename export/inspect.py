@@ -20,7 +20,8 @@ from spiketicket.export.verify import Agreement
 from spiketicket.files import read_bytes
 from spiketicket.graph import Conv, Graph, Li, Lif, Linear
 from spiketicket.runtime import Session, onnxruntime_library
-from spiketicket.runtime.onnx_reader import _array, parse_model
+from spiketicket.runtime.onnx_parts import array
+from spiketicket.runtime.onnx_reader import parse_model
 
 VERIFICATION = "verification"  # the key, without prefix, of a JSON list of `Agreement.brief()`
 PRODUCER = "spiketicket"
@@ -139,7 +140,7 @@ def inspect(path: Path) -> Inspection:
             layers=layers,
             totals=_totals(layers, 0 if graph is None else sum(node.bias.nbytes for node in graph.weighted())),
             operators=dict(Counter(node.op_type for node in proto.graph.node).most_common()),
-            initializer_nbytes=sum(_array(tensor).nbytes for tensor in proto.graph.initializer),
+            initializer_nbytes=sum(array(tensor).nbytes for tensor in proto.graph.initializer),
             custom_operators_built=_library_built(),
         )
     except ModelError as error:
@@ -187,9 +188,9 @@ def _port(value: onnx.ValueInfoProto) -> Port:
 def _timesteps(proto: onnx.ModelProto, text: str) -> int | None:
     """The default of a dense file: an initializer, or `text` from its metadata."""
     stored = [tensor for tensor in proto.graph.initializer if tensor.name == TIMESTEPS]
-    array = _array(stored[0]) if stored else np.array([])
-    if array.size == 1 and array.dtype == np.int64:
-        return int(array.item())
+    found = array(stored[0]) if stored else np.array([])
+    if found.size == 1 and found.dtype == np.int64:
+        return int(found.item())
     return int(text) if re.fullmatch("[1-9][0-9]{0,8}", text) else None
 
 
@@ -237,7 +238,7 @@ def _weights(proto: onnx.ModelProto) -> list[Layer]:
         kind = {4: "Conv", 2: "Linear"}.get(len(tensor.dims))
         if kind is None or tensor.data_type != TensorProto.FLOAT:
             continue
-        weight = _array(tensor)
+        weight = array(tensor)
         name = tensor.name.removesuffix(".weight")
         nonzeros = int(np.count_nonzero(weight))
         layers.append(Layer(name, kind, weight.nbytes, weight=weight.shape, nonzeros=nonzeros))

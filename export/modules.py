@@ -61,7 +61,7 @@ def export(
     with prepared(module, masks):
         noted = {"exporter": __version__, "versions": versions(), "arch": type(module).__name__, **(metadata or {})}
         graph, calls = trace_calls(module, x.shape[lead:], timesteps, timed=timed, metadata=noted)
-        samples = Samples(check_samples(x, graph), timesteps, timed, labels)
+        samples = Samples(check_samples(x, graph), timesteps, timed, _labels(labels, x.shape[int(timed)]))
         original = Original("torch", lambda part: run_torch(module, calls, part, timesteps, timed))
         return pack(graph, Path(path), form, Check(samples, Tolerance(atol, rtol)) if check else None, original)
 
@@ -70,6 +70,15 @@ def versions() -> str:
     """The packages that an export depends on, for its provenance."""
     found = {"onnx": onnx.__version__, "torch": torch.__version__, "spikingjelly": packages.version("spikingjelly")}
     return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _labels(labels: NDArray[np.integer] | None, count: int) -> NDArray[np.integer] | None:
+    if labels is None:
+        return None
+    found = np.asarray(labels)
+    if found.shape != (count,) or not np.issubdtype(found.dtype, np.integer):
+        raise InputError(f"labels must be whole numbers [{count}], one per sample, got {_shape(found)}")
+    return found
 
 
 def _shape(x: object) -> str:

@@ -32,15 +32,18 @@ def load_module(spec: str) -> nn.Module:
     sys.path.insert(0, "")
     try:
         found: Any = importlib.import_module(place)
-    except ModuleNotFoundError as error:
-        raise InputError(f"--module: cannot import {place}: {error}") from error
+    except Exception as error:  # the user's own code
+        raise InputError(f"--module: cannot import {place}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove("")
     for part in name.split("."):
         if not hasattr(found, part):
             raise InputError(f"--module: {place} has no {name!r}")
         found = getattr(found, part)
-    network = found if isinstance(found, nn.Module) else found() if callable(found) else found
+    try:
+        network = found() if callable(found) and not isinstance(found, nn.Module) else found
+    except Exception as error:  # the user's own code
+        raise InputError(f"--module: {spec} raised {type(error).__name__}: {error}") from error
     if not isinstance(network, nn.Module):
         raise InputError(f"--module: {spec} gives {type(network).__name__}, expected a torch.nn.Module")
     return network

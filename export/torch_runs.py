@@ -32,6 +32,7 @@ def prepared(network: nn.Module, masks: Masks | None) -> Iterator[None]:
             parameter = _parameter(network, name)
             before[name] = parameter.data
             parameter.data = parameter.data * _mask(name, mask, parameter)
+        network.eval()
         yield
     finally:
         for name, data in before.items():

@@ -164,6 +164,11 @@ class _Reading(fx.Tracer):
         inside = next(m.children(), None) is None and type(m).__module__.startswith(("torch.nn", "spikingjelly."))
         return find_rule(m) is not None or isinstance(m, base.MemoryModule) or inside
 
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if any(isinstance(argument, fx.Proxy) for argument in (*args, *kwargs.values())):
+            return super().call_module(m, forward, args, kwargs)
+        return forward(*args, **kwargs)  # of weights alone: a parametrization
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Tensor(node, self)
 

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
-from spiketicket.csr import MAX_ELEMENTS, Csr
+from spiketicket.csr import Csr
 from spiketicket.domain import (
     AND,
     AND_NOT,
@@ -53,6 +53,7 @@ from spiketicket.graph import (
     Unsqueeze,
 )
 from spiketicket.runtime.engine_file import MAGIC
+from spiketicket.runtime.onnx_parts import Attributes, array, quad
 
 
 def read_model(path: Path) -> tuple[Graph, bytes]:
@@ -94,7 +95,7 @@ class _Reader:
         for tensor in model.graph.initializer:
             if tensor.name in self.tensors:
                 raise ModelError(f"initializer {tensor.name!r} is stored twice")
-            self.tensors[tensor.name] = _array(tensor)
+            self.tensors[tensor.name] = array(tensor)
         self.values: dict[str, _Kind] = {}  # every value seen so far
         self.step = False  # one timestep per call
 
@@ -193,7 +194,7 @@ class _Reader:
         return sizes[lead - 1] or None, sizes[lead:]
 
     def check_mean(self, node: onnx.NodeProto) -> None:
-        attributes = _Attributes(node)
+        attributes = Attributes(node)
         keepdims = attributes.integer("keepdims")
         attributes.finish()
         axes = self.whole_numbers(node.input[1], node.name) if len(node.input) == 2 else []
@@ -219,7 +220,7 @@ class _Reader:
             raise ModelError(f"layer {name}: {proto.op_type} has no overload {proto.overload!r}")
         if not proto.input or proto.input[0] not in self.values:
             raise ModelError(f"layer {name}: input {next(iter(proto.input), '')!r} is not computed by an earlier layer")
-        attributes = _Attributes(proto)
+        attributes = Attributes(proto)
         node = reader(self, proto, name, attributes)
         attributes.finish()
         return node
@@ -247,20 +248,20 @@ class _Reader:
             raise ModelError(f"layer {owner}: {name!r} is not stored in the file")
         return self.tensors[name]
 
-    def weight(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> tuple[Csr, NDArray[np.float32]]:
+    def weight(self, proto: onnx.NodeProto, name: str, attributes: Attributes) -> tuple[Csr, NDArray[np.float32]]:
         values, indices, indptr, bias, *scales = (self.tensor(i, name) for i in proto.input[1:])
         shape = attributes.integers("weight_shape")
         csr = Csr(values, indices, indptr, shape, *scales)  # type: ignore[arg-type]
         return csr, bias  # type: ignore[return-value]  # the graph checks the types
 
-    def conv(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
+    def conv(self, proto: onnx.NodeProto, name: str, attributes: Attributes) -> Node:
         weight, bias = self.weight(proto, name, attributes)
         strides, dilations = attributes.pair("strides"), attributes.pair("dilations")
-        pads, group = _quad(attributes.integers("pads"), name), attributes.integer("group")
+        pads, group = quad(attributes.integers("pads"), name), attributes.integer("group")
         output = self.define(proto)
         return Conv(name, (proto.input[0],), output, weight, bias, strides, pads, dilations, group)
 
-    def linear(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
+    def linear(self, proto: onnx.NodeProto, name: str, attributes: Attributes) -> Node:
         weight, bias = self.weight(proto, name, attributes)
         return Linear(name, (proto.input[0],), self.define(proto), weight, bias)
 
@@ -268,7 +269,7 @@ class _Reader:
         if self.step and (proto.input[1], proto.output[1]) != potential(name):
             raise ModelError(f"layer {name}: its potentials must be {' and '.join(potential(name))}")
 
-    def lif(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
+    def lif(self, proto: onnx.NodeProto, name: str, attributes: Attributes) -> Node:
         self.check_potential(proto, name)
         tau, threshold = attributes.real("tau"), attributes.real("v_threshold")
         decay = bool(attributes.integer("decay_input"))
@@ -279,26 +280,26 @@ class _Reader:
             drop = None if drop == threshold else drop
         return Lif(name, (proto.input[0],), self.define(proto), tau, threshold, reset, decay, drop)
 
-    def li(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
+    def li(self, proto: onnx.NodeProto, name: str, attributes: Attributes) -> Node:
         self.check_potential(proto, name)
         tau, decay = attributes.real("tau"), bool(attributes.integer("decay_input"))
         return Li(name, (proto.input[0],), self.define(proto), tau, decay)
 
-    def max_pool(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
+    def max_pool(self, proto: onnx.NodeProto, name: str, attributes: Attributes) -> Node:
         kernel, strides = self.windows(proto, name, attributes)
         pads = attributes.integers("pads")
         timed = self.has_time(proto)
         if timed and (len(pads) != 6 or pads[0] or pads[3]):
             raise ModelError(f"layer {name}: pads over time or channels")
-        pads = _quad(pads[1:3] + pads[4:6] if timed else pads, name)
+        pads = quad(pads[1:3] + pads[4:6] if timed else pads, name)
         return MaxPool(name, (proto.input[0],), self.define(proto), kernel, strides, pads)
 
-    def avg_pool(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
+    def avg_pool(self, proto: onnx.NodeProto, name: str, attributes: Attributes) -> Node:
         kernel, strides = self.windows(proto, name, attributes)
         return AvgPool(name, (proto.input[0],), self.define(proto), kernel, strides)
 
     def windows(
-        self, proto: onnx.NodeProto, name: str, attributes: "_Attributes"
+        self, proto: onnx.NodeProto, name: str, attributes: Attributes
     ) -> tuple[tuple[int, int], tuple[int, int]]:
         """Kernel and strides of a pooling, the leading 1 of a timed one taken off."""
         kernel, strides = attributes.integers("kernel_shape"), attributes.integers("strides")
@@ -310,21 +311,21 @@ class _Reader:
             raise ModelError(f"layer {name}: expected a two-dimensional pooling window")
         return (kernel[0], kernel[1]), (strides[0], strides[1])
 
-    def add(self, proto: onnx.NodeProto, name: str, _: "_Attributes") -> Node:
+    def add(self, proto: onnx.NodeProto, name: str, _: Attributes) -> Node:
         return Add(name, (proto.input[0], proto.input[1]), self.define(proto))
 
-    def flatten(self, proto: onnx.NodeProto, name: str, _: "_Attributes") -> Node:
+    def flatten(self, proto: onnx.NodeProto, name: str, _: Attributes) -> Node:
         timed = self.kind(proto).timed
         expected = [0, 0, -1] if self.has_time(proto) else [0, -1]
         if self.whole_numbers(proto.input[1], name) != expected:
             raise ModelError(f"layer {name}: Reshape must flatten the image, that is to {expected}")
         return Flatten(name, (proto.input[0],), self.define(proto, _Kind(1, timed)))
 
-    def both(self, proto: onnx.NodeProto, name: str, _: "_Attributes") -> Node:
+    def both(self, proto: onnx.NodeProto, name: str, _: Attributes) -> Node:
         inputs = (proto.input[0], proto.input[1])
         return And(name, inputs, self.define(proto), negated=proto.op_type == AND_NOT)
 
-    def concat(self, proto: onnx.NodeProto, name: str, attributes: "_Attributes") -> Node:
+    def concat(self, proto: onnx.NodeProto, name: str, attributes: Attributes) -> Node:
         axis, expected = attributes.integer("axis"), -self.kind(proto).dims
         if axis != expected:
             raise ModelError(
@@ -332,19 +333,19 @@ class _Reader:
             )
         return Concat(name, tuple(proto.input), self.define(proto))
 
-    def unsqueeze(self, proto: onnx.NodeProto, name: str, _: "_Attributes") -> Node:
+    def unsqueeze(self, proto: onnx.NodeProto, name: str, _: Attributes) -> Node:
         if self.whole_numbers(proto.input[1], name) != [-2]:
             raise ModelError(f"layer {name}: Unsqueeze must make images of one row, that is axes [-2]")
         dims, timed = self.kind(proto)
         return Unsqueeze(name, (proto.input[0],), self.define(proto, _Kind(dims + 1, timed)))
 
-    def repeat(self, proto: onnx.NodeProto, name: str, _: "_Attributes") -> Node:
+    def repeat(self, proto: onnx.NodeProto, name: str, _: Attributes) -> Node:
         if proto.input[1] != TIMESTEPS:
             raise ModelError(f"layer {name}: must repeat by {TIMESTEPS}, got {proto.input[1]!r}")
         return Repeat(name, (proto.input[0],), self.define(proto, _Kind(self.kind(proto).dims, timed=True)))
 
 
-_READERS: dict[tuple[str, str], Callable[[_Reader, onnx.NodeProto, str, "_Attributes"], Node]] = {
+_READERS: dict[tuple[str, str], Callable[[_Reader, onnx.NodeProto, str, Attributes], Node]] = {
     (DOMAIN, SPARSE_CONV): _Reader.conv,
     (DOMAIN, SPARSE_LINEAR): _Reader.linear,
     (DOMAIN, LIF): _Reader.lif,
@@ -371,58 +372,3 @@ _OVERLOADS = {
     **dict.fromkeys((LIF, LIF_STEP), (HARD_RESET, SOFT_RESET)),
     **dict.fromkeys((SPARSE_CONV, SPARSE_LINEAR), ("", SCALED)),
 }  # of all others the empty one
-
-
-class _Attributes:
-    """The attributes of one node, each read once; what is left over was not understood."""
-
-    def __init__(self, node: onnx.NodeProto) -> None:
-        self.name = node.name
-        self.left: dict[str, onnx.AttributeProto] = {attribute.name: attribute for attribute in node.attribute}
-
-    def has(self, key: str) -> bool:
-        return key in self.left
-
-    def take(self, key: str, kind: int) -> onnx.AttributeProto:
-        if key not in self.left:
-            raise ModelError(f"layer {self.name}: attribute {key} is missing")
-        attribute = self.left.pop(key)
-        if attribute.type != kind:
-            raise ModelError(f"layer {self.name}: attribute {key} has the wrong type")
-        return attribute
-
-    def integer(self, key: str) -> int:
-        return int(self.take(key, onnx.AttributeProto.INT).i)
-
-    def real(self, key: str) -> float:
-        return float(self.take(key, onnx.AttributeProto.FLOAT).f)
-
-    def integers(self, key: str) -> tuple[int, ...]:
-        return tuple(int(value) for value in self.take(key, onnx.AttributeProto.INTS).ints)
-
-    def pair(self, key: str) -> tuple[int, int]:
-        values = self.integers(key)
-        if len(values) != 2:
-            raise ModelError(f"layer {self.name}: attribute {key} must have 2 entries, got {len(values)}")
-        return values[0], values[1]
-
-    def finish(self) -> None:
-        if self.left:
-            raise ModelError(f"layer {self.name}: attribute {sorted(self.left)[0]} is unknown")
-
-
-def _quad(pads: tuple[int, ...], name: str) -> tuple[int, int, int, int]:
-    if len(pads) != 4:
-        raise ModelError(f"layer {name}: attribute pads must have 4 entries, got {len(pads)}")
-    return pads[0], pads[1], pads[2], pads[3]
-
-
-def _array(tensor: onnx.TensorProto) -> NDArray[np.generic]:
-    if tensor.data_location == TensorProto.EXTERNAL:
-        raise ModelError(f"initializer {tensor.name!r} lies in another file; a spiketicket model is one file")
-    if any(size < 0 for size in tensor.dims) or np.prod(tensor.dims, dtype=float) > MAX_ELEMENTS:
-        raise ModelError(f"initializer {tensor.name!r} has the impossible shape {list(tensor.dims)}")
-    try:
-        return np.ascontiguousarray(numpy_helper.to_array(tensor)).reshape(tuple(tensor.dims))
-    except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"initializer {tensor.name!r} is damaged: {error}") from error
