@@ -14,7 +14,7 @@ from spiketicket.errors import InputError, MissingExtraError, SpikeTicketError
 from spiketicket.export.check import Floats, Run, Samples, oracle_run
 from spiketicket.export.onnx_writer import to_onnx
 from spiketicket.export.unrolled import unrolled_onnx
-from spiketicket.export.values import check_values
+from spiketicket.export.values import VALUES, check_values
 from spiketicket.export.verify import Trace
 from spiketicket.graph import Graph, Lif
 from spiketicket.runtime import Session
@@ -30,10 +30,11 @@ class Form:
     """What file is asked for.
 
     `format`: onnx, tensorrt-onnx (the plain graph that TensorRT's parser takes), tensorrt (an engine for this
-    machine's GPU) or nir. Of onnx: `values`, the type of stored weights; `dense`, plain standard ONNX without the
-    domain's operators, which the native engine does not read; `step`, one timestep per call, potentials as inputs and
-    outputs; `opset`. `fixed_timesteps`: T is the graph's always. `batch`: N, where it is fixed. `dt`: seconds per
-    timestep, of nir.
+    machine's GPU) or nir. `values`: the type of stored weights; for TensorRT float16 is the type of weighted sums, too.
+    Of onnx: `dense`, plain standard ONNX without the domain's operators, which the native engine does not read;
+    `step`, one timestep per call, potentials as inputs and outputs; `opset`. `fixed_timesteps`: T is the graph's
+    always. `batch`: N, where it is fixed. `dt`: seconds per timestep, of nir. Raises InputError for what does not go
+    together.
     """
 
     format: str = "onnx"
@@ -49,9 +50,11 @@ class Form:
         check_values(self.values)
         if self.format not in FORMATS:
             raise InputError(f"format: expected one of {', '.join(FORMATS)}, got {self.format!r}")
-        plain = (self.values, self.dense, self.step, self.opset) == ("float32", False, False, OPSET)
-        if self.format != "onnx" and not plain:
-            raise InputError(f"values, dense, step and opset are settings of format onnx, not of {self.format}")
+        if self.format != "onnx" and (self.dense, self.step, self.opset) != (False, False, OPSET):
+            raise InputError(f"dense, step and opset are settings of format onnx, not of {self.format}")
+        if self.values not in FORMATS[self.format].values:
+            raise InputError(f"{self.format} holds weights as {' or '.join(FORMATS[self.format].values)}, not as "
+                             f"{self.values}")  # fmt: skip
         if self.format == "nir" and (self.batch is not None or self.fixed_timesteps):
             raise InputError("a NIR graph says nothing of timesteps and batch: it cannot fix them")
 
@@ -110,7 +113,8 @@ def _run_dense(form: Form, path: Path, graph: Graph, samples: Samples) -> Run:
 
 
 def _write_unrolled(form: Form, graph: Graph) -> bytes:
-    data: bytes = unrolled_onnx(graph, graph.timesteps, form.batch).SerializeToString(deterministic=True)
+    model = unrolled_onnx(graph, graph.timesteps, form.batch, half=form.values == "float16")
+    data: bytes = model.SerializeToString(deterministic=True)
     return data
 
 
@@ -137,23 +141,21 @@ def _run_unrolled(form: Form, path: Path, graph: Graph, samples: Samples) -> Ite
         by_layer = {lifs[n].name: s.reshape(shapes[n]) for n, s in zip(names, spikes, strict=True)}
         return Trace(by_layer, np.asarray(logits))
 
-    yield "onnxruntime", run
+    yield "onnxruntime" if form.values == "float32" else "onnxruntime (float16)", run
 
 
 def _write_tensorrt(form: Form, graph: Graph) -> bytes:
-    from spiketicket.export.tensorrt import export_engine
+    from spiketicket.export.tensorrt import BATCH, export_engine
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.engine"
-        if form.batch is None:
-            export_engine(graph, path)
-        else:
-            export_engine(graph, path, batch=(form.batch, form.batch, form.batch))
+        batch = BATCH if form.batch is None else (form.batch, form.batch, form.batch)
+        export_engine(graph, path, batch=batch, half=form.values == "float16")
         return path.read_bytes()
 
 
 def _run_tensorrt(form: Form, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
-    """Sums in float16 flip spikes, which the engine does not show: its logits are reported, not held."""
+    """The engine does not show its spikes, so its logits are reported, not held."""
     session = Session(path, "tensorrt")
 
     def run(x: Floats) -> Trace:
@@ -161,7 +163,7 @@ def _run_tensorrt(form: Form, path: Path, graph: Graph, samples: Samples) -> Ite
                  for n in graph.nodes if isinstance(n, Lif)}  # fmt: skip
         return Trace(quiet, session.run({INPUT: x})["logits_t"])
 
-    yield "tensorrt (float16)", run
+    yield f"tensorrt ({form.values})", run
 
 
 def _write_nir(form: Form, graph: Graph) -> bytes:
@@ -185,13 +187,14 @@ def _run_nir(form: Form, path: Path, graph: Graph, samples: Samples) -> Iterator
 @dataclass(frozen=True)
 class _Format:
     suffix: str
+    values: tuple[str, ...]
     write: Callable[[Form, Graph], bytes]
     runs: Callable[[Form, Path, Graph, Samples], Iterator[tuple[str, Run]]]
 
 
 FORMATS = {
-    "onnx": _Format(".onnx", _write_onnx, _run_onnx),
-    "tensorrt-onnx": _Format(".tensorrt.onnx", _write_unrolled, _run_unrolled),
-    "tensorrt": _Format(".engine", _write_tensorrt, _run_tensorrt),
-    "nir": _Format(".nir", _write_nir, _run_nir),
+    "onnx": _Format(".onnx", VALUES, _write_onnx, _run_onnx),
+    "tensorrt-onnx": _Format(".tensorrt.onnx", VALUES[:2], _write_unrolled, _run_unrolled),
+    "tensorrt": _Format(".engine", VALUES[:2], _write_tensorrt, _run_tensorrt),
+    "nir": _Format(".nir", VALUES[:1], _write_nir, _run_nir),
 }

@@ -24,6 +24,7 @@ from spiketicket.runtime.nvidia import Nvidia
 
 WORKSPACE = 4 << 30  # bytes of GPU memory that a layer may use for itself while it runs
 Batch = tuple[int, int, int]  # images of a run: the fewest, the number to be fastest for, the most
+BATCH: Batch = (1, 8, 32)
 
 
 def export_engine(
@@ -31,7 +32,7 @@ def export_engine(
     path: Path,
     *,
     timesteps: int | None = None,
-    batch: Batch = (1, 8, 32),
+    batch: Batch = BATCH,
     half: bool = True,
     sparse: bool = True,
 ) -> Build:

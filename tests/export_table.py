@@ -45,6 +45,7 @@ FORMS = {
     "T, N fixed": {"fixed_timesteps": True, "batch": N},
     f"opset {OPSETS.stop - 1}": {"opset": OPSETS.stop - 1},
     "tensorrt-onnx": {"format": "tensorrt-onnx"},
+    "its float16": {"format": "tensorrt-onnx", "values": "float16"},
     "tensorrt": {"format": "tensorrt"},
     "nir": {"format": "nir"},
 }

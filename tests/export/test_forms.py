@@ -166,7 +166,8 @@ def test_rounding_that_changes_classes_is_refused(tmp_path):
     [
         ({"format": "onxx"}, "format: expected one of onnx, tensorrt-onnx, tensorrt, nir, got 'onxx'"),
         ({"values": "int4"}, "values: expected one of float32, float16, int8, int16, got 'int4'"),
-        ({"format": "nir", "values": "int8"}, "settings of format onnx, not of nir"),
+        ({"format": "nir", "values": "int8"}, "nir holds weights as float32, not as int8"),
+        ({"format": "tensorrt", "values": "int8"}, "tensorrt holds weights as float32 or float16, not as int8"),
         ({"format": "tensorrt-onnx", "step": True}, "settings of format onnx, not of tensorrt-onnx"),
         ({"format": "nir", "batch": 3}, "a NIR graph says nothing of timesteps and batch"),
     ],
