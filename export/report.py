@@ -40,7 +40,8 @@ def _verified(agreements: list[Agreement]) -> Table:
     labelled = any(a.accuracy is not None for a in agreements)
     columns = ("engine", "against", "samples", "spike mismatch", "logits", "same class")
     for column in (*columns, *(("accuracy",) if labelled else ())):
-        table.add_column(column, justify="left" if column in ("engine", "against") else "right")
+        left = column in ("engine", "against")
+        table.add_column(column, justify="left" if left else "right", min_width=11 if left else None)
     for a in agreements:
         accuracy = (("" if a.accuracy is None else f"{a.accuracy:.1%}"),) if labelled else ()
         table.add_row(

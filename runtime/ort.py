@@ -25,7 +25,8 @@ class OnnxRuntimeEngine(Engine):
         self.model = model
         self.threads = options.threads
         self.session = self._load(model.data)
-        self.inputs = {value.name: value.shape for value in self.session.get_inputs()}
+        defaults = self.session.get_overridable_initializers()  # `timesteps`, unless they are fixed
+        self.inputs = {value.name: value.shape for value in (*self.session.get_inputs(), *defaults)}
         self.stepping = not self.inputs.keys() <= {INPUT, TIMESTEPS}  # a file of one timestep, with potentials
 
     def run(self, x: Floats, timesteps: int) -> Floats:
