@@ -28,6 +28,17 @@ class Builder:
     def shape(self, value: str) -> tuple[int, ...]:
         return self.values[value].shape
 
+    def torch_shape(self, value: str) -> tuple[int, ...]:
+        """The shape in torch, which knows nothing of a signal's one row."""
+        shape = self.shape(value)
+        return (shape[0], shape[2]) if len(self.input_shape) == 2 and len(shape) == 3 else shape
+
+    def unknown(self, shape: tuple[int, ...], like: str) -> str:
+        """A value that no node computes, of a graph that will never be finished."""
+        name = self.unique("unknown")
+        self.values[name] = Value(shape, self.values[like].timed, spikes=False)
+        return name
+
     def unique(self, name: str) -> str:
         """`name`, or with a number behind it where a layer or value is called so already."""
         candidate, count = name, 1

@@ -17,7 +17,7 @@ from torch import nn
 from spiketicket.errors import ModelError
 from spiketicket.export import module_rules
 from spiketicket.export.builder import Builder
-from spiketicket.export.traced import Lead, Size, Traced
+from spiketicket.export.traced import Lead, LeadError, Size, Traced
 from spiketicket.graph import Add, And, Concat
 
 _AHEAD = {Lead.BATCH: 1, Lead.TIME: 2, Lead.FOLDED: 1, Lead.ONE: 2, Lead.MEAN: 1}  # leading dimensions
@@ -41,7 +41,7 @@ class Place:
 
     def dims(self, x: Traced) -> tuple[Any, ...]:
         """The tensor's shape in torch; what depends on the batch is a `Size`."""
-        return (*self.lead(x.lead), *self.builder.shape(x.value))
+        return (*self.lead(x.lead), *self.builder.torch_shape(x.value))
 
     def axis(self, x: Traced, dim: int) -> int:
         return dim + len(self.dims(x)) if dim < 0 else dim
@@ -61,7 +61,7 @@ def _tensor(x: Any, *leads: Lead) -> Traced:
     if x.inverted:
         raise ModelError("gets 1 - spikes, which only a product can take")
     if leads and x.lead not in leads:
-        raise ModelError(f"takes {' or '.join(lead.value for lead in leads)}, gets {x}")
+        raise LeadError(f"takes {' or '.join(lead.value for lead in leads)}, gets {x}")
     return x
 
 
@@ -131,7 +131,7 @@ def flatten(place: Place, x: Traced, start_dim: int = 0, end_dim: int = -1) -> T
 def _reshape(place: Place, x: Traced, *shape: Any) -> Traced:
     _tensor(x, Lead.BATCH, Lead.TIME, Lead.FOLDED)
     wanted = list(shape[0] if len(shape) == 1 and isinstance(shape[0], list | tuple) else shape)
-    own = list(place.builder.shape(x.value))
+    own = list(place.builder.torch_shape(x.value))
     for lead in (Lead.BATCH,) if x.lead is Lead.BATCH else (Lead.TIME, Lead.FOLDED):
         ahead, rest = wanted[: _AHEAD[lead]], wanted[_AHEAD[lead] :]
         fits = len(ahead) == _AHEAD[lead] and all(map(_is, ahead, place.lead(lead)))
@@ -159,7 +159,7 @@ def _text(dims: Sequence[Any]) -> str:
 
 
 def _unflatten(place: Place, x: Traced, dim: int, sizes: Sequence[Any]) -> Traced:
-    return _reshape(place, x, *sizes, *place.builder.shape(x.value)) if dim == 0 else _refuse_dim(dim)
+    return _reshape(place, x, *sizes, *place.builder.torch_shape(x.value)) if dim == 0 else _refuse_dim(dim)
 
 
 def _refuse_dim(dim: int) -> Traced:

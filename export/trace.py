@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from spikingjelly.activation_based import base, layer
+from spikingjelly.activation_based import base, functional, layer
 from torch import Tensor, fx, nn
 
 from spiketicket.errors import ModelError
@@ -24,7 +24,7 @@ from spiketicket.export import function_rules
 from spiketicket.export.advice import advice
 from spiketicket.export.builder import INPUT, Builder
 from spiketicket.export.module_rules import find_rule, is_neuron
-from spiketicket.export.traced import Lead, Size, Traced, UnknownError
+from spiketicket.export.traced import Lead, LeadError, Size, Traced, UnknownError
 from spiketicket.graph import Graph
 from spiketicket.train import layers, norms
 
@@ -77,8 +77,8 @@ def trace_calls(
         reading = _Reading(network, Builder(input_shape, timed), timesteps, lead)
         if not reading.problems:
             return reading.finish(dict(metadata or {}))
-        readings.append(reading.problems)
-    raise _refusal(min(readings, key=len))
+        readings.append(reading)
+    raise _refusal(min(readings, key=lambda reading: (reading.misread, len(reading.problems))).problems)
 
 
 def _refusal(problems: list[str]) -> ModelError:
@@ -140,6 +140,7 @@ class _Reading(fx.Tracer):
         self.modules = {name: module for name, module in root.named_modules() if name}
         self.builder, self.timesteps, self.lead = builder, timesteps, lead
         self.problems: list[str] = []
+        self.misread = 0  # how many of them may come from reading it with the wrong lead
         self.env: dict[fx.Node, Any] = {}
         self.known: dict[Any, Any] = {}  # what was computed, by operation and operands
         self.neuron_steps: Counter[str] = Counter()
@@ -186,8 +187,31 @@ class _Reading(fx.Tracer):
             self.env[node] = UnknownError
         except ModelError as error:
             self.problems.append(str(error))
-            self.env[node] = UnknownError
+            self.misread += isinstance(error, LeadError)
+            self.env[node] = self.beyond(node)
         return node
+
+    def beyond(self, node: fx.Node) -> Any:
+        """What comes out of a layer that cannot be exported, as far as its shape goes, so that what follows is judged
+        as well: the layer computes on zeros."""
+        if node.op != "call_module" or len(node.all_input_nodes) != 1:
+            return UnknownError
+        (x,), module = (self.env[source] for source in node.all_input_nodes), self.modules[str(node.target)]
+        if not isinstance(x, Traced) or x.inverted:
+            return UnknownError
+        dims = self.place(node.name).dims(x)
+        ahead = len(dims) - len(self.builder.torch_shape(x.value))
+        lead = [1 if isinstance(dim, Size) else dim for dim in dims[:ahead]]
+        like = next(module.parameters(), torch.empty(0))
+        try:
+            with torch.no_grad():
+                out = module(like.new_zeros(*lead, *dims[len(lead) :]))
+            functional.reset_net(module)
+            if list(out.shape[: len(lead)]) == lead and len(out.shape) > len(lead):
+                return Traced(self.builder.unknown(tuple(out.shape[len(lead) :]), like=x.value), x.lead)
+        except Exception:  # of a module that nobody knows: then what follows stays unknown
+            pass
+        return UnknownError
 
     def visit(self, node: fx.Node) -> Any:
         if node.op == "placeholder":
@@ -234,7 +258,7 @@ class _Reading(fx.Tracer):
             except (TypeError, AttributeError) as error:  # operands that the rule has no parameter for
                 raise ModelError(f"{where}: called in a way that cannot be exported: {error}") from error
             except ModelError as error:
-                raise ModelError(f"{where}: {error}") from error
+                raise type(error)(f"{where}: {error}") from error
         return self.known[key]
 
     def call_layer(self, node: fx.Node, name: str, module: nn.Module) -> Any:
@@ -255,7 +279,7 @@ class _Reading(fx.Tracer):
             try:
                 self.known[key] = self.translate(rule, name, module, x)
             except ModelError as error:
-                raise ModelError(f"{where}: {str(error).removeprefix(f'layer {name}: ')}") from error
+                raise type(error)(f"{where}: {str(error).removeprefix(f'layer {name}: ')}") from error
         return self.known[key]
 
     def translate(self, rule: Callable[..., str], name: str, module: nn.Module, x: Traced) -> Traced:
@@ -269,7 +293,7 @@ class _Reading(fx.Tracer):
         return Traced(rule(self.builder, module, name, x.value), lead)
 
     def describe(self, x: Any) -> str:
-        return f", input {list(self.builder.shape(x.value))}" if isinstance(x, Traced) else ""
+        return f", input {list(self.builder.torch_shape(x.value))}" if isinstance(x, Traced) else ""
 
     def count_timesteps(self, where: str, name: str, module: Any, x: Traced) -> None:
         """A neuron's n-th call is its n-th timestep: it has to be fed by the same computation in every call."""
@@ -333,7 +357,7 @@ def _lead(module: nn.Module, x: Traced) -> Lead:
 
 def _need(x: Traced, lead: Lead, mode: str = "") -> Traced:
     if x.lead is not lead:
-        raise ModelError(f"takes {lead.value}{mode}, gets {x}")
+        raise LeadError(f"takes {lead.value}{mode}, gets {x}")
     return x
 
 

@@ -68,5 +68,9 @@ class Size:
     __add__ = __radd__ = __sub__ = __rsub__ = __truediv__ = __mod__ = _refuse
 
 
+class LeadError(ModelError):
+    """What stands before a tensor's shape does not fit: the network may be meant to be read otherwise."""
+
+
 class UnknownError(Exception):
     """A tensor comes from a layer that could not be exported: what reads it cannot be judged."""

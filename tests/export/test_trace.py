@@ -371,7 +371,25 @@ def test_all_problems_are_listed_at_once():
     with pytest.raises(ModelError) as caught:
         trace(network, (2, 4, 4), T)
     lines = str(caught.value).split("\n  ")
-    assert len(lines) == 4 and [line.split(" (")[0] for line in lines[1:]] == ["0", "2", "4"]
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        "0 (ReLU, input [2, 4, 4])",
+        "2 (LayerNorm, input [2, 4, 4])",
+        "4 (Softmax, input [2, 4, 4])",
+    ]
+
+
+def test_shapes_of_signals_are_those_of_torch():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fire, self.out = nn.Conv1d(3, 4, 3), neuron.LIFNode(), nn.Linear(24, 2)
+
+        def forward(self, x):
+            y = self.fire(self.conv(x))
+            assert y.dim() == 3 and y.shape[1:] == (4, 6)
+            return self.out(y.view(y.shape[0], y.shape[1] * y.shape[2]))
+
+    assert_same(shaken(Net()), (3, 8))
 
 
 def test_state_of_an_earlier_run_is_refused():
