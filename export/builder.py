@@ -1,37 +1,46 @@
 """Builds a sparse graph node by node, and knows the shape of every value as it goes."""
 
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.csr import Csr, index_type
 from spiketicket.errors import ModelError
-from spiketicket.graph import Conv, Graph, Linear, Node, Repeat, Unsqueeze, Value, infer
+from spiketicket.graph import Conv, Graph, Li, Lif, Linear, Node, Repeat, Unsqueeze, Value, infer
 
 Array = NDArray[np.float64]
 
-INPUT = "input"
+INPUT = ":input"  # no layer is called so
 
 
 class Builder:
     """Nodes in order of execution. Whoever adds one gives names and weights; shapes follow from graph.py's rules."""
 
-    def __init__(self, input_shape: tuple[int, ...], timed_input: bool) -> None:
+    def __init__(self, input_shape: tuple[int, ...], timed_input: bool, reserved: Iterable[str] = ()) -> None:
+        """`reserved`: names that only their owners may have, once they are taken out of it."""
+        self.reserved = set(reserved)
         self.input_shape, self.timed_input = input_shape, timed_input
         self.values = {INPUT: Value(input_shape, timed_input, spikes=False)}
         self.nodes: list[Node] = []
         self._scales: dict[str, tuple[Array, Array]] = {}  # by the value of a scale: factors and bias in float64
-        self._derived: dict[tuple[type[Node], str], str] = {}  # a value repeated or unsqueezed -> the result
+        self._same: dict[Any, str] = {}  # what computes without weights and state -> its value
+        self._seen_as: dict[str, tuple[int, ...]] = {}  # the shape in torch, where it is another
 
     def shape(self, value: str) -> tuple[int, ...]:
         return self.values[value].shape
 
     def torch_shape(self, value: str) -> tuple[int, ...]:
         """The shape in torch, which knows nothing of a signal's one row."""
-        shape = self.shape(value)
+        shape = self._seen_as.get(value, self.shape(value))
         return (shape[0], shape[2]) if len(self.input_shape) == 2 and len(shape) == 3 else shape
+
+    def see_as(self, value: str, shape: tuple[int, ...]) -> str:
+        self._seen_as[value] = shape
+        return value
 
     def unknown(self, shape: tuple[int, ...], like: str) -> str:
         """A value that no node computes, of a graph that will never be finished."""
@@ -42,14 +51,20 @@ class Builder:
     def unique(self, name: str) -> str:
         """`name`, or with a number behind it where a layer or value is called so already."""
         candidate, count = name, 1
-        while candidate in self.values:
+        while candidate in self.values or candidate in self.reserved:
             candidate, count = f"{name}.{count}", count + 1
         return candidate
 
     def emit(self, node: Node) -> str:
         """Append `node`, whose name and output are free; returns its output. Raises ModelError where it misfits."""
-        self.values[node.output] = infer(node, [self.values[name] for name in node.inputs])
+        value = infer(node, [self.values[name] for name in node.inputs])
+        key = None if isinstance(node, Conv | Linear | Lif | Li) else _without_names(node)
+        if key is not None and key in self._same:
+            return self._same[key]
+        self.values[node.output] = value
         self.nodes.append(node)
+        if key is not None:
+            self._same[key] = node.output
         return node.output
 
     def timed(self, value: str) -> str:
@@ -64,11 +79,14 @@ class Builder:
         """`value` as images: a signal `[C, L]` as `[C, 1, L]`."""
         return self._derive(Unsqueeze, value, "unsqueeze") if len(self.shape(value)) == 2 else value
 
+    def images(self, values: list[str]) -> list[str]:
+        """All of them as images, if any of a network for signals is."""
+        mixed = len(self.input_shape) == 2 and any(len(self.shape(value)) == 3 for value in values)
+        return [self.image(value) for value in values] if mixed else values
+
     def _derive(self, kind: type[Node], value: str, name: str) -> str:
-        if (kind, value) not in self._derived:
-            name = self.unique(name)
-            self._derived[kind, value] = self.emit(kind(name, (value,), name))
-        return self._derived[kind, value]
+        name = self.unique(name)
+        return self.emit(kind(name, (value,), name))
 
     def conv(
         self,
@@ -128,6 +146,11 @@ def _fold(node: Conv | Linear, factors: Array, bias: Array) -> Conv | Linear:
     scaled = node.weight.values.astype(np.float64) * factors[rows]
     weight = replace(node.weight, values=_checked(scaled, node.name)).without_zeros()
     return replace(node, weight=weight, bias=_checked(node.bias.astype(np.float64) * factors + bias, node.name))
+
+
+def _without_names(node: Node) -> Any:
+    settings = {f.name: getattr(node, f.name) for f in fields(node) if f.name not in ("name", "output")}
+    return type(node), *settings.items()
 
 
 def _needed(nodes: list[Node], output: str) -> tuple[Node, ...]:

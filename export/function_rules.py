@@ -6,8 +6,7 @@ A rule takes the place where it stands and the operands as tracing knows them (t
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import prod
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,37 +14,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from spiketicket.errors import ModelError
-from spiketicket.export import module_rules
-from spiketicket.export.builder import Builder
-from spiketicket.export.traced import Lead, LeadError, Size, Traced
+from spiketicket.export import module_rules, shape_rules
+from spiketicket.export.shape_rules import AHEAD, Place, tensor
+from spiketicket.export.traced import Lead, LeadError, Traced
 from spiketicket.graph import Add, And, Concat
-
-_AHEAD = {Lead.BATCH: 1, Lead.TIME: 2, Lead.FOLDED: 1, Lead.ONE: 2, Lead.MEAN: 1}  # leading dimensions
-
-
-@dataclass(frozen=True)
-class Place:
-    builder: Builder
-    name: str
-    timesteps: int
-
-    def lead(self, lead: Lead) -> tuple[Size | int, ...]:
-        match lead:
-            case Lead.TIME:
-                return self.timesteps, Size()
-            case Lead.FOLDED:
-                return (Size(self.timesteps),)
-            case Lead.ONE:
-                return 1, Size()
-        return (Size(),)
-
-    def dims(self, x: Traced) -> tuple[Any, ...]:
-        """The tensor's shape in torch; what depends on the batch is a `Size`."""
-        return (*self.lead(x.lead), *self.builder.torch_shape(x.value))
-
-    def axis(self, x: Traced, dim: int) -> int:
-        return dim + len(self.dims(x)) if dim < 0 else dim
-
 
 Rule = Callable[..., Any]
 
@@ -55,160 +27,84 @@ def find(target: Any) -> Rule | None:
     return _RULES.get(target)
 
 
-def _tensor(x: Any, *leads: Lead) -> Traced:
-    if not isinstance(x, Traced):
-        raise ModelError(f"takes tensors of the network only, gets {x!r}")
-    if x.inverted:
-        raise ModelError("gets 1 - spikes, which only a product can take")
-    if leads and x.lead not in leads:
-        raise LeadError(f"takes {' or '.join(lead.value for lead in leads)}, gets {x}")
-    return x
+VIEWS = (shape_rules.flatten, shape_rules.reshape, shape_rules.unflatten, shape_rules.unsqueeze, shape_rules.expand,
+         shape_rules.item, shape_rules.select)  # fmt: skip  # what they return lies in the memory of what they get
+IN_PLACE = (
+    operator.iadd,
+    operator.imul,
+    operator.itruediv,
+    "add_",
+    "mul_",
+    "div_",
+)  # the first operand becomes the result
 
 
-def _together(place: Place, tensors: Sequence[Any]) -> tuple[list[str], Lead]:
-    """The values of tensors with one lead, all of them timed where one is."""
-    checked = [_tensor(x) for x in tensors]
-    leads = {x.lead for x in checked}
-    if len(leads) != 1:
-        raise ModelError(f"combines {' with '.join(map(str, checked))}")
-    return place.builder.alike([x.value for x in checked]), leads.pop()
+def _together(place: Place, tensors: Sequence[Any], *leads: Lead) -> tuple[list[str], Traced]:
+    """The values of tensors with one lead, all of them timed where one is; and a tensor such as they make."""
+    checked = [tensor(x) for x in tensors]
+    if len({x.lead for x in checked}) != 1:
+        raise LeadError(f"combines {' with '.join(map(str, checked))}")
+    like = tensor(checked[0], *leads)
+    steps = {x.step for x in checked if x.step is not None}
+    if len(steps) > 1:
+        raise ModelError("combines tensors of different timesteps: only the state of neurons goes from one to the next")
+    values = place.builder.alike([x.value for x in checked])
+    return values, replace(like, step=steps.pop() if steps else None)
 
 
 def _add(place: Place, a: Any, b: Any, *, alpha: int = 1) -> Traced:
     if alpha != 1:
         raise ModelError(f"alpha={alpha}: only plain sums can be exported")
-    (left, right), lead = _together(place, (a, b))
+    for x, other in ((a, b), (b, a)):
+        if not isinstance(x, Traced) and x == 0:
+            return tensor(other)  # a sum begins
+    summed = shape_rules.accumulate(place, tensor(a), tensor(b))
+    if summed is not None:
+        return summed
+    (left, right), like = _together(place, (a, b), Lead.BATCH, Lead.TIME, Lead.FOLDED, Lead.MEAN)
+    left, right = place.builder.images([left, right])
     name = place.builder.unique(place.name)
-    return Traced(place.builder.emit(Add(name, (left, right), name)), lead)
+    return replace(like, value=place.builder.emit(Add(name, (left, right), name)))
 
 
 def _subtract(place: Place, a: Any, b: Any) -> Traced:
     if isinstance(a, Traced) or a != 1:
         raise ModelError("differences are exported only as 1 - spikes")
-    return Traced(_tensor(b).value, b.lead, inverted=True)
+    return replace(tensor(b), inverted=True)
 
 
-def _multiply(place: Place, a: Any, b: Any) -> Traced:
+def _multiply(place: Place, a: Any, b: Any) -> Any:
     if not (isinstance(a, Traced) and isinstance(b, Traced)) or (a.inverted and b.inverted):
-        raise ModelError("products are exported of spikes with spikes, or with 1 - spikes")
+        raise ModelError("products are exported of spikes with spikes, or with 1 - spikes; constant factors belong "
+                         "into the normalisation of the input")  # fmt: skip
     first, second = (b, a) if a.inverted else (a, b)
-    (left, right), lead = _together(place, (first, Traced(second.value, second.lead)))
+    plain = replace(second, inverted=False)
+    (left, right), like = _together(place, (first, plain), Lead.BATCH, Lead.TIME, Lead.FOLDED)
+    left, right = place.builder.images([left, right])
     name = place.builder.unique(place.name)
-    return Traced(place.builder.emit(And(name, (left, right), name, negated=second.inverted)), lead)
+    return replace(like, value=place.builder.emit(And(name, (left, right), name, negated=second.inverted)))
 
 
 def _concatenate(place: Place, tensors: Sequence[Any], dim: int = 0) -> Traced:
-    values, lead = _together(place, tensors)
-    if place.axis(tensors[0], dim) != _AHEAD[lead]:
-        raise ModelError(f"concatenates along dimension {dim}: only along channels, dimension {_AHEAD[lead]}")
-    if len(set(values)) == len(values) == 1:
-        return Traced(values[0], lead)
+    if all(isinstance(x, Traced) and x.lead is Lead.ONE for x in tensors):
+        return shape_rules.join(place, tensors, dim)
+    values, like = _together(place, tensors, Lead.BATCH, Lead.TIME, Lead.FOLDED, Lead.MEAN)
+    if place.axis(tensors[0], dim) != AHEAD[like.lead]:
+        raise ModelError(f"concatenates along dimension {dim}: only along channels, dimension {AHEAD[like.lead]}")
+    if len(values) == 1:
+        return like
     name = place.builder.unique(place.name)
-    return Traced(place.builder.emit(Concat(name, tuple(values), name)), lead)
-
-
-def stack(place: Place, tensors: Sequence[Any], dim: int = 0) -> Traced:
-    """The tensors of all rounds of a loop, which are one computation, as a sequence."""
-    if dim != 0 or len(tensors) != place.timesteps or any(x != tensors[0] for x in tensors):
-        raise ModelError(f"stacks {len(tensors)} tensors: expected one of each of the {place.timesteps} timesteps, "
-                         "along dimension 0")  # fmt: skip
-    return Traced(_tensor(tensors[0], Lead.BATCH).value, Lead.TIME)
-
-
-def flatten(place: Place, x: Traced, start_dim: int = 0, end_dim: int = -1) -> Traced:
-    """Images as features, or timesteps folded into the batch."""
-    _tensor(x, Lead.BATCH, Lead.TIME, Lead.FOLDED)
-    start, end, leading = place.axis(x, start_dim), place.axis(x, end_dim), _AHEAD[x.lead]
-    if x.lead is Lead.TIME and (start, end) == (0, 1):
-        return Traced(x.value, Lead.FOLDED)
-    if start == leading and end == len(place.dims(x)) - 1:
-        return Traced(module_rules.flatten(place.builder, place.name, x.value), x.lead)
-    raise ModelError(
-        f"flattens dimensions {start_dim} to {end_dim} of {x}: only all behind the batch, or time and batch"
-    )
-
-
-def _reshape(place: Place, x: Traced, *shape: Any) -> Traced:
-    _tensor(x, Lead.BATCH, Lead.TIME, Lead.FOLDED)
-    wanted = list(shape[0] if len(shape) == 1 and isinstance(shape[0], list | tuple) else shape)
-    own = list(place.builder.torch_shape(x.value))
-    for lead in (Lead.BATCH,) if x.lead is Lead.BATCH else (Lead.TIME, Lead.FOLDED):
-        ahead, rest = wanted[: _AHEAD[lead]], wanted[_AHEAD[lead] :]
-        fits = len(ahead) == _AHEAD[lead] and all(map(_is, ahead, place.lead(lead)))
-        if not fits or sum(_is(got, -1) for got in wanted) > 1:
-            continue
-        if len(rest) == len(own) and all(map(_is, rest, own)):
-            return Traced(x.value, lead)
-        if len(rest) == 1 and _is(rest[0], prod(own)):
-            return Traced(module_rules.flatten(place.builder, place.name, x.value), lead)
-    raise ModelError(
-        f"reshapes [{_text(place.dims(x))}] to [{_text(wanted)}]: only flattening images, and folding time into the "
-        "batch, by sizes taken from a tensor's shape (numbers would fix the batch)"
-    )
-
-
-def _is(got: Any, dim: Any) -> bool:
-    """Whether a dimension is asked for as `dim`, or left to be computed."""
-    if isinstance(got, Size):
-        return got.same(dim)
-    return got == -1 or (not isinstance(dim, Size) and got == dim)
-
-
-def _text(dims: Sequence[Any]) -> str:
-    return ", ".join(map(str, dims))
-
-
-def _unflatten(place: Place, x: Traced, dim: int, sizes: Sequence[Any]) -> Traced:
-    return _reshape(place, x, *sizes, *place.builder.torch_shape(x.value)) if dim == 0 else _refuse_dim(dim)
-
-
-def _refuse_dim(dim: int) -> Traced:
-    raise ModelError(f"unflattens dimension {dim}: only dimension 0, time and batch")
-
-
-def _unsqueeze(place: Place, x: Traced, dim: int) -> Traced:
-    if dim != 0:
-        raise ModelError(f"adds dimension {dim}: only dimension 0, time")
-    return Traced(_tensor(x, Lead.BATCH).value, Lead.ONE)
-
-
-def repeat(place: Place, x: Traced, *sizes: Any) -> Traced:
-    """`repeat` and `expand` over time: T copies along dimension 0, everything else once."""
-    wanted = list(sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes)
-    dims = place.dims(_tensor(x, Lead.BATCH, Lead.ONE))
-    rest = dims[1:] if x.lead is Lead.ONE else dims
-    once = len(wanted) == 1 + len(rest) and all(
-        _is(size, dim) or (not isinstance(size, Size) and size == 1) for size, dim in zip(wanted[1:], rest, strict=True)
-    )
-    if not once or isinstance(wanted[0], Size) or wanted[0] != place.timesteps:
-        raise ModelError(f"repeats by [{_text(wanted)}]: only {place.timesteps} timesteps along dimension 0")
-    if place.builder.values[x.value].timed:
-        raise ModelError("repeats over time what differs from timestep to timestep")
-    return Traced(x.value, Lead.TIME)
-
-
-def _mean(place: Place, x: Traced, dim: Any = None, *, keepdim: bool = False) -> Traced:
-    if dim not in (0, [0], (0,)) or keepdim:
-        raise ModelError(f"the mean over dimension {dim}: only over dimension 0, time (of images: adaptive pooling)")
-    return Traced(_tensor(x, Lead.TIME).value, Lead.MEAN)
-
-
-def _item(place: Place, x: Any, index: Any) -> Any:
-    if not isinstance(x, Traced):
-        return x[index]
-    if not isinstance(index, int) or not 0 <= index < place.timesteps:
-        raise ModelError(f"takes {index} of a tensor: only the tensor of one timestep")
-    return Traced(_tensor(x, Lead.TIME).value, Lead.BATCH)
-
-
-def _select(place: Place, x: Traced, dim: int, index: int) -> Any:
-    if dim != 0:
-        raise ModelError(f"selects along dimension {dim}: only dimension 0, time")
-    return _item(place, x, index)
+    return replace(like, value=place.builder.emit(Concat(name, tuple(place.builder.images(values)), name)))
 
 
 def _same(place: Place, x: Any, *_: Any, **__: Any) -> Traced:
-    return _tensor(x)
+    return tensor(x)
+
+
+def _dropout(place: Place, x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Traced:
+    if training and p > 0:
+        raise ModelError("drops at random in evaluation mode as well: call it with training=self.training")
+    return tensor(x)
 
 
 def _as_module(kind: Callable[..., nn.Module]) -> Rule:
@@ -218,7 +114,8 @@ def _as_module(kind: Callable[..., nn.Module]) -> Rule:
         module = kind(*args, **kwargs)
         found = module_rules.find_rule(module)
         assert found is not None
-        return Traced(found(place.builder, module, place.name, _tensor(x, Lead.BATCH, Lead.FOLDED).value), x.lead)
+        value = found(place.builder, module, place.name, tensor(x, Lead.BATCH, Lead.FOLDED).value)
+        return replace(x, value=value)
 
     return rule
 
@@ -228,24 +125,30 @@ _RULES: dict[Any, Rule] = {
     for rule, targets in (
         (_add, (operator.add, operator.iadd, torch.add, "add", "add_")),
         (_subtract, (operator.sub, torch.sub)),
-        (_multiply, (operator.mul, torch.mul, "mul", "mul_")),
+        (_multiply, (operator.mul, operator.imul, torch.mul, "mul", "mul_")),
+        (shape_rules.divide, (operator.truediv, operator.itruediv, torch.div, "div", "div_")),
         (_concatenate, (torch.cat, torch.concat, torch.concatenate)),
-        (stack, (torch.stack,)),
-        (flatten, (torch.flatten, "flatten")),
-        (_reshape, (torch.reshape, "reshape", "view")),
-        (_unflatten, (torch.unflatten, "unflatten")),
-        (_unsqueeze, (torch.unsqueeze, "unsqueeze")),
-        (repeat, ("repeat", "expand")),
-        (_mean, (torch.mean, "mean")),
-        (_item, (operator.getitem,)),
-        (_select, (torch.select, "select")),
-        (_same, ("contiguous", "clone", "detach", F.dropout, F.dropout2d)),
+        (shape_rules.stack, (torch.stack,)),
+        (shape_rules.flatten, (torch.flatten, "flatten")),
+        (shape_rules.reshape, (torch.reshape, "reshape", "view")),
+        (shape_rules.unflatten, (torch.unflatten, "unflatten")),
+        (shape_rules.unsqueeze, (torch.unsqueeze, "unsqueeze")),
+        (shape_rules.repeat, ("repeat",)),
+        (shape_rules.expand, ("expand",)),
+        (shape_rules.mean, (torch.mean, "mean")),
+        (shape_rules.total, (torch.sum, "sum")),
+        (shape_rules.item, (operator.getitem,)),
+        (shape_rules.select, (torch.select, "select")),
+        (_same, ("contiguous", "clone", "detach", "float")),
+        (_dropout, (F.dropout, F.dropout1d, F.dropout2d)),
         (_as_module(nn.MaxPool2d), (F.max_pool2d, torch.max_pool2d)),
-        (_as_module(nn.MaxPool1d), (F.max_pool1d,)),
+        (_as_module(nn.MaxPool1d), (F.max_pool1d, torch.max_pool1d)),
         (_as_module(nn.AvgPool2d), (F.avg_pool2d,)),
         (_as_module(nn.AvgPool1d), (F.avg_pool1d,)),
         (_as_module(nn.AdaptiveAvgPool2d), (F.adaptive_avg_pool2d,)),
         (_as_module(nn.AdaptiveAvgPool1d), (F.adaptive_avg_pool1d,)),
+        (_as_module(nn.AdaptiveMaxPool2d), (F.adaptive_max_pool2d,)),
+        (_as_module(nn.AdaptiveMaxPool1d), (F.adaptive_max_pool1d,)),
     )
     for target in targets
 }

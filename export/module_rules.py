@@ -23,13 +23,15 @@ from spiketicket.train import layers, neurons, norms
 Array = NDArray[np.float64]
 Rule = Callable[[Builder, Any, str, str], str]
 
+HARMLESS = ("extra_repr", "reset_parameters")  # methods that a subclass may override and still compute the same
+
 
 def find_rule(module: nn.Module) -> Rule | None:
     """The rule of a module's class, or of the class that it inherits all its behaviour from; None: it has no place."""
     for kind in type(module).__mro__:
         if kind in _RULES:
             return _RULES[kind]
-        if any(callable(member) and not name.startswith("__") for name, member in vars(kind).items()):
+        if any(callable(m) and not n.startswith("__") and n not in HARMLESS for n, m in vars(kind).items()):
             return None  # it behaves differently from what it inherits
     return None
 
@@ -39,12 +41,31 @@ def is_neuron(module: nn.Module) -> bool:
     return find_rule(module) in (_lif, _if, _parametric_lif)
 
 
+def is_linear(module: nn.Module) -> bool:
+    """Whether the mean over time of its outputs is its output for the mean of its inputs."""
+    return find_rule(module) in (_conv, _linear, _batch_norm, _avg_pool, _flatten, _voting, _unchanged) or isinstance(
+        module, nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d
+    )
+
+
 def array(tensor: torch.Tensor) -> Array:
     return tensor.detach().cpu().numpy().astype(np.float64)
 
 
+def _expect(b: Builder, x: str, *ranks: int) -> None:
+    """That a layer gets `[F]` (1), signals `[C, L]` (2) or images `[C, H, W]` (3)."""
+    shape = b.torch_shape(x)
+    kinds = {1: "features [F]", 2: "signals [C, L]", 3: "images [C, H, W]"}
+    if len(shape) not in ranks:
+        raise ModelError(f"takes {' or '.join(kinds[rank] for rank in ranks)}, gets {list(shape)}")
+    if len(shape) > len(b.shape(x)):
+        raise ModelError("behind adaptive pooling to sizes that do not divide the image only a Flatten can stand")
+
+
 def _conv(b: Builder, module: nn.Conv2d | nn.Conv1d, name: str, x: str) -> str:
-    if module.padding_mode != "zeros":
+    _expect(b, x, module.weight.dim() - 1)
+    padded = module.padding not in ("valid", (0, 0), (0,), 0)
+    if padded and module.padding_mode != "zeros":
         raise ModelError(f"padding_mode={module.padding_mode!r}: only zero padding can be exported")
     weight = array(module.weight)
     if weight.ndim == 3:
@@ -60,12 +81,15 @@ def _conv(b: Builder, module: nn.Conv2d | nn.Conv1d, name: str, x: str) -> str:
 
 
 def _linear(b: Builder, module: nn.Linear, name: str, x: str) -> str:
-    if len(b.shape(x)) != 1:
+    if len(b.torch_shape(x)) != 1:
         raise ModelError("a Linear on images: put a Flatten before it")
+    if module.out_features == 0:
+        raise ModelError("it has no outputs")
     return b.linear(name, x, array(module.weight), _optional(module.bias))
 
 
 def _batch_norm(b: Builder, norm: Any, name: str, x: str) -> str:
+    _expect(b, x, *((1, 2) if isinstance(norm, nn.BatchNorm1d) else (3,)))
     if norm.running_mean is None or norm.running_var is None:
         raise ModelError("a batch norm without running statistics depends on the batch: track_running_stats=True")
     std = np.sqrt(array(norm.running_var) + norm.eps)
@@ -78,6 +102,9 @@ def _fire(b: Builder, module: Any, name: str, x: str, tau: float, decay_input: b
     reset = None if module.v_reset is None else _number(module.v_reset, "v_reset")
     threshold = _number(module.v_threshold, "v_threshold")
     x, name = b.timed(x), b.unique(name)
+    probes = torch.tensor([-1.0, -1e-3, 0.0, 1e-3, 1.0])
+    if module.surrogate_function(probes).tolist() != [0, 0, 1, 1, 1]:
+        raise ModelError("its surrogate_function is no step (spiking=False?): expected 0 below the threshold, else 1")
     return b.emit(Lif(name, (x,), name, tau, threshold, reset, decay_input))
 
 
@@ -86,7 +113,8 @@ def _lif(b: Builder, module: neuron.LIFNode, name: str, x: str) -> str:
 
 
 def _parametric_lif(b: Builder, module: neuron.ParametricLIFNode, name: str, x: str) -> str:
-    return _fire(b, module, name, x, 1 / float(torch.sigmoid(module.w.detach().double())), bool(module.decay_input))
+    rate = float(torch.sigmoid(module.w.detach().double()))
+    return _fire(b, module, name, x, 1 / rate if rate > 0 else inf, bool(module.decay_input))
 
 
 def _if(b: Builder, module: neuron.IFNode, name: str, x: str) -> str:
@@ -120,6 +148,7 @@ def _avg_pool(b: Builder, module: nn.AvgPool2d | nn.AvgPool1d, name: str, x: str
 def _windows(b: Builder, module: Any, x: str) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
     """Kernel, strides and pads of a pooling; ceil_mode becomes pads at the end."""
     flat = isinstance(module, nn.MaxPool1d | nn.AvgPool1d)
+    _expect(b, x, 2 if flat else 3)
     size = (1, b.shape(x)[-1]) if flat else b.shape(x)[-2:]
     kernel, pads = _pair(module.kernel_size, flat), _pair(module.padding, flat, missing=0)
     strides = kernel if module.stride is None else _pair(module.stride, flat)
@@ -134,6 +163,7 @@ def _windows(b: Builder, module: Any, x: str) -> tuple[tuple[int, int], tuple[in
 
 def _adaptive_pool(b: Builder, module: Any, name: str, x: str) -> str:
     """Windows of one size where the image divides evenly; else, of averages, a Linear of the flattened image."""
+    _expect(b, x, 2 if isinstance(module, nn.AdaptiveAvgPool1d | nn.AdaptiveMaxPool1d) else 3)
     x = b.image(x)
     size = b.shape(x)[1:]
     out = _output_size(module, size)
@@ -172,7 +202,8 @@ def _uneven_average(b: Builder, name: str, x: str, out: tuple[int, int]) -> str:
         (channels * len(one), total),
     )
     flat = b.unique(f"{name}.flatten")
-    return b.linear(name, b.emit(Flatten(flat, (x,), flat)), weight)
+    averages = b.linear(name, b.emit(Flatten(flat, (x,), flat)), weight)
+    return b.see_as(averages, (channels, *out))
 
 
 def _averaging(size: int, out: int) -> Array:
@@ -201,7 +232,7 @@ def _flatten(b: Builder, module: Any, name: str, x: str) -> str:
 def flatten(b: Builder, name: str, x: str) -> str:
     """Images as features; features as they are."""
     if len(b.shape(x)) == 1:
-        return x
+        return b.see_as(x, b.shape(x))
     x, name = b.image(x), b.unique(name)
     return b.emit(Flatten(name, (x,), name))
 

@@ -71,7 +71,11 @@ def to_onnx(graph: Graph, *, dense: bool = False, step: bool = False, opset: int
     for node in writer.graph.nodes:
         writer.add(node)
     if not step:
-        writer.node("ReduceMean", [LOGITS_T, writer.tensor("time_axis", np.array([0]))], LOGITS, LOGITS, keepdims=0)
+        mean = "mean_over_time"
+        while mean in {node.name for node in writer.nodes}:
+            mean += "_"
+        axes = writer.tensor(f"{mean}.axes", np.array([0]))
+        writer.node("ReduceMean", [LOGITS_T, axes], LOGITS, mean, keepdims=0)
     used = {(node.op_type, node.overload) for node in writer.nodes if node.domain == DOMAIN}
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
     model = helper.make_model(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spiketicket.errors import InputError
 from spiketicket.export.module_rules import is_neuron
-from spiketicket.export.trace import Calls
+from spiketicket.export.reading import Calls
 from spiketicket.export.traced import Lead
 from spiketicket.export.verify import Trace
 

@@ -1,6 +1,6 @@
 """What tracing knows of the tensors in a forward pass."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NoReturn
 
@@ -15,6 +15,7 @@ class Lead(Enum):
     FOLDED = "[T * N, ...]"
     ONE = "[1, N, ...]"  # about to be repeated over time
     MEAN = "the mean over T, [N, ...]"
+    SUM = "the sum over timesteps, [N, ...]"
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,49 @@ class Traced:
     value: str
     lead: Lead
     inverted: bool = False  # it is 1 - value
+    step: int | None = None  # the timestep it belongs to, in a loop; of a SUM, how many are in it
+
+    @property
+    def anytime(self) -> "Traced":
+        """The same computation, whatever the timestep."""
+        return replace(self, step=None)
 
     def __str__(self) -> str:
         return self.lead.value
+
+
+class Steps(int):
+    """The number of timesteps as a forward pass sees it. Whether it is compared with another number is noted: then
+    the network may be another one for another T."""
+
+    noted: list[str]
+
+    def _compared(self, other: object) -> None:
+        self.noted.append(str(other))
+
+    def __eq__(self, other: object) -> bool:
+        self._compared(other)
+        return int(self) == other
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __lt__(self, other: int) -> bool:
+        self._compared(other)
+        return int(self) < other
+
+    def __le__(self, other: int) -> bool:
+        self._compared(other)
+        return int(self) <= other
+
+    def __gt__(self, other: int) -> bool:
+        return not self <= other
+
+    def __ge__(self, other: int) -> bool:
+        return not self < other
+
+    def __hash__(self) -> int:
+        return hash(int(self))
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +81,7 @@ class Size:
 
     def __mul__(self, other: object) -> "Size":
         if self.timesteps is None and isinstance(other, int):
-            return Size(other)
+            return Size(int(other))
         return self._refuse()
 
     __rmul__ = __mul__
