@@ -27,9 +27,8 @@ def find(target: Any) -> Rule | None:
     return _RULES.get(target)
 
 
-VIEWS = (shape_rules.flatten, shape_rules.reshape, shape_rules.unflatten, shape_rules.unsqueeze, shape_rules.expand,
-         shape_rules.item, shape_rules.select)  # fmt: skip  # what they return lies in the memory of what they get
-IN_PLACE = (
+# The first operand becomes the result.
+IN_PLACE = (operator.iadd, operator.imul, operator.itruediv, "add_", "mul_", "div_")
     operator.iadd,
     operator.imul,
     operator.itruediv,
@@ -101,6 +100,10 @@ def _same(place: Place, x: Any, *_: Any, **__: Any) -> Traced:
     return tensor(x)
 
 
+def _copy(place: Place, x: Any, *_: Any, **__: Any) -> Traced:
+    return tensor(x)
+
+
 def _dropout(place: Place, x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Traced:
     if training and p > 0:
         raise ModelError("drops at random in evaluation mode as well: call it with training=self.training")
@@ -139,7 +142,8 @@ _RULES: dict[Any, Rule] = {
         (shape_rules.total, (torch.sum, "sum")),
         (shape_rules.item, (operator.getitem,)),
         (shape_rules.select, (torch.select, "select")),
-        (_same, ("contiguous", "clone", "detach", "float")),
+        (_same, ("contiguous", "detach", "float")),
+        (_copy, ("clone",)),
         (_dropout, (F.dropout, F.dropout1d, F.dropout2d)),
         (_as_module(nn.MaxPool2d), (F.max_pool2d, torch.max_pool2d)),
         (_as_module(nn.MaxPool1d), (F.max_pool1d, torch.max_pool1d)),
@@ -152,3 +156,9 @@ _RULES: dict[Any, Rule] = {
     )
     for target in targets
 }
+
+# What these return lies in the memory of what they get.
+VIEWS = (
+    _same, _dropout, shape_rules.flatten, shape_rules.reshape, shape_rules.unflatten, shape_rules.unsqueeze,
+    shape_rules.expand, shape_rules.item, shape_rules.select,
+)  # fmt: skip

@@ -266,7 +266,7 @@ class Reading(fx.Tracer):
             for changed in (source, *shared):
                 self.env[changed] = result
             self.memory[node] = self.memory.setdefault(source, source)
-        elif view or x.value == result.value:
+        elif view:
             self.memory[node] = self.memory.setdefault(source, source)
 
     def call_layer(self, node: fx.Node, name: str, module: nn.Module) -> Any:
@@ -285,7 +285,7 @@ class Reading(fx.Tracer):
             result = self.translate(rule, name, module, x)
         except ModelError as error:
             raise type(error)(f"{where}: {str(error).removeprefix(f'layer {name}: ')}") from error
-        self.note_alias(node, result, isinstance(module, nn.Flatten))
+        self.note_alias(node, result, isinstance(module, nn.Flatten) or result.value == x.value)
         return result
 
     def translate(self, rule: Callable[..., str], name: str, module: Any, x: Traced) -> Traced:
