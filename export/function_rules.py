@@ -29,13 +29,6 @@ def find(target: Any) -> Rule | None:
 
 # The first operand becomes the result.
 IN_PLACE = (operator.iadd, operator.imul, operator.itruediv, "add_", "mul_", "div_")
-    operator.iadd,
-    operator.imul,
-    operator.itruediv,
-    "add_",
-    "mul_",
-    "div_",
-)  # the first operand becomes the result
 
 
 def _together(place: Place, tensors: Sequence[Any], *leads: Lead) -> tuple[list[str], Traced]:
