@@ -77,7 +77,7 @@ def test_mistakes_of_a_search(tmp_path, arguments, message):
         ("spiketicket.runtime.cli", ["m.onnx", "--timesteps", "abc"], "Invalid value for '--timesteps'"),
         ("spiketicket.runtime.cli", ["--json"], "Missing argument"),
         ("spiketicket.runtime.cli", ["m.onnx", "--colour"], "No such option"),
-        ("spiketicket.export.cli", ["--json"], "Missing option '--ticket'"),
+        ("spiketicket.export.cli", ["--json"], "give one of --ticket, --module, --arch and --nir, got none"),
         ("spiketicket.train.cli", ["genetic"], "No such command 'genetic'"),
         ("spiketicket.profiling.cli", ["m.onnx", "--duration", "long"], "Invalid value for '--duration'"),
     ],
