@@ -130,6 +130,8 @@ def export(
     if mode not in ("multi-step", "step"):
         raise InputError(f"--mode: expected multi-step or step, got {mode!r}")
     steps, fixed = _timesteps(timesteps)
+    if format == "nir" and fixed:
+        raise InputError(f"--timesteps: a NIR graph does not fix T: use --timesteps dynamic:{steps}")
     form_of_file = {
         "format": format, "values": values, "dense": dense, "step": mode == "step", "fixed_timesteps": fixed,
         "batch": _batch(batch), "opset": opset, "dt": dt,
@@ -176,17 +178,24 @@ def _timesteps(text: str) -> tuple[int | None, bool]:
     word, _, number = text.partition(":")
     fixed = word != "dynamic"
     digits = word if fixed else number
-    if (digits and not (digits.isdecimal() and int(digits) > 0)) or (fixed and (number or not word)):
+    steps = _whole(digits)
+    if (digits and steps is None) or (fixed and (number or not word)):
         raise InputError(f"--timesteps: expected a number from 1, dynamic or dynamic:T, got {text!r}")
-    return int(digits) if digits else None, fixed
+    return steps, fixed
 
 
 def _batch(text: str) -> int | None:
     if text == "dynamic":
         return None
-    if not (text.isdecimal() and int(text) > 0):
+    size = _whole(text)
+    if size is None:
         raise InputError(f"--batch: expected a number from 1, or dynamic, got {text!r}")
-    return int(text)
+    return size
+
+
+def _whole(digits: str) -> int | None:
+    """A number from 1, of as many digits as anybody can mean."""
+    return int(digits) if digits.isdecimal() and len(digits) < 100 and int(digits) > 0 else None
 
 
 def main() -> None:

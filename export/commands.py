@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from spiketicket.errors import DataError, InputError
 from spiketicket.export.check import Check, Samples, check_samples
-from spiketicket.export.forms import FORMATS, Form
+from spiketicket.export.forms import DIALECTS, FORMATS, Form
 from spiketicket.export.pack import SAMPLES, Export, pack
 from spiketicket.export.verify import Tolerance
+from spiketicket.runtime.engine import check_timesteps
 from spiketicket.runtime.inputs import load_array
 from spiketicket.train.data import Normalisation, load_dataset
 
@@ -37,6 +38,8 @@ class Source:
             raise InputError(f"give one of --ticket, --module, --arch and --nir, got {' and '.join(given) or 'none'}")
         if (self.weights or self.masks) and (self.ticket or self.nir):
             raise InputError(f"--weights and --masks belong to --module and --arch, not to {given[0]}")
+        if self.dialect not in DIALECTS:
+            raise InputError(f"--dialect: expected one of {', '.join(DIALECTS)}, got {self.dialect!r}")
         if self.arch and not self.weights:
             raise InputError("--arch needs --weights: an untrained network is of no use")
 
@@ -91,8 +94,12 @@ class Inputs:
 def run(source: Source, inputs: Inputs, timesteps: int | None, output: Path | None, form: Mapping[str, Any]) -> Export:
     """Export `source` to `output`, or beside it. `timesteps`: T; None: the ticket's own."""
     asked = Form(**form)
+    if timesteps is not None:
+        check_timesteps(timesteps)
     ticket = _ticket_file(source.ticket) if source.ticket else None
     path = output or (ticket or source.beside).with_suffix(FORMATS[asked.format].suffix)
+    if path.resolve().suffix == ".py":
+        raise InputError(f"the model would be written as a Python source, {path}: choose another --output")
     for read in (ticket, source.nir, source.weights, source.masks, inputs.array):
         if read is not None and read.resolve() == path.resolve():
             what = "ticket" if read is ticket else "input"

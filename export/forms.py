@@ -15,7 +15,7 @@ from spiketicket.export.check import Floats, Run, Samples, oracle_run
 from spiketicket.export.onnx_writer import to_onnx
 from spiketicket.export.unrolled import unrolled_onnx
 from spiketicket.export.values import VALUES, check_values
-from spiketicket.export.verify import Trace
+from spiketicket.export.verify import Trace, is_finite
 from spiketicket.graph import Graph, Lif
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import Model, Options
@@ -23,6 +23,8 @@ from spiketicket.runtime.onnx_reader import parse_model
 from spiketicket.runtime.planner import FIXED
 
 NIR_DT = 1e-4  # seconds per timestep
+DIALECTS = ("nir", "snntorch", "norse")  # whose simulator is followed where NIR is open
+LARGEST_BATCH = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,15 @@ class Form:
 
     def __post_init__(self) -> None:
         check_values(self.values)
-        if self.format not in FORMATS:
+        for name in ("dense", "step", "fixed_timesteps"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        whole = isinstance(self.batch, int) and not isinstance(self.batch, bool)
+        if self.batch is not None and not (whole and 1 <= self.batch <= LARGEST_BATCH):
+            raise InputError(f"batch must be a whole number from 1 to {LARGEST_BATCH}, or None, got {self.batch!r}")
+        if not is_finite(self.dt) or self.dt <= 0:
+            raise InputError(f"dt must be a positive number of seconds, got {self.dt!r}")
+        if self.format not in tuple(FORMATS):
             raise InputError(f"format: expected one of {', '.join(FORMATS)}, got {self.format!r}")
         if self.format != "onnx" and (self.dense, self.step, self.opset) != (False, False, OPSET):
             raise InputError(f"dense, step and opset are settings of format onnx, not of {self.format}")

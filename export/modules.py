@@ -17,9 +17,10 @@ from spiketicket.errors import InputError
 from spiketicket.export.check import Check, Original, Samples, check_samples
 from spiketicket.export.forms import Form
 from spiketicket.export.pack import Export, pack
-from spiketicket.export.torch_runs import Masks, prepared, run_torch
+from spiketicket.export.torch_runs import Masks, prepared, refuse_kept, refuse_unfit, run_torch
 from spiketicket.export.trace import trace_calls
 from spiketicket.export.verify import DEFAULT, Tolerance
+from spiketicket.runtime.engine import check_timesteps
 
 
 def export(
@@ -51,25 +52,43 @@ def export(
     Raises ModelError that lists all which cannot be exported, VerificationError naming the first layer that differs,
     InputError for samples or masks that do not fit.
     """
-    x = sample.detach().cpu().numpy() if isinstance(sample, Tensor) else sample
-    lead = 1 + timed
-    if not isinstance(x, np.ndarray) or x.ndim <= lead:
-        raise InputError(f"sample must be float32 [{'T, ' if timed else ''}N, ...], got {_shape(x)}")
-    if isinstance(timesteps, bool) or not isinstance(timesteps, int) or timesteps < 1:
-        raise InputError(f"timesteps must be a whole number from 1, got {timesteps!r}")
-    form = Form(**options)
+    _require(isinstance(module, nn.Module), "module", "a torch.nn.Module", module)
+    _require(isinstance(timed, bool), "timed", "True or False", timed)
+    _require(isinstance(check, bool), "check", "True or False", check)
+    _require(masks is None or isinstance(masks, Mapping), "masks", "a mapping of parameter names to masks", masks)
+    given = {} if metadata is None else metadata
+    texts = isinstance(given, Mapping) and all(isinstance(text, str) for item in given.items() for text in item)
+    _require(texts, "metadata", "a mapping of str to str", given)
+    x, lead, timesteps = _array(sample, timed), 1 + timed, check_timesteps(timesteps)
+    form, tolerance = Form(**options), Tolerance(atol, rtol)
+    refuse_unfit(module)
     with prepared(module, masks):
-        noted = {"exporter": __version__, "versions": versions(), "arch": type(module).__name__, **(metadata or {})}
+        noted = {"exporter": __version__, "versions": versions(), "arch": type(module).__name__, **given}
         graph, calls = trace_calls(module, x.shape[lead:], timesteps, timed=timed, metadata=noted)
+        refuse_kept(module)
         samples = Samples(check_samples(x, graph), timesteps, timed, _labels(labels, x.shape[int(timed)]))
         original = Original("torch", lambda part: run_torch(module, calls, part, timesteps, timed))
-        return pack(graph, Path(path), form, Check(samples, Tolerance(atol, rtol)) if check else None, original)
+        return pack(graph, Path(path), form, Check(samples, tolerance) if check else None, original)
 
 
 def versions() -> str:
     """The packages that an export depends on, for its provenance."""
     found = {"onnx": onnx.__version__, "torch": torch.__version__, "spikingjelly": packages.version("spikingjelly")}
     return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _require(fits: bool, name: str, expected: str, got: object) -> None:
+    if not fits:
+        raise InputError(f"{name} must be {expected}, got {got!r:.80}")
+
+
+def _array(sample: object, timed: bool) -> NDArray[np.float32]:
+    x: Any = sample
+    if isinstance(x, Tensor) and (x.dtype, x.layout, x.is_meta) == (torch.float32, torch.strided, False):
+        x = x.detach().cpu().numpy()
+    if not isinstance(x, np.ndarray) or x.dtype != np.float32 or x.ndim <= 1 + timed:
+        raise InputError(f"sample must be float32 [{'T, ' if timed else ''}N, ...], dense, got {_shape(x)}")
+    return x
 
 
 def _labels(labels: NDArray[np.integer] | None, count: int) -> NDArray[np.integer] | None:
@@ -82,4 +101,6 @@ def _labels(labels: NDArray[np.integer] | None, count: int) -> NDArray[np.intege
 
 
 def _shape(x: object) -> str:
+    if isinstance(x, Tensor):
+        return f"{x.dtype} {list(x.shape)}, {x.layout}, on {x.device}"
     return f"{x.dtype} {list(x.shape)}" if isinstance(x, np.ndarray) else type(x).__name__

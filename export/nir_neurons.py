@@ -26,7 +26,6 @@ from spiketicket.graph import Li, Lif, Node
 
 Array = NDArray[np.float64]
 
-DIALECTS = ("nir", "snntorch", "norse")
 _ROUNDING = 5e-7  # two float32 parameters multiplied or divided: tau and r = tau / dt come back as 1 ± this
 
 

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.errors import InputError, ModelError
+from spiketicket.export.forms import DIALECTS
 from spiketicket.export.nir_graph import Flat, describe, flatten, load, nir, numbers
 from spiketicket.export.nir_layers import LAYERS, Layer, diagonal, per_channel, read_layer
-from spiketicket.export.nir_neurons import DIALECTS, NeuronReader
+from spiketicket.export.nir_neurons import NeuronReader
 from spiketicket.graph import Add, Flatten, Graph, Node, Unsqueeze
 
 Array = NDArray[np.float64]

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spiketicket.errors import DataError, InputError
+from spiketicket.export.torch_runs import Masks
 from spiketicket.train.config import ModelConfig
 from spiketicket.train.data.pickles import unpickle_arrays
 from spiketicket.train.models import build
@@ -50,7 +49,8 @@ def load_module(spec: str) -> nn.Module:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint, no pickled code run; names without the `module.` of DataParallel.
+    """The state dict in a checkpoint, no pickled code run; names without the `module.` of DataParallel and the
+    `_orig_mod.` of torch.compile.
 
     Raises InputError where it holds none.
     """
@@ -68,7 +68,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise InputError(f"{path} holds no state dict: expected tensors by name, or under {' or '.join(_NESTED)}")
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+    return {str(name).replace("_orig_mod.", "").removeprefix("module."): tensor for name, tensor in content.items()}
 
 
 def build_arch(arch: str, shape: tuple[int, ...], classes: int | None, timesteps: int) -> nn.Module:
@@ -96,12 +96,17 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], where: object, *
         for name, tensor in state.items()
         if name in own and own[name].shape != tensor.shape
     ]
+    problems += [
+        f"{name}: {tensor.dtype}, {tensor.layout}, on {tensor.device}: expected a dense tensor of real numbers"
+        for name, tensor in state.items()
+        if tensor.is_complex() or tensor.is_quantized or tensor.is_meta or tensor.layout is not torch.strided
+    ]
     if problems:
         raise InputError("\n  ".join([f"the weights in {where} do not fit the network:", *problems]))
     network.load_state_dict(dict(state))
 
 
-def read_masks(path: Path, network: nn.Module) -> dict[str, NDArray[np.generic] | Tensor]:
+def read_masks(path: Path, network: nn.Module) -> Masks:
     """Masks by parameter name: of a torch file, or of a pickled list with one array for every parameter whose name
     holds "weight", in their order (as Kim et al.'s scripts write; None and batch norm's are left out).
 
@@ -118,4 +123,4 @@ def read_masks(path: Path, network: nn.Module) -> dict[str, NDArray[np.generic] 
         got = len(masks) if isinstance(masks, list) else type(masks).__name__
         raise InputError(f"{path}: expected a list of {len(names)} masks, one per weight of the network, got {got}")
     parameters = dict(network.named_parameters())
-    return {n: np.asarray(m) for n, m in zip(names, masks, strict=True) if m is not None and parameters[n].dim() > 1}
+    return {n: m for n, m in zip(names, masks, strict=True) if m is not None and parameters[n].dim() > 1}

@@ -8,16 +8,22 @@ Logits are compared on images without any flip: one may differ by atol + rtol ti
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import isfinite
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spiketicket.errors import VerificationError
+from spiketicket.errors import InputError, VerificationError
 
 MAX_MISMATCH = 1e-5  # share of spikes that may flip by rounding
 MIN_TOP1 = 0.75  # share of images with the same class, those with a flip included
 MIN_TOP1_ROUNDED = 0.95  # share of images whose class rounded weights may not change
+
+
+def is_finite(number: object) -> bool:
+    return isinstance(number, Real) and isfinite(number)
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,11 @@ class Tolerance:
 
     atol: float = 0.0
     rtol: float = 1e-4
+
+    def __post_init__(self) -> None:
+        for name, number in (("atol", self.atol), ("rtol", self.rtol)):
+            if not is_finite(number) or number < 0:
+                raise InputError(f"{name} must be a finite number from 0, got {number!r}")
 
 
 DEFAULT = Tolerance()

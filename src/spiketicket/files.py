@@ -37,7 +37,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.replace(target)
         temporary = None
         _sync_folder(folder)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL byte
         raise SpikeTicketError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     finally:
         if temporary is not None:
