@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spiketicket import __version__
-from spiketicket.errors import InputError
+from spiketicket.errors import InputError, ModelError
 from spiketicket.export.check import Check, Original, Samples, check_samples
 from spiketicket.export.forms import Form
 from spiketicket.export.pack import Export, pack
@@ -45,9 +45,8 @@ def export(
     `timed`, `[T, N, ...]`. `masks`: zeros and ones by parameter name; without, the zeros among the weights are what
     was pruned. `labels` `[N]` of the samples, for accuracies. `check`: whether the network, the float64 oracle and all
     engines must agree on the samples before the file appears: in almost every spike, and in logits up to `atol` plus
-    `rtol` times the largest logit of a sample. `options`: the file's
-    form, see `spiketicket.export.forms.Form`. The module is left as it
-    was, its neurons at rest.
+    `rtol` times the largest logit of a sample. `options`: the file's form, see `spiketicket.export.forms.Form`. The
+    module is left as it was, its neurons at rest.
 
     Raises ModelError that lists all which cannot be exported, VerificationError naming the first layer that differs,
     InputError for samples or masks that do not fit.
@@ -66,6 +65,9 @@ def export(
         noted = {"exporter": __version__, "versions": versions(), "arch": type(module).__name__, **given}
         graph, calls = trace_calls(module, x.shape[lead:], timesteps, timed=timed, metadata=noted)
         refuse_kept(module)
+        if calls.one_t and not form.fixed_timesteps:
+            raise ModelError("the forward pass compares the number of timesteps with another number, so that it may be "
+                             "another network for another T: fix T (fixed_timesteps=True; --timesteps T)")  # fmt: skip
         samples = Samples(check_samples(x, graph), timesteps, timed, _labels(labels, x.shape[int(timed)]))
         original = Original("torch", lambda part: run_torch(module, calls, part, timesteps, timed))
         return pack(graph, Path(path), form, Check(samples, tolerance) if check else None, original)

@@ -12,11 +12,10 @@ A network takes its timesteps in one of several ways, all of which lead to the s
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import nn
 
 from spiketicket.errors import ModelError
 from spiketicket.export.builder import Builder
-from spiketicket.export.module_rules import is_neuron
 from spiketicket.export.reading import Calls, Reading
 from spiketicket.export.traced import Lead
 from spiketicket.graph import Graph
@@ -48,11 +47,8 @@ def trace_calls(
     metadata: Mapping[str, str] | None = None,
 ) -> tuple[Graph, Calls]:
     """As `trace`, and how the network has to be called to compute the same."""
-    problems = _state_problems(network)
     if network.training:
-        problems.append("the network is in training mode: call network.eval()")
-    if problems:
-        raise _refusal(problems)
+        raise _refusal(["the network is in training mode: call network.eval()"])
     readings = []
     for lead in (Lead.TIME, Lead.BATCH) if timed else (Lead.BATCH, Lead.TIME):
         reading = Reading(network, Builder(input_shape, timed, _layer_names(network)), timesteps, lead)
@@ -69,12 +65,3 @@ def _layer_names(network: nn.Module) -> list[str]:
 
 def _refusal(problems: list[str]) -> ModelError:
     return ModelError("\n  ".join(["the network cannot be exported:", *problems]))
-
-
-def _state_problems(network: nn.Module) -> list[str]:
-    names = [n for n, m in network.named_modules() if is_neuron(m) and isinstance(m._memories.get("v"), Tensor)]
-    if not names:
-        return []
-    others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return [f"{names[0] or 'the neuron'}{others}: the state of an earlier run is left in the neurons: call "
-            "spikingjelly.activation_based.functional.reset_net(network)"]  # fmt: skip

@@ -242,3 +242,19 @@ def test_states_of_another_code_by_order(arch):
     assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), other.values(), strict=True))
     with pytest.raises(InputError, match="do not fit the network"):
         sources.load_state(network, dict(list(other.items())[1:]), "theirs.pt", by_order=True)
+
+
+class ForManySteps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.f, self.l = nn.Linear(4, 3), neuron.LIFNode(step_mode="m")
+
+    def forward(self, x):
+        return self.l(self.f(x)) if x.shape[0] > 2 else self.f(x)
+
+
+def test_a_network_that_compares_t_has_a_fixed_t(tmp_path):
+    x = np.random.default_rng(0).standard_normal((T, 8, 4)).astype(np.float32)
+    with pytest.raises(ModelError, match="fix T"):
+        export(ForManySteps(), x, T, tmp_path / "m.onnx", timed=True)
+    assert export(ForManySteps(), x, T, tmp_path / "m.onnx", timed=True, fixed_timesteps=True).graph.fixed_timesteps

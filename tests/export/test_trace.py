@@ -395,14 +395,6 @@ def test_shapes_of_signals_are_those_of_torch():
     assert_same(shaken(Net()), (3, 8))
 
 
-def test_state_of_an_earlier_run_is_refused():
-    network = sj(*small(), mode="s")
-    with torch.no_grad():
-        network(torch.zeros(1, 2, 8, 8))
-    with pytest.raises(ModelError, match="2 and 1 more: the state of an earlier run is left"):
-        trace(network, (2, 8, 8), T)
-
-
 def test_nan_weights_are_refused():
     network = sj(*small(), mode="s")
     with torch.no_grad():
