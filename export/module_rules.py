@@ -101,6 +101,9 @@ def _batch_norm(b: Builder, norm: Any, name: str, x: str) -> str:
 def _fire(b: Builder, module: Any, name: str, x: str, tau: float, decay_input: bool) -> str:
     reset = None if module.v_reset is None else _number(module.v_reset, "v_reset")
     threshold = _number(module.v_threshold, "v_threshold")
+    start, rest = module._memories_rv["v"], 0.0 if reset is None else reset
+    if isinstance(start, torch.Tensor) or start != rest:
+        raise ModelError(f"its potential starts at {start}, expected {rest}, as its v_reset says")
     x, name = b.timed(x), b.unique(name)
     probes = torch.tensor([-1.0, -1e-3, 0.0, 1e-3, 1.0])
     if module.surrogate_function(probes).tolist() != [0, 0, 1, 1, 1]:

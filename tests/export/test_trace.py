@@ -1,19 +1,18 @@
 """Torch network -> graph: whatever way it takes its timesteps, the same numbers; what has no place is refused."""
 
-import numpy as np
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
-from graphs import oracle
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
+from traced_networks import T, assert_same, listed, shaken, sj, small
 
 from spiketicket.errors import ModelError
 from spiketicket.export.module_rules import find_rule
-from spiketicket.export.torch_runs import run_torch
-from spiketicket.export.trace import trace, trace_calls
+from spiketicket.export.trace import trace
 from spiketicket.export.traced import Lead
-from spiketicket.export.verify import Trace, compare
 from spiketicket.graph import Add, And, Concat, Conv, Lif, Linear, Repeat
 from spiketicket.train.config import ModelConfig, NeuronConfig
 from spiketicket.train.layers import Repeat as RepeatLayer
@@ -21,55 +20,10 @@ from spiketicket.train.layers import conv, lif
 from spiketicket.train.models import build
 from spiketicket.train.norms import TimestepBatchNorm2d
 
-T = 4
-
 
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
-
-
-def shaken(network):
-    """In evaluation mode, with batch norm that does something, and weights that make every layer fire."""
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0.4, 0.3)
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
-            elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
-                fan_in = module.weight[0].numel()
-                nn.init.normal_(module.weight, 0.5 / fan_in, 2 / np.sqrt(fan_in))
-    return network.eval()
-
-
-def assert_same(network, shape, *, timed=False, batch=3, timesteps=T):
-    """The oracle of the graph computes what torch does, spikes of every layer and logits; returns both."""
-    graph, calls = trace_calls(network, shape, timesteps, timed=timed)
-    lead = (timesteps, batch) if timed else (batch,)
-    x = np.random.default_rng(0).standard_normal((*lead, *shape)).astype(np.float32)
-    got, wanted = run_torch(network, calls, x, timesteps, timed), oracle(graph, x, timesteps)
-    spikes = {name: got.spikes[name].reshape(s.shape) for name, s in wanted.spikes.items()}
-    logits = wanted.logits_t if calls.output is not Lead.MEAN else wanted.logits_t.mean(axis=0, keepdims=True)
-    agreement = compare("torch", Trace(spikes, got.logits_t), "reference", Trace(wanted.spikes, logits))
-    agreement.require_exact()
-    assert agreement.clean == batch and all(0 < s.mean() < 1 for s in wanted.spikes.values())
-    return graph, calls
-
-
-def sj(*modules, mode):
-    """SpikingJelly's layers in a row, in one step mode."""
-    network = shaken(nn.Sequential(*modules))
-    functional.set_step_mode(network, mode)
-    return network
-
-
-def small(node=neuron.LIFNode, **kwargs):
-    return [
-        layer.Conv2d(2, 5, 3, padding=1, bias=False), layer.BatchNorm2d(5), node(**kwargs), layer.MaxPool2d(2),
-        layer.Dropout(0.5), layer.Flatten(), layer.Linear(5 * 16, 20), node(**kwargs), layer.VotingLayer(4),
-    ]  # fmt: skip
 
 
 NEURONS = [
@@ -316,10 +270,6 @@ class Wrong(nn.Module):
         return self._forward(self.m, x)
 
 
-def listed(*modules):
-    return nn.Sequential(*modules, nn.Flatten(), nn.Linear(32, 3)).eval()
-
-
 REFUSALS = [
     (lambda: listed(neuron.LIFNode()).train(), "training mode: call network.eval()"),
     (lambda: listed(nn.ReLU()), r"0 (ReLU, input [2, 4, 4]): not a spiking layer"),
@@ -363,8 +313,6 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("make", "message"), REFUSALS)
 def test_refusals(make, message):
-    import re
-
     with pytest.raises(ModelError, match="|".join(map(re.escape, message.split("|")))):
         trace(make().eval() if "training" not in message else make(), (2, 4, 4), T)
 
@@ -407,158 +355,4 @@ def test_a_parameter_of_its_own_for_every_neuron_is_refused():
     node = neuron.LIFNode()
     node.v_threshold = torch.ones(2, 4, 4)
     with pytest.raises(ModelError, match="v_threshold differs from neuron to neuron"):
-        trace(listed(node), (2, 4, 4), T)
-
-
-# --- the styles in which forward passes are written -------------------------------------------------------------------
-
-
-class Style(nn.Module):
-    """A convolution, its neuron and a Linear, called by `forward(self, x)`."""
-
-    def __init__(self, forward, mode="s"):
-        super().__init__()
-        self.c, self.n, self.l = layer.Conv2d(2, 4, 3, padding=1), layer.BatchNorm2d(4), neuron.LIFNode()
-        self.d, self.m, self.f = layer.Conv2d(4, 4, 1), neuron.IFNode(), nn.Linear(4 * 36, 3)
-        self.q, self.empty = nn.Sequential(layer.Conv2d(4, 4, 1), neuron.LIFNode(), nn.Flatten()), nn.Sequential()
-        self.logits, self.input, self.add = nn.Linear(3, 3), neuron.IFNode(), neuron.IFNode()
-        self._forward = forward
-        functional.set_step_mode(self, mode)
-
-    def forward(self, x):
-        return self._forward(self, x)
-
-
-def fire(s, x):
-    return s.l(s.n(s.c(x)))
-
-
-def read_out(s, x):
-    return s.f(s.m(s.d(x)).flatten(1))
-
-
-def accumulated(s, x):
-    total = 0.0
-    for _ in range(T):
-        total += read_out(s, fire(s, x))
-    return total / T
-
-
-def divided(s, x):
-    out = torch.stack([read_out(s, fire(s, x)) for _ in range(T)]).sum(0)
-    out /= T
-    return out
-
-
-def in_place(s, x):
-    y = fire(s, x)
-    kept = y
-    y += s.q[:2](y)
-    return s.f((s.m(y + kept)).flatten(1))
-
-
-def in_place_method(s, x):
-    y = s.d(fire(s, x))
-    y.add_(s.q[0](fire_of(s, y)))
-    return s.f(s.m(y).flatten(1))
-
-
-def fire_of(s, y):
-    return s.q[1](y)
-
-
-STYLES = {
-    "sum over a loop": accumulated,
-    "sum, divided in place": lambda s, x: divided(s, x),
-    "sum of a list": lambda s, x: sum([read_out(s, fire(s, x)) for _ in range(T)]) / T,
-    "stack, sum": lambda s, x: torch.stack([read_out(s, fire(s, x)) for _ in range(T)]).sum(0) / T,
-    "cat of unsqueezed": lambda s, x: torch.cat([read_out(s, fire(s, x)).unsqueeze(0) for _ in range(T)]),
-    "keyword arguments": lambda s, x: s.f(input=s.m(x=s.d(x=fire(s, x))).flatten(1)),
-    "part of a Sequential": lambda s, x: s.f(s.q[2](s.q[:2](fire(s, x)))),
-    "an empty Sequential as shortcut": lambda s, x: read_out(s, s.empty(fire(s, x))),
-    "in place": in_place,
-    "in place, by method": in_place_method,
-    "shapes": lambda s, x: s.f(s.m(s.d(fire(s, x))).view(x.shape[0], *[4 * x.shape[2] * x.size(3)])),
-    "names of the file's own": lambda s, x: s.logits(s.add(s.input(s.f(fire(s, x).flatten(1))) + 0)),
-    "on another device, as float": lambda s, x: read_out(s, fire(s, x.to(x.device).float())),
-    "dropout outside training": lambda s, x: read_out(s, F.dropout(fire(s, x), 0.5, s.training)),
-}
-
-
-@pytest.mark.parametrize("style", STYLES)
-def test_styles(style):
-    assert_alike(shaken(Style(STYLES[style])))
-
-
-def assert_alike(network, timed=False):
-    """As `assert_same`, whatever the spikes are like."""
-    graph, calls = trace_calls(network, (2, 6, 6), T, timed=timed)
-    x = np.random.default_rng(0).standard_normal((T, 3, 2, 6, 6) if timed else (3, 2, 6, 6)).astype(np.float32)
-    got, wanted = run_torch(network, calls, x, T, timed), oracle(graph, x, T)
-    logits = wanted.logits_t if calls.output is not Lead.MEAN else wanted.logits_t.mean(axis=0, keepdims=True)
-    compare("torch", got, "reference", Trace(wanted.spikes, logits)).require_exact()
-    return calls
-
-
-MULTI_STEP_STYLES = {
-    "x[None]": lambda s, x: s.l(s.n(s.c(x[None].expand(T, -1, -1, -1, -1)))).flatten(2),
-    "the mean of images, then a Linear": lambda s, x: s.q[2](fire(s, x.repeat(T, 1, 1, 1, 1)).mean(0)),
-    "iterated": lambda s, x: torch.stack([y.flatten(1) for y in fire(s, x.unsqueeze(0).repeat(T, 1, 1, 1, 1))]),
-}
-
-
-@pytest.mark.parametrize("style", MULTI_STEP_STYLES)
-def test_multi_step_styles(style):
-    assert_alike(shaken(Style(MULTI_STEP_STYLES[style], "m")))
-
-
-def test_frames_in_order():
-    assert_alike(shaken(Style(lambda s, x: [read_out(s, fire(s, x[t])) for t in range(x.shape[0])])), timed=True)
-
-
-STYLES_REFUSED = {
-    "one frame always": (lambda s, x: [read_out(s, fire(s, x[0])) for _ in range(T)], "gets timestep 0 in its call 1"),
-    "frames backwards": (
-        lambda s, x: [read_out(s, fire(s, x[-1 - t])) for t in range(T)],
-        "gets timestep 3 in its call 0",
-    ),
-    "outputs backwards": (lambda s, x: [read_out(s, fire(s, x[t])) for t in range(T)][::-1], "in their order"),
-    "neighbours": (lambda s, x: [s.c(x[t]) + s.c(x[max(t - 1, 0)]) for t in range(T)], "combines tensors of different"),
-    "the last": (lambda s, x: [read_out(s, fire(s, x[t])) for t in range(T)][-1], "expected logits of every timestep"),
-    "values": (lambda s, x: fire(s, x) if x[0].max() > 0 else x, "operation max"),
-    "the batch": (lambda s, x: fire(s, x[0]) if x.shape[1] > 4 else x, "computes with the size of the batch"),
-    "dropout": (lambda s, x: [read_out(s, F.dropout(fire(s, x[t]))) for t in range(T)], "training=self.training"),
-    "unknown errors": (lambda s, x: 1 // 0, "cannot be followed: ZeroDivisionError"),
-    "a product of means": (lambda s, x: x.mean(0) * x.mean(0), "gets the mean over T"),
-    "a view changed": (lambda s, x: change_view(fire(s, x[0])), "changes in place what another tensor is a view of"),
-}
-
-
-def change_view(y):
-    flat = y.flatten(1)
-    flat += flat
-    return y
-
-
-@pytest.mark.parametrize("style", STYLES_REFUSED)
-def test_styles_that_are_refused(style):
-    forward, message = STYLES_REFUSED[style]
-    with pytest.raises(ModelError) as caught:
-        trace(Style(forward).eval(), (2, 6, 6), T, timed=True)
-    assert message in str(caught.value)
-
-
-def test_comparing_the_number_of_timesteps_is_noted():
-    plain, compared = (
-        trace_calls(Style(f, "m").eval(), (2, 6, 6), T, timed=True)[1]
-        for f in (lambda s, x: fire(s, x).flatten(2), lambda s, x: (fire(s, x) if x.shape[0] > 2 else x).flatten(2))
-    )
-    assert compared.one_t and not plain.one_t
-
-
-def test_a_surrogate_that_is_no_step_is_refused():
-    from spikingjelly.activation_based import surrogate
-
-    node = neuron.LIFNode(surrogate_function=surrogate.Sigmoid(spiking=False))
-    with pytest.raises(ModelError, match="surrogate_function is no step"):
         trace(listed(node), (2, 4, 4), T)

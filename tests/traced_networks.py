@@ -1,0 +1,61 @@
+"""Small torch networks, and the oracle's word on whether their graphs compute the same."""
+
+import numpy as np
+import torch
+from graphs import oracle
+from spikingjelly.activation_based import functional, layer, neuron
+from torch import nn
+
+from spiketicket.export.torch_runs import run_torch
+from spiketicket.export.trace import trace_calls
+from spiketicket.export.traced import Lead
+from spiketicket.export.verify import Trace, compare
+
+T = 4
+
+
+def shaken(network):
+    """In evaluation mode, with batch norm that does something, and weights that make every layer fire."""
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0.4, 0.3)
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+            elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+                fan_in = module.weight[0].numel()
+                nn.init.normal_(module.weight, 0.5 / fan_in, 2 / np.sqrt(fan_in))
+    return network.eval()
+
+
+def assert_same(network, shape, *, timed=False, batch=3, timesteps=T):
+    """The oracle of the graph computes what torch does, spikes of every layer and logits; returns both."""
+    graph, calls = trace_calls(network, shape, timesteps, timed=timed)
+    lead = (timesteps, batch) if timed else (batch,)
+    x = np.random.default_rng(0).standard_normal((*lead, *shape)).astype(np.float32)
+    got, wanted = run_torch(network, calls, x, timesteps, timed), oracle(graph, x, timesteps)
+    spikes = {name: got.spikes[name].reshape(s.shape) for name, s in wanted.spikes.items()}
+    logits = wanted.logits_t if calls.output is not Lead.MEAN else wanted.logits_t.mean(axis=0, keepdims=True)
+    agreement = compare("torch", Trace(spikes, got.logits_t), "reference", Trace(wanted.spikes, logits))
+    agreement.require_exact()
+    assert agreement.clean == batch and all(0 < s.mean() < 1 for s in wanted.spikes.values())
+    return graph, calls
+
+
+def sj(*modules, mode):
+    """SpikingJelly's layers in a row, in one step mode."""
+    network = shaken(nn.Sequential(*modules))
+    functional.set_step_mode(network, mode)
+    return network
+
+
+def small(node=neuron.LIFNode, **kwargs):
+    return [
+        layer.Conv2d(2, 5, 3, padding=1, bias=False), layer.BatchNorm2d(5), node(**kwargs), layer.MaxPool2d(2),
+        layer.Dropout(0.5), layer.Flatten(), layer.Linear(5 * 16, 20), node(**kwargs), layer.VotingLayer(4),
+    ]  # fmt: skip
+
+
+def listed(*modules):
+    return nn.Sequential(*modules, nn.Flatten(), nn.Linear(32, 3)).eval()
