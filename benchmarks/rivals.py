@@ -30,7 +30,7 @@ from spiketicket.domain import INPUT, LOGITS_T, TIMESTEPS
 from spiketicket.errors import InputError, SpikeTicketError
 from spiketicket.export.onnx_writer import to_onnx
 from spiketicket.export.unrolled import unrolled_onnx
-from spiketicket.export.verify import LOGITS_TOLERANCE, MIN_TOP1
+from spiketicket.export.verify import DEFAULT, MIN_TOP1
 from spiketicket.runtime import Session
 from spiketicket.runtime.native import build_info
 
@@ -173,7 +173,7 @@ class Agreement:
 
     images: int
     top1: float  # share of images with the oracle's class
-    exact: float  # share of images whose logits agree within LOGITS_TOLERANCE of the image's largest
+    exact: float  # share of images whose logits agree within DEFAULT.rtol of the image's largest
     error: float  # largest difference on those, by the same measure
 
     @property
@@ -215,7 +215,7 @@ def agreement(run: Run, setup: Setup) -> Agreement:
     if got.shape != oracle.shape:
         raise Unavailable(f"logits have the shape {list(got.shape)}, expected {list(oracle.shape)}")
     difference, scale = (np.abs(array).max(axis=(0, 2)) for array in (got - oracle, oracle))
-    exact = difference <= LOGITS_TOLERANCE * scale  # false for NaN
+    exact = difference <= DEFAULT.rtol * scale  # false for NaN
     relative = difference / np.where(scale > 0, scale, 1)
     same = got.mean(axis=0).argmax(axis=1) == oracle.mean(axis=0).argmax(axis=1)
     return Agreement(count, float(same.mean()), float(exact.mean()), float(relative[exact].max(initial=0.0)))

@@ -28,6 +28,7 @@ class Builder:
         self.nodes: list[Node] = []
         self._scales: dict[str, tuple[Array, Array]] = {}  # by the value of a scale: factors and bias in float64
         self._same: dict[Any, str] = {}  # what computes without weights and state -> its value
+        self.made: dict[tuple[str, str], str] = {}  # a functional layer and its input -> its value
         self._seen_as: dict[str, tuple[int, ...]] = {}  # the shape in torch, where it is another
 
     def shape(self, value: str) -> tuple[int, ...]:

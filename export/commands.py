@@ -1,13 +1,14 @@
 """What `snn-export` does: bring a network and samples together, and export."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spiketicket import __version__
 from spiketicket.errors import DataError, InputError
 from spiketicket.export.check import Check, Samples, check_samples
 from spiketicket.export.forms import DIALECTS, FORMATS, Form
@@ -169,7 +170,8 @@ def _from_nir(source: Source, inputs: Inputs, timesteps: int, path: Path, form: 
     graph = read_nir(source.nir, timesteps, form.dt, source.dialect)
     if not inputs.check:
         return pack(graph, path, form)
-    x, labels, _ = inputs.samples()
+    x, labels, noted = inputs.samples()
+    graph = replace(graph, metadata={**graph.metadata, "exporter": __version__, **noted})
     if x.ndim == 1 + len(graph.input_shape):  # [N, ...]: the same at every timestep
         x = np.repeat(x[None], timesteps, axis=0)
     samples = Samples(check_samples(x, graph), timesteps, True, labels)

@@ -10,8 +10,8 @@ import onnx
 from onnx import TensorProto, checker, helper
 
 from spiketicket.domain import INPUT, LOGITS_T, OPSET
-from spiketicket.errors import InputError, MissingExtraError, SpikeTicketError
-from spiketicket.export.check import Floats, Run, Samples, oracle_run
+from spiketicket.errors import InputError, MissingExtraError, ModelError, SpikeTicketError
+from spiketicket.export.check import TENSORRT, Floats, Run, Samples, oracle_run
 from spiketicket.export.onnx_writer import to_onnx
 from spiketicket.export.unrolled import unrolled_onnx
 from spiketicket.export.values import VALUES, check_values
@@ -62,6 +62,10 @@ class Form:
             raise InputError(f"format: expected one of {', '.join(FORMATS)}, got {self.format!r}")
         if self.format != "onnx" and (self.dense, self.step, self.opset) != (False, False, OPSET):
             raise InputError(f"dense, step and opset are settings of format onnx, not of {self.format}")
+        if self.dense and self.values != "float32":
+            raise InputError(f"plain ONNX holds its weights as float32, not as {self.values}")
+        if self.step and self.fixed_timesteps:
+            raise InputError("a file of one timestep per call does not fix T: use --timesteps dynamic:T")
         if self.values not in FORMATS[self.format].values:
             raise InputError(f"{self.format} holds weights as {' or '.join(FORMATS[self.format].values)}, not as "
                              f"{self.values}")  # fmt: skip
@@ -82,7 +86,10 @@ class Form:
 
 def _write_onnx(form: Form, graph: Graph) -> bytes:
     model = to_onnx(graph, dense=form.dense, step=form.step, opset=form.opset)
-    checker.check_model(model, full_check=True)
+    try:
+        checker.check_model(model, full_check=True)
+    except checker.ValidationError as error:
+        raise ModelError(f"names of layers collide with others in the file, rename one: {error}") from error
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
@@ -173,7 +180,7 @@ def _run_tensorrt(form: Form, path: Path, graph: Graph, samples: Samples) -> Ite
                  for n in graph.nodes if isinstance(n, Lif)}  # fmt: skip
         return Trace(quiet, session.run({INPUT: x})["logits_t"])
 
-    yield f"tensorrt ({form.values})", run
+    yield f"{TENSORRT} ({form.values})", run
 
 
 def _write_nir(form: Form, graph: Graph) -> bytes:

@@ -107,11 +107,14 @@ def _as_module(kind: Callable[..., nn.Module]) -> Rule:
     """A functional layer by the rule of its module."""
 
     def rule(place: Place, x: Traced, *args: Any, **kwargs: Any) -> Traced:
+        value = tensor(x, Lead.BATCH, Lead.FOLDED).value
         module = kind(*args, **kwargs)
         found = module_rules.find_rule(module)
         assert found is not None
-        value = found(place.builder, module, place.name, tensor(x, Lead.BATCH, Lead.FOLDED).value)
-        return replace(x, value=value)
+        key = (repr(module), value)  # the rounds of a loop are one computation
+        if key not in place.builder.made:
+            place.builder.made[key] = found(place.builder, module, place.name, value)
+        return replace(x, value=place.builder.made[key])
 
     return rule
 

@@ -13,7 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper
 
-from spiketicket.domain import DOMAIN, METADATA_PREFIX, TIMESTEPS
+from spiketicket.domain import DOMAIN, INPUT, METADATA_PREFIX, TIMESTEPS
 from spiketicket.errors import ModelError, NotBuiltError, SpikeTicketError
 from spiketicket.export.onnx_writer import to_onnx
 from spiketicket.export.verify import Agreement
@@ -96,7 +96,8 @@ class Inspection:
     producer: str
     inputs: list[Port]
     outputs: list[Port]
-    timesteps: int | None  # by default
+    timesteps: int | None  # by default, or always
+    fixed_timesteps: bool
     metadata: dict[str, str]  # without prefix and verification
     verification: list[Agreement]  # empty where the file tells nothing
     layers: list[Layer]
@@ -123,7 +124,8 @@ def inspect(path: Path) -> Inspection:
         verification = _verification(metadata.pop(VERIFICATION, "[]"))
         text = metadata.pop(TIMESTEPS, "")  # where the input is timed
         graph = None if _is_dense(proto) else parse_model(data)
-        layers = _weights(proto) if graph is None else _layers(graph, _native(path))
+        step = graph is not None and any(value.name not in (INPUT, TIMESTEPS) for value in proto.graph.input)
+        layers = _weights(proto) if graph is None else _layers(graph, _native(path), step)
         return Inspection(
             path=path,
             nbytes=len(data),
@@ -135,6 +137,7 @@ def inspect(path: Path) -> Inspection:
             inputs=[_port(value) for value in proto.graph.input],
             outputs=[_port(value) for value in proto.graph.output],
             timesteps=_timesteps(proto, text) if graph is None else graph.timesteps,
+            fixed_timesteps=graph is not None and graph.fixed_timesteps,
             metadata=metadata,
             verification=verification,
             layers=layers,
@@ -203,7 +206,7 @@ def _native(path: Path) -> dict[str, tuple[str, str]]:
         return {"": ("-", str(error))}
 
 
-def _layers(graph: Graph, native: dict[str, tuple[str, str]]) -> list[Layer]:
+def _layers(graph: Graph, native: dict[str, tuple[str, str]], step: bool) -> list[Layer]:
     layers = []
     for node in graph.nodes:
         value = graph.values[node.output]
@@ -224,8 +227,8 @@ def _layers(graph: Graph, native: dict[str, tuple[str, str]]) -> list[Layer]:
                 graph.macs(weighted, dense=True) if weighted else 0,
                 kernel,
                 why,
-                "decoded, dense" if weighted else "a Scan over time" if neuron else "standard operators",
-                "sparse kernel" if weighted else "kernel" if isinstance(node, Lif) else "as without",
+                "decoded, dense" if weighted else "a Scan over time" if neuron and not step else "standard operators",
+                "sparse kernel" if weighted else "kernel" if isinstance(node, Lif) and not step else "as without",
             )
         )
     return layers

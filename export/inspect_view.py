@@ -65,7 +65,7 @@ def _about_file(x: Inspection) -> Iterator[tuple[str, str]]:
     yield "inputs", ", ".join(map(_port, x.inputs))
     yield "outputs", ", ".join(map(_port, x.outputs))
     if x.timesteps is not None:
-        yield "timesteps", f"{x.timesteps} by default"
+        yield "timesteps", f"{x.timesteps}, fixed" if x.fixed_timesteps else f"{x.timesteps} by default"
 
 
 def _port(port: Port) -> str:
@@ -131,7 +131,8 @@ def _verified(x: Inspection) -> Table:
     table = _table("Verified", "engine", "against", "images", "spikes differ", "logits differ", "same class",
                    left=("engine", "against"))  # fmt: skip
     for a in x.verification:
-        row = (a.engine, a.against, f"{a.images:,}", f"{a.mismatch:.1e}", f"{a.logits:.1e}", f"{a.top1:.1%}")
+        logits = a.drift if "(" in a.engine else a.logits  # of what rounds: on all images
+        row = (a.engine, a.against, f"{a.images:,}", f"{a.mismatch:.1e}", f"{logits:.1e}", f"{a.top1:.1%}")
         table.add_row(*map(Text, row))
     return table
 

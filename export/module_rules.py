@@ -57,7 +57,8 @@ def _expect(b: Builder, x: str, *ranks: int) -> None:
     shape = b.torch_shape(x)
     kinds = {1: "features [F]", 2: "signals [C, L]", 3: "images [C, H, W]"}
     if len(shape) not in ranks:
-        raise ModelError(f"takes {' or '.join(kinds[rank] for rank in ranks)}, gets {list(shape)}")
+        hint = " (frames over time? say timed=True, --timed)" if len(shape) > 3 else ""
+        raise ModelError(f"takes {' or '.join(kinds[rank] for rank in ranks)}, gets {list(shape)}{hint}")
     if len(shape) > len(b.shape(x)):
         raise ModelError("behind adaptive pooling to sizes that do not divide the image only a Flatten can stand")
 

@@ -19,7 +19,7 @@ from spiketicket.graph import Graph
 SAMPLES = 32  # of a data set, on which an export is checked
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Export:
     """A finished export: where, how large, and what was checked."""
 
@@ -29,6 +29,11 @@ class Export:
     nbytes: int
     dense_nbytes: int  # the same network as plain dense ONNX
     agreements: list[Agreement]  # empty where the check was left out
+    silent: list[str]  # layers of neurons that never fired on the samples: of what follows, nothing was checked
+
+    def __repr__(self) -> str:
+        checks = ", ".join(agreement.engine for agreement in self.agreements) or "nothing"
+        return f"Export({str(self.path)!r}, {self.nbytes:,} bytes, checked: {checks})"
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -46,6 +51,7 @@ class Export:
                 }
                 for node in self.graph.weighted()
             ],
+            "silent": self.silent,
             "agreements": [agreement.to_dict() for agreement in self.agreements],
         }
 
@@ -61,7 +67,7 @@ def pack(graph: Graph, path: Path, form: Form, check: Check | None = None, origi
     stored = replace(
         cast(slim.graph, form.values), metadata=noted, batch=form.batch, fixed_timesteps=form.fixed_timesteps
     )
-    data = form.write(stored)
+    data, dense = form.write(stored), dense_nbytes(graph)
     if check is not None:
         trace = check_graphs(check, graph, stored, slim.kept, form.values, original)
         with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +78,8 @@ def pack(graph: Graph, path: Path, form: Form, check: Check | None = None, origi
             report = json.dumps([agreement.brief() for agreement in check.agreements], separators=(",", ":"))
             data = form.write(replace(stored, metadata={**noted, "verification": report}))
     write_atomic(path, data)
-    return Export(path, stored, slim.removed, len(data), dense_nbytes(graph), check.agreements if check else [])
+    checked = ([], []) if check is None else (check.agreements, check.silent)
+    return Export(path, stored, slim.removed, len(data), dense, *checked)
 
 
 def dense_nbytes(graph: Graph) -> int:

@@ -67,8 +67,12 @@ class _Tensor(fx.Proxy):
     def dtype(self) -> torch.dtype:
         return torch.float32
 
-    def to(self, *_: Any, **__: Any) -> "_Tensor":
-        return self  # another device, or the type that it has: whatever else it is, the check will see
+    def to(self, *where: Any, **settings: Any) -> "_Tensor":
+        """Another device, or the type that it has."""
+        types = {x for x in (*where, *settings.values()) if isinstance(x, torch.dtype)}
+        if types - {torch.float32}:
+            raise ModelError(f"converts to {', '.join(map(str, types))}: networks are exported in float32")
+        return self
 
     def dim(self) -> int:
         return len(self.shape)

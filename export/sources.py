@@ -68,7 +68,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise InputError(f"{path} holds no state dict: expected tensors by name, or under {' or '.join(_NESTED)}")
-    return {str(name).replace("_orig_mod.", "").removeprefix("module."): tensor for name, tensor in content.items()}
+    return _pruned({str(name).replace("_orig_mod.", "").removeprefix("module."): t for name, t in content.items()})
+
+
+def _pruned(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With the weights that torch.nn.utils.prune has split into `X_orig` and `X_mask` put together again."""
+    split = {name[:-5] for name in state if name.endswith("_orig") and f"{name[:-5]}_mask" in state}
+    kept = {name: t for name, t in state.items() if name.rpartition("_")[0] not in split}
+    return kept | {name: state[f"{name}_orig"] * state[f"{name}_mask"] for name in split}
 
 
 def build_arch(arch: str, shape: tuple[int, ...], classes: int | None, timesteps: int) -> nn.Module:

@@ -11,6 +11,7 @@ A network takes its timesteps in one of several ways, all of which lead to the s
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import nn
 
@@ -53,7 +54,8 @@ def trace_calls(
     for lead in (Lead.TIME, Lead.BATCH) if timed else (Lead.BATCH, Lead.TIME):
         reading = Reading(network, Builder(input_shape, timed, _layer_names(network)), timesteps, lead)
         if not reading.problems:
-            return reading.finish(dict(metadata or {}))
+            graph, calls = reading.finish(dict(metadata or {}))
+            return graph, replace(calls, one_t=calls.one_t or _differs(network, graph, lead))
         readings.append(reading)
     best = min(readings, key=lambda reading: (reading.misread, len(reading.problems)))
     raise _refusal(best.problems) from best.cause
@@ -65,3 +67,15 @@ def _layer_names(network: nn.Module) -> list[str]:
 
 def _refusal(problems: list[str]) -> ModelError:
     return ModelError("\n  ".join(["the network cannot be exported:", *problems]))
+
+
+def _differs(network: nn.Module, graph: Graph, lead: Lead) -> bool:
+    """Whether the network is another one for another T. One that has its own T in its code cannot be asked."""
+    other = Reading(
+        network, Builder(graph.input_shape, graph.timed_input, _layer_names(network)), graph.timesteps + 1, lead
+    )
+    return not other.problems and _structure(other.finish({})[0]) != _structure(graph)
+
+
+def _structure(graph: Graph) -> list[tuple[type, str, tuple[str, ...]]]:
+    return [(type(node), node.output, node.inputs) for node in graph.nodes]

@@ -54,6 +54,7 @@ class Agreement:
     layers: Mapping[str, float]  # the same of every layer of neurons
     first_layer: str | None  # the first layer in which a spike flips
     logits: float  # largest difference on clean images, relative to the image's largest logit
+    drift: float  # the same on all images: what a flipped spike changes behind it as well
     max_difference: float  # of logits, on clean images
     mean_difference: float
     within: bool  # whether all logits of clean images lie within the tolerance
@@ -133,6 +134,7 @@ def compare(
         layers,
         next((name for name, mismatch in layers.items() if mismatch > 0), None),
         float(relative[clean].max(initial=0.0)),
+        float(relative.max(initial=0.0)),
         float(error[clean].max(initial=0.0)),
         float(difference[:, clean].mean()) if clean.any() else 0.0,
         bool((error <= tolerance.atol + tolerance.rtol * largest)[clean].all()),

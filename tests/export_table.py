@@ -161,8 +161,8 @@ def signals():
 def narrow_vgg():
     vgg = zoo("spiking_vgg")
     kwargs = {"spiking_neuron": neuron.LIFNode, "num_classes": 10}
-    network = vgg.SpikingVGG([8, "M", 16, "M", 16, "M", 512, "M"], True, layer.BatchNorm2d, **kwargs)
-    network.classifier[0], network.classifier[3] = layer.Linear(512 * 49, 30), layer.Linear(30, 20)
+    network = vgg.SpikingVGG([8, "M", 16, "M", 16, "M", 16, "M"], True, layer.BatchNorm2d, **kwargs)
+    network.classifier[0], network.classifier[3] = layer.Linear(16 * 49, 30), layer.Linear(30, 20)
     network.classifier[6] = layer.Linear(20, 10)  # 4,096 wide, whatever the width of the rest
     return network
 

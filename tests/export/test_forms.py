@@ -51,6 +51,7 @@ def frames(graph, x):
 @pytest.mark.parametrize("step", [False, True])
 @pytest.mark.parametrize(("batch", "fixed"), [(None, False), (4, True)])
 def test_every_form_agrees_with_the_oracle(graph, x, tmp_path, values, dense, step, batch, fixed):
+    values, fixed = "float32" if dense else values, fixed and not step
     result = checked(graph, x, tmp_path, values=values, dense=dense, step=step, batch=batch, fixed_timesteps=fixed)
     engines = [a.engine for a in result.agreements if a.engine in ENGINE_NAMES]
     assert engines == (["onnxruntime"] if dense else ["native", "onnxruntime"])
@@ -169,6 +170,8 @@ def test_rounding_that_changes_classes_is_refused(tmp_path):
         ({"format": "nir", "values": "int8"}, "nir holds weights as float32, not as int8"),
         ({"format": "tensorrt", "values": "int8"}, "tensorrt holds weights as float32 or float16, not as int8"),
         ({"format": "tensorrt-onnx", "step": True}, "settings of format onnx, not of tensorrt-onnx"),
+        ({"dense": True, "values": "int8"}, "plain ONNX holds its weights as float32, not as int8"),
+        ({"step": True, "fixed_timesteps": True}, "does not fix T: use --timesteps dynamic:T"),
         ({"format": "nir", "batch": 3}, "a NIR graph says nothing of timesteps and batch"),
     ],
 )

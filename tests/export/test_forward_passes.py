@@ -29,6 +29,7 @@ class Style(nn.Module):
         self.c, self.n, self.l = layer.Conv2d(2, 4, 3, padding=1), layer.BatchNorm2d(4), neuron.LIFNode()
         self.d, self.m, self.f = layer.Conv2d(4, 4, 1), neuron.IFNode(), nn.Linear(4 * 36, 3)
         self.q, self.empty = nn.Sequential(layer.Conv2d(4, 4, 1), neuron.LIFNode(), nn.Flatten()), nn.Sequential()
+        self.d2 = layer.Conv2d(2, 2, 1)
         self.logits, self.input, self.add = nn.Linear(3, 3), neuron.IFNode(), neuron.IFNode()
         self._forward = forward
         functional.set_step_mode(self, mode)
@@ -162,6 +163,23 @@ def test_comparing_the_number_of_timesteps_is_noted():
         for f in (lambda s, x: fire(s, x).flatten(2), lambda s, x: (fire(s, x) if x.shape[0] > 2 else x).flatten(2))
     )
     assert compared.one_t and not plain.one_t
+
+
+@pytest.mark.parametrize("odd", [lambda x: x.shape[0] % 2, lambda x: len(x) > T])
+def test_what_depends_on_the_number_of_timesteps_is_noted(odd):
+    network = Style(lambda s, x: fire(s, s.d2(x) if odd(x) else x).flatten(2), "m").eval()
+    assert trace_calls(network, (2, 6, 6), T, timed=True)[1].one_t
+
+
+def test_functional_layers_in_a_loop_are_one_computation():
+    assert_alike(shaken(Style(
+        lambda s, x: [s.f(s.m(F.avg_pool2d(s.d(fire(s, x)), 3, 1, 1)).flatten(1)) for _ in range(T)]
+    )))  # fmt: skip
+
+
+def test_other_types_are_refused():
+    with pytest.raises(ModelError, match=r"converts to torch.int32"):
+        trace(Style(lambda s, x: read_out(s, fire(s, x.to(torch.int32)))).eval(), (2, 6, 6), T)
 
 
 def test_a_start_other_than_the_reset_is_refused():

@@ -27,9 +27,9 @@ DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"
 GRAPH = everything(np.random.default_rng(0))
 AGREEMENTS = [
     Agreement(
-        "torch", "reference", 32, 31, 2e-7, {"features.0": 2e-7}, "features.0", 3e-6, 1e-6, 1e-7, True, 1.0, 0.75
+        "torch", "reference", 32, 31, 2e-7, {"features.0": 2e-7}, "features.0", 3e-6, 3e-6, 1e-6, 1e-7, True, 1.0, 0.75
     ),
-    Agreement("native", "reference", 32, 32, 0.0, {}, None, 1e-6, 1e-6, 1e-7, True, 1.0),
+    Agreement("native", "reference", 32, 32, 0.0, {}, None, 1e-6, 1e-6, 1e-6, 1e-7, True, 1.0),
 ]
 
 

@@ -258,3 +258,25 @@ def test_a_network_that_compares_t_has_a_fixed_t(tmp_path):
     with pytest.raises(ModelError, match="fix T"):
         export(ForManySteps(), x, T, tmp_path / "m.onnx", timed=True)
     assert export(ForManySteps(), x, T, tmp_path / "m.onnx", timed=True, fixed_timesteps=True).graph.fixed_timesteps
+
+
+def test_a_state_dict_that_was_pruned_fits_the_network_that_was_not(network, tmp_path):
+    pruned = copy.deepcopy(network)
+    prune.l1_unstructured(pruned[6], "weight", 0.5)
+    torch.save(pruned.state_dict(), tmp_path / "sd.pt")
+    sources.load_state(network, sources.read_state(tmp_path / "sd.pt"), "sd.pt")
+    assert torch.equal(network[6].weight, pruned[6].weight)
+
+
+def test_layers_whose_names_collide_in_the_file(x, tmp_path):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lif, self.lif_out, self.fc = neuron.LIFNode(), neuron.LIFNode(), nn.Linear(128, 3)
+
+        def forward(self, x):
+            return self.lif_out(self.fc(self.lif(x).flatten(1)))
+
+    with pytest.raises(ModelError, match="names of layers collide"):
+        export(Named(), x, T, tmp_path / "m.onnx", step=True)
+    assert "lif" not in export(Named(), x, T, tmp_path / "m.onnx").silent
