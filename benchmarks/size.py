@@ -194,7 +194,7 @@ def main(
     duration: Annotated[float, typer.Option(help="Seconds per file and engine; five turns at least.")] = 1.0,
     folder: Annotated[Path, typer.Option("--out", help="Folder of tickets and results.")] = Path("build/bench"),
 ) -> None:
-    """Size of every format, and load time in every engine that reads it. Writes size.json and size.md: two minutes."""
+    """Size of every format, and load time in every engine that reads it. Writes size.json and size.md: six minutes."""
     dataset = load_images(data)
     report: dict[str, Any] = {
         "format": "spiketicket.size", "version": 1, "started": strftime("%Y-%m-%d %H:%M:%S"), "images": dataset.name,
