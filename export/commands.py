@@ -14,8 +14,10 @@ from spiketicket.export.check import Check, Samples, check_samples
 from spiketicket.export.forms import DIALECTS, FORMATS, Form
 from spiketicket.export.pack import SAMPLES, Export, pack
 from spiketicket.export.verify import Tolerance
+from spiketicket.runtime import Session
 from spiketicket.runtime.engine import check_timesteps
-from spiketicket.runtime.inputs import load_array
+from spiketicket.runtime.evaluate import evaluate
+from spiketicket.runtime.inputs import dataset_inputs, load_array
 from spiketicket.train.data import Normalisation, load_dataset
 
 Floats = NDArray[np.float32]
@@ -105,13 +107,24 @@ def run(source: Source, inputs: Inputs, timesteps: int | None, output: Path | No
         if read is not None and read.resolve() == path.resolve():
             what = "ticket" if read is ticket else "input"
             raise InputError(f"the model would overwrite the {what} {read}: choose another --output")
-    if ticket is not None:
-        return _from_ticket(ticket, inputs, timesteps, path, form)
-    if timesteps is None:
+    if timesteps is None and ticket is None:
         raise InputError("how many timesteps? give --timesteps T (fixed in the file), or --timesteps dynamic:T")
-    if source.nir is not None:
-        return _from_nir(source, inputs, timesteps, path, asked)
-    return _from_module(source, inputs, timesteps, path, form)
+    if ticket is not None:
+        result = _from_ticket(ticket, inputs, timesteps, path, form)
+    elif source.nir is not None:
+        result = _from_nir(source, inputs, int(timesteps or 0), path, asked)
+    else:
+        result = _from_module(source, inputs, int(timesteps or 0), path, form)
+    runs_here = asked.format == "onnx" and not asked.dense and asked.batch is None
+    return _with_accuracy(result, inputs) if inputs.check and inputs.dataset and runs_here else result
+
+
+def _with_accuracy(result: Export, inputs: Inputs) -> Export:
+    """With the accuracy of the file, in the native engine, on the whole of the data set that was asked for."""
+    dataset = load_dataset(str(inputs.dataset), inputs.folder)
+    with Session(result.path) as session:
+        found = evaluate(session, dataset_inputs(session, dataset, "test"), dataset.test.labels)
+    return replace(result, accuracy=found.accuracy)
 
 
 def _ticket_file(path: Path) -> Path:

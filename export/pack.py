@@ -30,6 +30,7 @@ class Export:
     dense_nbytes: int  # the same network as plain dense ONNX
     agreements: list[Agreement]  # empty where the check was left out
     silent: list[str]  # layers of neurons that never fired on the samples: of what follows, nothing was checked
+    accuracy: float | None = None  # of the file on the whole data set, where one was asked for
 
     def __repr__(self) -> str:
         checks = ", ".join(agreement.engine for agreement in self.agreements) or "nothing"
@@ -52,6 +53,7 @@ class Export:
                 for node in self.graph.weighted()
             ],
             "silent": self.silent,
+            "accuracy": self.accuracy,
             "agreements": [agreement.to_dict() for agreement in self.agreements],
         }
 

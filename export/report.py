@@ -19,6 +19,8 @@ def print_export(result: Export) -> None:
         )
     if result.agreements:
         out.print(_verified(result.agreements))
+    if result.accuracy is not None:
+        say(f"accuracy on all test images, native engine: {result.accuracy:.2%}")
     ratio = result.dense_nbytes / result.nbytes
     size = f"{ratio:.1f}x smaller than" if ratio >= 1 else f"{1 / ratio:.1f}x the size of"
     say(f"{result.path}: {human_bytes(result.nbytes)}, {size} dense ONNX ({human_bytes(result.dense_nbytes)})")

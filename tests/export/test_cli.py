@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from spiketicket.export.cli import app
+from spiketicket.runtime import Session
 
 runner = CliRunner()
 
@@ -26,6 +27,17 @@ def test_exports_beside_the_ticket_and_prints_json(quick_run, tmp_path):
         "classifier",
     ]
     assert {a["engine"] for a in printed["agreements"]} == {"torch", "native", "onnxruntime", "native (int16)"}
+
+
+def test_accuracy_on_the_whole_data_set(quick_run, digits, tmp_path):
+    path, output = quick_run[0] / "ticket.pt", tmp_path / "m.onnx"
+    result = runner.invoke(app, ["--ticket", str(path), "--dataset", "digits", "-o", str(output), "--json"])
+    printed = json.loads(result.stdout)
+    with Session(output) as session:
+        classes = session.run({"input": quick_run[1][-1].normalisation(digits.test.images)})["logits"].argmax(axis=1)
+    assert printed["accuracy"] == (classes == digits.test.labels).mean() > 0.3
+    shown = runner.invoke(app, ["--ticket", str(path), "--dataset", "digits", "-o", str(output)]).stdout
+    assert f"accuracy on all test images, native engine: {printed['accuracy']:.2%}" in shown
 
 
 def test_table(quick_run, tmp_path):
