@@ -4,8 +4,11 @@ import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from spiketicket.export.channels import Removed, remove_channels
 from spiketicket.export.check import Check, Original, check_graphs
@@ -65,7 +68,7 @@ def pack(graph: Graph, path: Path, form: Form, check: Check | None = None, origi
     None leaves that out. Raises VerificationError, naming the first layer that differs, where one does not agree.
     """
     slim = remove_channels(graph)
-    noted = {**graph.metadata, "values": form.values}
+    noted = {"fingerprint": _fingerprint(graph), **graph.metadata, "values": form.values}
     stored = replace(
         cast(slim.graph, form.values), metadata=noted, batch=form.batch, fixed_timesteps=form.fixed_timesteps
     )
@@ -82,6 +85,17 @@ def pack(graph: Graph, path: Path, form: Form, check: Check | None = None, origi
     write_atomic(path, data)
     checked = ([], []) if check is None else (check.agreements, check.silent)
     return Export(path, stored, slim.removed, len(data), dense, *checked)
+
+
+def _fingerprint(graph: Graph) -> str:
+    """SHA-256 of all names, weights and biases (a ticket has one of its own)."""
+    digest = sha256()
+    for node in graph.weighted():
+        weight = node.weight
+        digest.update(f"{node.name} {weight.shape}".encode())
+        for array in (weight.values, weight.indices, weight.indptr, node.bias):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def dense_nbytes(graph: Graph) -> int:

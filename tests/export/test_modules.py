@@ -139,7 +139,9 @@ def test_same_input_same_bytes_and_provenance(network, x, tmp_path):
         export(network, x, T, tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     found = inspect(tmp_path / "a")
-    assert {"exporter", "versions", "arch", "values"} <= set(found.metadata) and "torch" in found.metadata["versions"]
+    assert {"exporter", "fingerprint", "versions", "arch", "values"} <= set(
+        found.metadata
+    ) and "torch" in found.metadata["versions"]
     assert [a.engine for a in found.verification] == ["torch", "native", "onnxruntime", "native (int16)"]
 
 
