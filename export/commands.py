@@ -107,14 +107,14 @@ def run(source: Source, inputs: Inputs, timesteps: int | None, output: Path | No
         if read is not None and read.resolve() == path.resolve():
             what = "ticket" if read is ticket else "input"
             raise InputError(f"the model would overwrite the {what} {read}: choose another --output")
-    if timesteps is None and ticket is None:
-        raise InputError("how many timesteps? give --timesteps T (fixed in the file), or --timesteps dynamic:T")
     if ticket is not None:
         result = _from_ticket(ticket, inputs, timesteps, path, form)
+    elif timesteps is None:
+        raise InputError("how many timesteps? give --timesteps T (fixed in the file), or --timesteps dynamic:T")
     elif source.nir is not None:
-        result = _from_nir(source, inputs, int(timesteps or 0), path, asked)
+        result = _from_nir(source, inputs, timesteps, path, asked)
     else:
-        result = _from_module(source, inputs, int(timesteps or 0), path, form)
+        result = _from_module(source, inputs, timesteps, path, form)
     runs_here = asked.format == "onnx" and not asked.dense and asked.batch is None
     return _with_accuracy(result, inputs) if inputs.check and inputs.dataset and runs_here else result
 

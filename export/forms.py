@@ -22,7 +22,7 @@ from spiketicket.runtime.engine import Model, Options
 from spiketicket.runtime.onnx_reader import parse_model
 from spiketicket.runtime.planner import FIXED
 
-NIR_DT = 1e-4  # seconds per timestep
+NIR_DT = 1e-4  # seconds per timestep; what snnTorch, Rockpool and NIR's own examples use
 DIALECTS = ("nir", "snntorch", "norse")  # whose simulator is followed where NIR is open
 LARGEST_BATCH = 2**31 - 1
 
@@ -172,7 +172,7 @@ def _write_tensorrt(form: Form, graph: Graph) -> bytes:
 
 
 def _run_tensorrt(form: Form, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
-    """The engine does not show its spikes, so its logits are reported, not held."""
+    """The engine does not show its spikes: its classes are held, its logits reported."""
     session = Session(path, "tensorrt")
 
     def run(x: Floats) -> Trace:

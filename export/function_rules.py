@@ -94,6 +94,7 @@ def _same(place: Place, x: Any, *_: Any, **__: Any) -> Traced:
 
 
 def _copy(place: Place, x: Any, *_: Any, **__: Any) -> Traced:
+    """As `_same`, in memory of its own: it is none of VIEWS."""
     return tensor(x)
 
 

@@ -13,7 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper
 
-from spiketicket.domain import DOMAIN, INPUT, METADATA_PREFIX, TIMESTEPS
+from spiketicket.domain import DOMAIN, INPUT, METADATA_PREFIX, TIMESTEPS, VERIFICATION
 from spiketicket.errors import ModelError, NotBuiltError, SpikeTicketError
 from spiketicket.export.onnx_writer import to_onnx
 from spiketicket.export.verify import Agreement
@@ -23,7 +23,6 @@ from spiketicket.runtime import Session, onnxruntime_library
 from spiketicket.runtime.onnx_parts import array
 from spiketicket.runtime.onnx_reader import parse_model
 
-VERIFICATION = "verification"  # the key, without prefix, of a JSON list of `Agreement.brief()`
 PRODUCER = "spiketicket"
 
 

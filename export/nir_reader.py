@@ -8,15 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.errors import InputError, ModelError
-from spiketicket.export.forms import DIALECTS
+from spiketicket.export.forms import DIALECTS, NIR_DT
 from spiketicket.export.nir_graph import Flat, describe, flatten, load, nir, numbers
 from spiketicket.export.nir_layers import LAYERS, Layer, diagonal, per_channel, read_layer
 from spiketicket.export.nir_neurons import NeuronReader
 from spiketicket.graph import Add, Flatten, Graph, Node, Unsqueeze
 
 Array = NDArray[np.float64]
-
-DT = 1e-4  # seconds; what snnTorch, Rockpool and NIR's own examples use
 
 _KNOWN = (
     *LAYERS, nir.Input, nir.Output, nir.Flatten, nir.Scale,
@@ -25,7 +23,7 @@ _KNOWN = (
 _ADVICE = {nir.Delay: "delays cannot be expressed: remove it, or shift the input"}
 
 
-def read_nir(source: Path | str | nir.NIRGraph, timesteps: int, dt: float = DT, dialect: str = "nir") -> Graph:
+def read_nir(source: Path | str | nir.NIRGraph, timesteps: int, dt: float = NIR_DT, dialect: str = "nir") -> Graph:
     """The sparse graph of a NIR file, or of a NIRGraph in memory; its input is timed, `[T, N, *shape]`.
 
     `timesteps`: T where the user does not say otherwise. `dt`: seconds per timestep. `dialect`: whose simulator the

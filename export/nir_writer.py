@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.errors import InputError, ModelError
+from spiketicket.export.forms import NIR_DT
 from spiketicket.export.nir_graph import nir
 from spiketicket.files import write_atomic
 from spiketicket.graph import Add, AvgPool, Conv, Flatten, Graph, Li, Lif, Linear, Node, Repeat
@@ -19,14 +20,14 @@ from spiketicket.graph import Add, AvgPool, Conv, Flatten, Graph, Li, Lif, Linea
 _IMPOSSIBLE = "NIR 1.0 has no such node: replace the layer"
 
 
-def write_nir(graph: Graph, path: Path, dt: float = 1e-4) -> None:
+def write_nir(graph: Graph, path: Path, dt: float = NIR_DT) -> None:
     """Write `to_nir(graph, dt)` as the file `path`. Raises ModelError, SpikeTicketError."""
     buffer = io.BytesIO()
     nir.write(buffer, to_nir(graph, dt))
     write_atomic(path, buffer.getvalue())
 
 
-def to_nir(graph: Graph, dt: float = 1e-4) -> nir.NIRGraph:
+def to_nir(graph: Graph, dt: float = NIR_DT) -> nir.NIRGraph:
     """`graph` in NIR's equations, `dt` seconds per timestep; read_nir with that dt gives the same network back.
 
     NIR has no static values: what the graph computes once per image is computed at every timestep, of an input that

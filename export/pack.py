@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from spiketicket.domain import VERIFICATION
 from spiketicket.export.channels import Removed, remove_channels
 from spiketicket.export.check import Check, Original, check_graphs
 from spiketicket.export.forms import Form
@@ -81,7 +82,7 @@ def pack(graph: Graph, path: Path, form: Form, check: Check | None = None, origi
             check.runs(form.runs(candidate, stored, check.samples), trace, form.batch)
         if form.format == "onnx":
             report = json.dumps([agreement.brief() for agreement in check.agreements], separators=(",", ":"))
-            data = form.write(replace(stored, metadata={**noted, "verification": report}))
+            data = form.write(replace(stored, metadata={**noted, VERIFICATION: report}))
     write_atomic(path, data)
     checked = ([], []) if check is None else (check.agreements, check.silent)
     return Export(path, stored, slim.removed, len(data), dense, *checked)

@@ -52,7 +52,7 @@ def trace_calls(
         raise _refusal(["the network is in training mode: call network.eval()"])
     readings = []
     for lead in (Lead.TIME, Lead.BATCH) if timed else (Lead.BATCH, Lead.TIME):
-        reading = Reading(network, Builder(input_shape, timed, _layer_names(network)), timesteps, lead)
+        reading = _read(network, input_shape, timed, timesteps, lead)
         if not reading.problems:
             graph, calls = reading.finish(dict(metadata or {}))
             return graph, replace(calls, one_t=calls.one_t or _differs(network, graph, lead))
@@ -61,8 +61,9 @@ def trace_calls(
     raise _refusal(best.problems) from best.cause
 
 
-def _layer_names(network: nn.Module) -> list[str]:
-    return [name or "layer" for name, _ in network.named_modules()]
+def _read(network: nn.Module, input_shape: tuple[int, ...], timed: bool, timesteps: int, lead: Lead) -> Reading:
+    layer_names = [name or "layer" for name, _ in network.named_modules()]
+    return Reading(network, Builder(input_shape, timed, layer_names), timesteps, lead)
 
 
 def _refusal(problems: list[str]) -> ModelError:
@@ -71,9 +72,7 @@ def _refusal(problems: list[str]) -> ModelError:
 
 def _differs(network: nn.Module, graph: Graph, lead: Lead) -> bool:
     """Whether the network is another one for another T. One that has its own T in its code cannot be asked."""
-    other = Reading(
-        network, Builder(graph.input_shape, graph.timed_input, _layer_names(network)), graph.timesteps + 1, lead
-    )
+    other = _read(network, graph.input_shape, graph.timed_input, graph.timesteps + 1, lead)
     return not other.problems and _structure(other.finish({})[0]) != _structure(graph)
 
 

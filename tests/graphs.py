@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from spiketicket.csr import Csr
+from spiketicket.export.check import oracle_run
 from spiketicket.export.onnx_writer import to_onnx
-from spiketicket.export.verify import Trace
 from spiketicket.graph import (
     Add,
     And,
@@ -23,9 +23,6 @@ from spiketicket.graph import (
     Unsqueeze,
     window,
 )
-from spiketicket.runtime.engine import Model, Options
-from spiketicket.runtime.planner import FIXED
-from spiketicket.runtime.reference import ReferenceEngine
 
 TAU = 4 / 3
 NO_LEAK = float("inf")
@@ -215,8 +212,7 @@ def wide_linear(rng, inputs=45_000):
 
 def oracle(graph, x, timesteps):
     """What the float64 oracle computes of a graph in memory."""
-    engine = ReferenceEngine(Model(Path(), b"", graph), Options(1, FIXED, "float32"))
-    return Trace(engine.spikes(x, timesteps), engine.run(x, timesteps))
+    return oracle_run(graph, timesteps)(x)
 
 
 def feed(rng, model, count, timesteps):

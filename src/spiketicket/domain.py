@@ -37,3 +37,4 @@ def potential(layer: str) -> tuple[str, str]:
 
 
 METADATA_PREFIX = "spiketicket."
+VERIFICATION = "verification"  # the key, without prefix, of a JSON list of `export.verify.Agreement.brief()`
