@@ -9,7 +9,7 @@ import typer
 from spiketicket.cli import err, guarded, make_app, out, run_app, say, whole_numbers
 from spiketicket.files import write_atomic
 from spiketicket.profiling.latency import profile
-from spiketicket.profiling.report import latency_table, write_html
+from spiketicket.profiling.latency_page import latency_table, write_html
 from spiketicket.runtime.engine import ENGINE_NAMES
 
 app = make_app("Measure what a model costs, timestep by timestep.")

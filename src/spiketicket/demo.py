@@ -35,7 +35,7 @@ def demo(
         from spiketicket.export.pack import SAMPLES
         from spiketicket.export.tickets import export_ticket
         from spiketicket.profiling.latency import profile
-        from spiketicket.profiling.report import write_html
+        from spiketicket.profiling.latency_page import write_html
         from spiketicket.runtime import Session
         from spiketicket.runtime.evaluate import evaluate
         from spiketicket.runtime.inputs import dataset_inputs

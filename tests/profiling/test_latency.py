@@ -12,7 +12,7 @@ from spiketicket.errors import InputError
 from spiketicket.profiling.cli import app
 from spiketicket.profiling.clock import Stats
 from spiketicket.profiling.latency import LatencyReport, _rows, profile
-from spiketicket.profiling.report import Chart, latency_table, write_html
+from spiketicket.profiling.latency_page import Chart, latency_table, write_html
 
 runner = CliRunner()
 

@@ -38,7 +38,7 @@ def write_html(report: LatencyReport, path: Path) -> None:
     except ImportError as error:
         raise MissingExtraError("jinja2", "report", "the HTML report") from error
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        Path(__file__).with_name("report.html.j2").read_text()
+        Path(__file__).with_name("latency_page.html.j2").read_text()
     )
     page = template.render(report=report, chart=Chart(report), rows=[_cells(row) for row in report.rows])
     write_atomic(path, page.encode())

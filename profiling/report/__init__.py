@@ -1,0 +1,1 @@
+"""What a measurement says, once, and its forms: terminal, JSON, CSV, Markdown, LaTeX, HTML."""
