@@ -32,6 +32,10 @@ class Column:
         return cell if isinstance(cell, str) else format(cell, self.form)
 
 
+def is_number(cell: Cell) -> bool:
+    return isinstance(cell, int | float) and not isinstance(cell, bool)
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of as many cells as there are columns, unrounded: writers round."""
@@ -43,6 +47,11 @@ class Table:
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(f"a row of {len(row)} cells in a table of {len(self.columns)} columns: {row}")
+
+    def numeric(self) -> tuple[bool, ...]:
+        """Of each column, whether it holds figures: numbers, or none at all."""
+        kinds = zip(*self.rows, strict=True) if self.rows else ((),) * len(self.columns)
+        return tuple(all(is_number(cell) or cell is None for cell in column) for column in kinds)
 
     def written(self) -> list[list[str]]:
         return [[column.write(cell) for column, cell in zip(self.columns, row, strict=True)] for row in self.rows]

@@ -1,0 +1,63 @@
+"""A report as one HTML page that loads nothing."""
+
+import json
+import re
+from base64 import b64encode
+from hashlib import sha256
+from html import escape
+from pathlib import Path
+
+from spiketicket.errors import MissingExtraError
+from spiketicket.profiling.report.chart import NARROW, svg
+from spiketicket.profiling.report.colours import DARK, LIGHT
+from spiketicket.profiling.report.document import Report, is_number
+
+EMBEDDED = 100_000  # characters of JSON at most that a page carries along
+LONG_NAME, LONG_TEXT = 24, 32  # characters that stay in one line: of a row's first cell, of any other
+FOLDER = Path(__file__).parent
+
+
+def html(report: Report) -> str:
+    """The page: its style and script are in it, and its security policy lets nothing else in.
+
+    Raises MissingExtraError without jinja2.
+    """
+    try:
+        import jinja2
+        import markupsafe
+    except ImportError as error:
+        raise MissingExtraError("jinja2", "report", "the HTML report") from error
+    style = _variables() + (FOLDER / "page.css").read_text()
+    script = (FOLDER / "page.js").read_text()
+    data = json.dumps(report.data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string((FOLDER / "page.html.j2").read_text())
+    return template.render(
+        report=report,
+        style=style,
+        script=script,
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        data=data if len(data) <= EMBEDDED else None,
+        svg=svg,
+        narrow=NARROW,
+        is_number=is_number,
+        breakable=lambda text: markupsafe.Markup(_breakable(text)),
+        long={True: LONG_NAME, False: LONG_TEXT},
+    )
+
+
+def _variables() -> str:
+    light, dark = (";".join(f"--{name}:{value}" for name, value in colours.items()) for colours in (LIGHT, DARK))
+    return f":root{{{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{color-scheme:dark;{dark}}}}}\n"
+
+
+def _breakable(text: str) -> str:
+    """`text` as markup that may be broken within long names: after dots, slashes and underscores, before capitals."""
+    return re.sub(r"(?<=[._/])(?=\w)|(?<=[a-z])(?=[A-Z])", "<wbr>", escape(text))
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
