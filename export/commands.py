@@ -12,7 +12,7 @@ from spiketicket import __version__
 from spiketicket.errors import DataError, InputError
 from spiketicket.export.check import Check, Samples, check_samples
 from spiketicket.export.forms import DIALECTS, FORMATS, Form
-from spiketicket.export.pack import SAMPLES, Export, pack
+from spiketicket.export.pack import SAMPLES, Export, pack, versions
 from spiketicket.export.verify import Tolerance
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import check_timesteps
@@ -181,10 +181,12 @@ def _from_nir(source: Source, inputs: Inputs, timesteps: int, path: Path, form: 
 
     assert source.nir is not None
     graph = read_nir(source.nir, timesteps, form.dt, source.dialect)
+    made_by = {"exporter": __version__, "versions": versions("nir", "h5py")}
+    graph = replace(graph, metadata={**graph.metadata, **made_by})
     if not inputs.check:
         return pack(graph, path, form)
     x, labels, noted = inputs.samples()
-    graph = replace(graph, metadata={**graph.metadata, "exporter": __version__, **noted})
+    graph = replace(graph, metadata={**graph.metadata, **noted})
     if x.ndim == 1 + len(graph.input_shape):  # [N, ...]: the same at every timestep
         x = np.repeat(x[None], timesteps, axis=0)
     samples = Samples(check_samples(x, graph), timesteps, True, labels)

@@ -1,6 +1,5 @@
 """The formats that a graph can be written in, and how each is run to be checked."""
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from spiketicket.export.unrolled import unrolled_onnx
 from spiketicket.export.values import VALUES, check_values
 from spiketicket.export.verify import Trace, is_finite
 from spiketicket.graph import Graph, Lif
-from spiketicket.runtime import Session
+from spiketicket.runtime import Session, engine_file
 from spiketicket.runtime.engine import Model, Options
 from spiketicket.runtime.onnx_reader import parse_model
 from spiketicket.runtime.planner import FIXED
@@ -75,6 +74,10 @@ class Form:
     def write(self, graph: Graph) -> bytes:
         """The file's bytes: the same for the same graph (but for TensorRT's engines)."""
         return FORMATS[self.format].write(self, graph)
+
+    def renote(self, data: bytes, graph: Graph) -> bytes:
+        """The file `data` with the metadata of `graph`, which is otherwise what it was written of."""
+        return FORMATS[self.format].renote(self, data, graph)
 
     def runs(self, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
         """What runs the file `path`, which was written of `graph`, by name."""
@@ -162,13 +165,17 @@ def _run_unrolled(form: Form, path: Path, graph: Graph, samples: Samples) -> Ite
 
 
 def _write_tensorrt(form: Form, graph: Graph) -> bytes:
-    from spiketicket.export.tensorrt import BATCH, export_engine
+    from spiketicket.export.tensorrt import BATCH, compiled
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.engine"
-        batch = BATCH if form.batch is None else (form.batch, form.batch, form.batch)
-        export_engine(graph, path, batch=batch, half=form.values == "float16")
-        return path.read_bytes()
+    batch = BATCH if form.batch is None else (form.batch, form.batch, form.batch)
+    return engine_file.pack(compiled(graph, batch=batch, half=form.values == "float16"))
+
+
+def _renote_tensorrt(form: Form, data: bytes, graph: Graph) -> bytes:
+    """Not built twice: that takes minutes, and another build may be another engine."""
+    from spiketicket.export.tensorrt import renoted
+
+    return engine_file.pack(renoted(engine_file.unpack(data), graph))
 
 
 def _run_tensorrt(form: Form, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
@@ -184,12 +191,9 @@ def _run_tensorrt(form: Form, path: Path, graph: Graph, samples: Samples) -> Ite
 
 
 def _write_nir(form: Form, graph: Graph) -> bytes:
-    from spiketicket.export.nir_writer import write_nir
+    from spiketicket.export.nir_writer import nir_bytes
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.nir"
-        write_nir(graph, path, form.dt)
-        return path.read_bytes()
+    return nir_bytes(graph, form.dt)
 
 
 def _run_nir(form: Form, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
@@ -201,17 +205,22 @@ def _run_nir(form: Form, path: Path, graph: Graph, samples: Samples) -> Iterator
     yield "read back", lambda x: run(samples.frames(x))
 
 
+def _rewrite(form: Form, data: bytes, graph: Graph) -> bytes:
+    return form.write(graph)
+
+
 @dataclass(frozen=True)
 class _Format:
     suffix: str
     values: tuple[str, ...]
     write: Callable[[Form, Graph], bytes]
     runs: Callable[[Form, Path, Graph, Samples], Iterator[tuple[str, Run]]]
+    renote: Callable[[Form, bytes, Graph], bytes] = _rewrite
 
 
 FORMATS = {
     "onnx": _Format(".onnx", VALUES, _write_onnx, _run_onnx),
     "tensorrt-onnx": _Format(".tensorrt.onnx", VALUES[:2], _write_unrolled, _run_unrolled),
-    "tensorrt": _Format(".engine", VALUES[:2], _write_tensorrt, _run_tensorrt),
+    "tensorrt": _Format(".engine", VALUES[:2], _write_tensorrt, _run_tensorrt, _renote_tensorrt),
     "nir": _Format(".nir", VALUES[:1], _write_nir, _run_nir),
 }

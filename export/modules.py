@@ -2,12 +2,10 @@
 
 import os
 from collections.abc import Mapping
-from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -16,7 +14,7 @@ from spiketicket import __version__
 from spiketicket.errors import InputError, ModelError
 from spiketicket.export.check import Check, Original, Samples, check_samples
 from spiketicket.export.forms import Form
-from spiketicket.export.pack import Export, pack
+from spiketicket.export.pack import Export, pack, versions
 from spiketicket.export.torch_runs import Masks, prepared, refuse_kept, refuse_unfit, run_torch
 from spiketicket.export.trace import trace_calls
 from spiketicket.export.verify import DEFAULT, Tolerance
@@ -62,7 +60,8 @@ def export(
     form, tolerance = Form(**options), Tolerance(atol, rtol)
     refuse_unfit(module)
     with prepared(module, masks):
-        noted = {"exporter": __version__, "versions": versions(), "arch": type(module).__name__, **given}
+        made_by = {"exporter": __version__, "versions": versions("torch", "spikingjelly")}
+        noted = {**made_by, "arch": type(module).__name__, **given}
         graph, calls = trace_calls(module, x.shape[lead:], timesteps, timed=timed, metadata=noted)
         refuse_kept(module)
         if calls.one_t and not form.fixed_timesteps:
@@ -71,12 +70,6 @@ def export(
         samples = Samples(check_samples(x, graph), timesteps, timed, _labels(labels, x.shape[int(timed)]))
         original = Original("torch", lambda part: run_torch(module, calls, part, timesteps, timed))
         return pack(graph, Path(path), form, Check(samples, tolerance) if check else None, original)
-
-
-def versions() -> str:
-    """The packages that an export depends on, for its provenance."""
-    found = {"onnx": onnx.__version__, "torch": torch.__version__, "spikingjelly": packages.version("spikingjelly")}
-    return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
 def _require(fits: bool, name: str, expected: str, got: object) -> None:

@@ -140,7 +140,8 @@ def _expand(
             nodes[prefix + name] = node
     for source, target in graph.edges:
         unknown = [end for end in (source, target) if end not in inlet]
-        problems += [f"edge {source} -> {target}: there is no node {prefix + end!r}" for end in unknown]
+        there = f"there are {', '.join(graph.nodes)}"
+        problems += [f"edge {source} -> {target}: there is no node {prefix + end!r}, {there}" for end in unknown]
         if not unknown and outlet[source] and inlet[target]:
             edges.append((outlet[source], inlet[target]))
 

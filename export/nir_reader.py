@@ -96,7 +96,7 @@ class _Reader:
         sources = self.flat.sources[name]
         if not sources or any(source not in self.signals for source in sources):
             declared = (node.input_type or {}).get("input")
-            return None if declared is None else _Signal(name, _sizes(node))
+            return None if declared is None or isinstance(node, nir.Output) else _Signal(name, _sizes(node))
         first, *others = (self.signals[source] for source in sources)
         if not others:
             return replace(first, private=first.private and self.readers[sources[0]] == 1)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from spiketicket.domain import METADATA_PREFIX, PRODUCER, TIMESTEPS
 from spiketicket.errors import InputError, ModelError
 from spiketicket.export.forms import NIR_DT
 from spiketicket.export.nir_graph import nir
@@ -22,16 +23,22 @@ _IMPOSSIBLE = "NIR 1.0 has no such node: replace the layer"
 
 def write_nir(graph: Graph, path: Path, dt: float = NIR_DT) -> None:
     """Write `to_nir(graph, dt)` as the file `path`. Raises ModelError, SpikeTicketError."""
+    write_atomic(path, nir_bytes(graph, dt))
+
+
+def nir_bytes(graph: Graph, dt: float = NIR_DT) -> bytes:
+    """The file of `to_nir(graph, dt)`. Raises ModelError."""
     buffer = io.BytesIO()
     nir.write(buffer, to_nir(graph, dt))
-    write_atomic(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def to_nir(graph: Graph, dt: float = NIR_DT) -> nir.NIRGraph:
     """`graph` in NIR's equations, `dt` seconds per timestep; read_nir with that dt gives the same network back.
 
     NIR has no static values: what the graph computes once per image is computed at every timestep, of an input that
-    stays the same. Raises ModelError that lists every layer which NIR cannot express.
+    stays the same. The graph's metadata stand among NIR's, behind a prefix. Raises ModelError that lists every layer
+    which NIR cannot express.
     """
     if not (isfinite(dt) and dt > 0):
         raise InputError(f"dt must be a positive number of seconds, got {dt}")
@@ -39,9 +46,11 @@ def to_nir(graph: Graph, dt: float = NIR_DT) -> nir.NIRGraph:
     for node in graph.nodes:
         writer.add(node)
     writer.finish()
+    writer.check_metadata()
     if writer.problems:
         raise ModelError("the network cannot be written as NIR:\n" + "\n".join(f"  {p}" for p in writer.problems))
-    metadata = {"producer": "spiketicket", "dt": dt, "timesteps": graph.timesteps}
+    own = {METADATA_PREFIX + key: text for key, text in sorted(graph.metadata.items())}
+    metadata = {"producer": PRODUCER, "dt": dt, TIMESTEPS: graph.timesteps, **own}
     return nir.NIRGraph(writer.nodes, writer.edges, metadata=metadata, type_check=False)
 
 
@@ -77,6 +86,12 @@ class _Writer:
         value = self.graph.output
         made = nir.Output(np.array(self.graph.values[value].shape))
         self.place(self.free("output"), made, self.sources[value], value, value)
+
+    def check_metadata(self) -> None:
+        """HDF5 takes a / in a name for a folder, and no NUL in a text."""
+        for key, text in self.graph.metadata.items():
+            if "/" in key or "\0" in key + text:
+                self.problems.append(f"metadata {key!r}: a NIR file holds no / in names and no NUL: {text[:40]!r}")
 
     def place(self, name: str, made: nir.NIRNode, sources: list[str], x: str, output: str) -> None:
         """Add a node with edges from its sources; one that counts several times goes through a Scale."""

@@ -1,5 +1,6 @@
 """Sparse graph -> ONNX model, one file (docs/formats.md)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,7 @@ from spiketicket.domain import (
     METADATA_PREFIX,
     OPSET,
     OPSETS,
+    PRODUCER,
     REPEAT,
     SCALED,
     SOFT_RESET,
@@ -83,12 +85,15 @@ def to_onnx(graph: Graph, *, dense: bool = False, step: bool = False, opset: int
         functions=[function for key, function in functions(opset).items() if key in used],
         opset_imports=opsets,
         ir_version=max(IR_VERSION, helper.find_min_ir_version_for(opsets[:1])),
-        producer_name="spiketicket",
-        producer_version=__version__,
     )
-    metadata = graph.metadata | ({TIMESTEPS: str(graph.timesteps)} if graph.timed_input or step else {})
-    helper.set_model_props(model, {METADATA_PREFIX + key: text for key, text in sorted(metadata.items())})
+    note(model, graph.metadata | ({TIMESTEPS: str(graph.timesteps)} if graph.timed_input or step else {}))
     return onnx.inliner.inline_local_functions(model) if dense else model
+
+
+def note(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
+    """Put what is known of a network into the file."""
+    model.producer_name, model.producer_version = PRODUCER, __version__
+    helper.set_model_props(model, {METADATA_PREFIX + key: text for key, text in sorted(metadata.items())})
 
 
 @dataclass

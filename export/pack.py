@@ -3,8 +3,10 @@
 import json
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,7 @@ def pack(graph: Graph, path: Path, form: Form, check: Check | None = None, origi
     None leaves that out. Raises VerificationError, naming the first layer that differs, where one does not agree.
     """
     slim = remove_channels(graph)
-    noted = {"fingerprint": _fingerprint(graph), **graph.metadata, "values": form.values}
+    noted = {"fingerprint": _fingerprint(graph), "versions": versions(), **graph.metadata, "values": form.values}
     stored = replace(
         cast(slim.graph, form.values), metadata=noted, batch=form.batch, fixed_timesteps=form.fixed_timesteps
     )
@@ -80,12 +82,20 @@ def pack(graph: Graph, path: Path, form: Form, check: Check | None = None, origi
             candidate = Path(folder) / "candidate.onnx"
             write_atomic(candidate, data)
             check.runs(form.runs(candidate, stored, check.samples), trace, form.batch)
-        if form.format == "onnx":
-            report = json.dumps([agreement.brief() for agreement in check.agreements], separators=(",", ":"))
-            data = form.write(replace(stored, metadata={**noted, VERIFICATION: report}))
+        report = json.dumps([agreement.brief() for agreement in check.agreements], separators=(",", ":"))
+        data = form.renote(data, replace(stored, metadata={**noted, VERIFICATION: report}))
     write_atomic(path, data)
     checked = ([], []) if check is None else (check.agreements, check.silent)
     return Export(path, stored, slim.removed, len(data), dense, *checked)
+
+
+def versions(*more: str) -> str:
+    """Of the packages that an export depends on, where they are installed; `more`: those that only its source needs."""
+    found = []
+    for name in (*more, "numpy", "onnx", "onnxruntime"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return ", ".join(found)
 
 
 def _fingerprint(graph: Graph) -> str:

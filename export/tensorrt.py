@@ -36,7 +36,16 @@ def export_engine(
     half: bool = True,
     sparse: bool = True,
 ) -> Build:
-    """Build the engine of `graph` for `timesteps` (default: the graph's) and write the engine file `path`.
+    """Write `compiled(graph, ...)` as the engine file `path`. Raises what that raises."""
+    file = compiled(graph, timesteps=timesteps, batch=batch, half=half, sparse=sparse)
+    write_atomic(path, pack(file))
+    return file.build
+
+
+def compiled(
+    graph: Graph, *, timesteps: int | None = None, batch: Batch = BATCH, half: bool = True, sparse: bool = True
+) -> EngineFile:
+    """The engine of `graph` for `timesteps` (default: the graph's), and the model that it is made of.
 
     `half`: weighted sums in float16. `sparse`: TensorRT may run weights as 2:4 sparse where they are. Raises InputError
     for a bad T or batch, MissingExtraError without TensorRT, DeviceError without a GPU, ModelError where TensorRT does
@@ -53,10 +62,18 @@ def export_engine(
     shapes = [(*lead, images, *graph.input_shape) for images in batch]
     unrolled = unrolled_onnx(graph, steps, None, half=half).SerializeToString()
     build = Build(steps, batch, half, fitting, nvidia.trt.__version__, nvidia.gpu)
-    model: bytes = to_onnx(replace(graph, timesteps=steps)).SerializeToString()
     engine = build_engine(nvidia, unrolled, shapes, sparse=bool(fitting))
-    write_atomic(path, pack(EngineFile(build, model, engine)))
-    return build
+    return EngineFile(build, _model(graph, steps), engine)
+
+
+def renoted(file: EngineFile, graph: Graph) -> EngineFile:
+    """With the metadata of `graph`, which is otherwise what `file` was compiled of: the engine stays as it is."""
+    return replace(file, model=_model(graph, file.build.timesteps))
+
+
+def _model(graph: Graph, timesteps: int) -> bytes:
+    data: bytes = to_onnx(replace(graph, timesteps=timesteps)).SerializeToString(deterministic=True)
+    return data
 
 
 def build_engine(nvidia: Nvidia, model: bytes, shapes: list[tuple[int, ...]], *, sparse: bool) -> bytes:

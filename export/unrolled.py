@@ -20,8 +20,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from spiketicket.domain import INPUT, LOGITS, LOGITS_T
+from spiketicket.domain import INPUT, LOGITS, LOGITS_T, TIMESTEPS
 from spiketicket.errors import ModelError
+from spiketicket.export.onnx_writer import note
 from spiketicket.graph import (
     Add,
     And,
@@ -76,6 +77,8 @@ def unrolled_onnx(
     `logits` `[N, classes]` (mean over time), `logits_t` `[T, N, classes]`, or one of them. The spikes of a LIF layer
     are the tensor `value:` + its output, `[T * N, ...]`. With `half`, weighted layers take and give float16; neurons,
     poolings and sums stay float32. Raises ModelError where a weight or bias has no float16.
+
+    The graph's metadata go into the file, with T.
     """
     writer = _Writer(graph, timesteps, batch, half)
     size = FREE if batch is None else batch
@@ -101,6 +104,7 @@ def unrolled_onnx(
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
+    note(model, graph.metadata | {TIMESTEPS: str(timesteps)})
     onnx.checker.check_model(model)
     return model
 

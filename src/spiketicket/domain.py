@@ -36,5 +36,6 @@ def potential(layer: str) -> tuple[str, str]:
     return f"v_{layer}", f"v_{layer}_out"
 
 
+PRODUCER = "spiketicket"
 METADATA_PREFIX = "spiketicket."
 VERIFICATION = "verification"  # the key, without prefix, of a JSON list of `export.verify.Agreement.brief()`

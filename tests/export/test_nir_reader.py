@@ -398,7 +398,15 @@ def test_loose_ends(rng):
     graph.edges.append(("node0", "dead"))
     refused(graph, "dead (Affine [6, 6]): leads to no output", "alone (LIF [6]): not reached by the input")
     graph.edges.append(("node0", "nobody"))
-    refused(graph, "edge node0 -> nobody: there is no node 'nobody'")
+    refused(graph, "edge node0 -> nobody: there is no node 'nobody', there are input, node0, output, dead, alone")
+
+
+def test_an_output_is_not_blamed_for_what_comes_before(rng):
+    graph = flattened([4, 6, 6], conv2d(rng, 2, 3), outputs=[72])
+    graph.nodes["output"].input_type = {"input": np.array([1, 1, 72])}
+    with pytest.raises(ModelError) as refusal:
+        read_nir(graph, T)
+    assert "node0" in str(refusal.value) and "output" not in str(refusal.value)
 
 
 def test_an_edge_that_stands_twice(rng):

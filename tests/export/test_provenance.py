@@ -1,0 +1,94 @@
+"""Every format's file says what it was made of, by what, and what was checked; the same input gives the same bytes."""
+
+import json
+import time
+
+import numpy as np
+import nvidia_standin
+import onnx
+import onnxruntime
+import pytest
+from graphs import random_bias, random_csr
+
+from spiketicket.domain import METADATA_PREFIX
+from spiketicket.errors import ModelError
+from spiketicket.export.check import Check, Samples
+from spiketicket.export.forms import FORMATS, Form
+from spiketicket.export.pack import pack, versions
+from spiketicket.export.verify import Tolerance
+from spiketicket.graph import Flatten, Graph, Lif, Linear, Repeat
+from spiketicket.runtime.engine_file import unpack
+
+T = 4
+METADATA = {"dataset": "none", "classes": "zero\nöne\ntwo", "exporter": "0.1.0"}
+
+
+def network(**options):
+    rng = np.random.default_rng(2)
+    nodes = (
+        Repeat("repeat", ("x",), "t"),
+        Flatten("flat", ("t",), "f"),
+        Linear("fc", ("f",), "a", random_csr(rng, (20, 32), 0.5), random_bias(rng, 20)),
+        Lif("lif", ("a",), "s", 2.0, 0.25),
+        Linear("out", ("s",), "y", random_csr(rng, (3, 20), 0.9), random_bias(rng, 3)),
+    )
+    return Graph("x", (2, 4, 4), nodes, "y", T, **options)
+
+
+def metadata_of(path, format):
+    if format == "nir":
+        nir = pytest.importorskip("nir")
+        return dict(nir.read(path).metadata)
+    data = unpack(path.read_bytes()).model if format == "tensorrt" else path.read_bytes()
+    return {entry.key: entry.value for entry in onnx.load_model_from_string(data).metadata_props}
+
+
+def exported(folder, form, graph=None):
+    """The file, and what was found out about it."""
+    x = np.random.default_rng(3).standard_normal((8, 2, 4, 4)).astype(np.float32)
+    path = folder / f"model{FORMATS[form.format].suffix}"
+    result = pack(graph or network(metadata=METADATA), path, form, Check(Samples(x, T), Tolerance()))
+    return path, result
+
+
+@pytest.mark.parametrize("form", [Form(), Form(dense=True), *(Form(name) for name in list(FORMATS)[1:])], ids=repr)
+def test_every_file_tells(form, tmp_path, monkeypatch):
+    trt, _ = nvidia_standin.install(monkeypatch)
+    path, result = exported(tmp_path, form)
+    told = {key.removeprefix(METADATA_PREFIX): text for key, text in metadata_of(path, form.format).items()
+            if key.startswith(METADATA_PREFIX)}  # fmt: skip
+    assert told.items() >= {**METADATA, "values": "float32", "versions": versions()}.items()
+    assert len(told["fingerprint"]) == 64
+    assert json.loads(told["verification"]) == [agreement.brief() for agreement in result.agreements] != []
+    assert [name for name, *_ in trt.calls].count("create_network") == (form.format == "tensorrt"), "built once"
+    before = path.read_bytes()
+    time.sleep(1.1 if form.format == "nir" else 0)  # HDF5 can note the second in which it was written
+    exported(tmp_path, form)
+    assert path.read_bytes() == before
+
+
+def test_the_engine_is_the_one_that_was_checked(tmp_path, monkeypatch):
+    nvidia_standin.install(monkeypatch)
+    form, graph = Form("tensorrt"), network(metadata=METADATA)
+    data = form.write(graph)
+    again = form.renote(data, network(metadata={"dataset": "another"}))
+    assert unpack(again).engine == unpack(data).engine and unpack(again).build == unpack(data).build
+    assert b"another" in unpack(again).model and b"another" not in unpack(data).model
+
+
+def test_versions():
+    found = versions("torch", "no-such-package-as-this")
+    assert found.startswith("torch ") and "no-such" not in found
+    assert f"numpy {np.__version__}" in found and f"onnxruntime {onnxruntime.__version__}" in found
+
+
+@pytest.mark.parametrize("key, text", [("a/b", "c"), ("a", "b\0c")])
+def test_what_hdf5_cannot_hold(key, text):
+    pytest.importorskip("nir")
+    with pytest.raises(ModelError, match="a NIR file holds no / in names and no NUL"):
+        Form("nir").write(network(metadata={key: text}))
+
+
+def test_unrolled_tells_its_timesteps(tmp_path):
+    path, _ = exported(tmp_path, Form("tensorrt-onnx"))
+    assert metadata_of(path, "tensorrt-onnx")["spiketicket.timesteps"] == str(T)
