@@ -159,7 +159,7 @@ def export(
 @app.command()
 @guarded
 def inspect(
-    file: Annotated[Path, typer.Argument(help="Model file of snn-export.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="Model file of snn-export, of any format.", show_default=False)],
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Tell what is in a model file: layers, density, bytes, work, provenance, and what each engine will do with it."""

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spiketicket.cli import human_bytes
-from spiketicket.export.inspect import Inspection, Layer, Port, Totals
+from spiketicket.export.inspection import Inspection, Layer, Port, Totals
 
 LONG = 12  # classes that are listed by name
 WIDE = 105  # columns of a terminal that shows everything
@@ -23,13 +23,19 @@ def render(inspection: Inspection, width: int) -> RenderableType:
     the file are never read as markup.
     """
     x, wide = inspection, width >= WIDE
-    parts: list[RenderableType] = [_facts("File", _about_file(x)), _facts("Weights and work", _about_work(x))]
+    parts: list[RenderableType] = [_facts("File", _about_file(x))]
+    if x.layers:
+        parts.append(_facts("Weights and work", _about_work(x)))
     if x.metadata:
         parts.append(_facts("Metadata", _about_training(x.metadata)))
     if x.verification:
         parts.append(_verified(x))
-    parts.append(_layers(x, wide))
-    parts.append(_operators(x) if x.dense else _engines(x, wide))
+    if x.layers:
+        parts.append(_layers(x, wide))
+    if x.kind == "sparse":
+        parts.append(_engines(x, wide))
+    elif x.operators:
+        parts.append(_operators(x))
     return Group(*(part for pair in zip(parts, [Text()] * len(parts), strict=True) for part in pair))
 
 
@@ -54,28 +60,44 @@ def _facts(title: str, rows: Iterator[tuple[str, str]]) -> Table:
 
 def _about_file(x: Inspection) -> Iterator[tuple[str, str]]:
     yield "path", str(x.path)
-    if x.dense:
-        yield "size", f"{human_bytes(x.nbytes)}, {human_bytes(x.initializer_nbytes)} of it stored arrays"
-        yield "kind", "plain dense ONNX: zeros are stored; for other runtimes, not for snn-run"
-    else:
-        ratio = x.dense_nbytes / x.nbytes
-        size = f"{ratio:.1f}x smaller than" if ratio >= 1 else f"{1 / ratio:.1f}x the size of"
-        yield "size", f"{human_bytes(x.nbytes)}, {size} dense ONNX ({human_bytes(x.dense_nbytes)})"
-    yield "format", f"ONNX opset {x.opset}, IR version {x.ir_version}, written by {x.producer or 'an unknown program'}"
+    yield "size", human_bytes(x.nbytes) + _compared(x)
+    if x.kind in _KINDS:
+        yield "kind", _KINDS[x.kind]
+    yield "format", f"{x.format}, written by {x.producer or 'an unknown program'}"
     yield "inputs", ", ".join(map(_port, x.inputs))
     yield "outputs", ", ".join(map(_port, x.outputs))
     if x.timesteps is not None:
         yield "timesteps", f"{x.timesteps}, fixed" if x.fixed_timesteps else f"{x.timesteps} by default"
+    yield from x.facts.items()
+
+
+_KINDS = {
+    "plain": "plain dense ONNX: zeros are stored; for other runtimes, not for snn-run",
+    "nir": "NIR graph: zeros are stored; for simulators and chips, not for snn-run",
+    "engine": "TensorRT engine: for the GPU and version below alone, in snn-run --engine tensorrt",
+}
+
+
+def _compared(x: Inspection) -> str:
+    """The size beside that of dense ONNX."""
+    if x.dense:
+        return f", {human_bytes(x.initializer_nbytes)} of it stored arrays"
+    if x.dense_nbytes is None:
+        return ""
+    ratio = x.dense_nbytes / x.nbytes
+    size = f"{ratio:.1f}x smaller than" if ratio >= 1 else f"{1 / ratio:.1f}x the size of"
+    return f", {size} dense ONNX ({human_bytes(x.dense_nbytes)})"
 
 
 def _port(port: Port) -> str:
-    return f"{port.name} {port.dtype} [{', '.join(map(str, port.shape))}]"
+    return f"{port.name} {port.dtype}".strip() + f" [{', '.join(map(str, port.shape))}]"
 
 
 def _about_work(x: Inspection) -> Iterator[tuple[str, str]]:
     t = x.totals
     yield "weights", f"{t.weights:,}, of which {t.nonzeros:,} are not zero ({t.density:.2%})"
-    yield "stored in", f"{human_bytes(t.weight_nbytes)}: {t.bytes_per_nonzero:.2f} bytes per nonzero"
+    if t.weight_nbytes:
+        yield "stored in", f"{human_bytes(t.weight_nbytes)}: {t.bytes_per_nonzero:.2f} bytes per nonzero"
     if x.dense:
         return
     yield "neurons", f"{t.neurons:,}"
@@ -144,6 +166,8 @@ def _layers(x: Inspection, wide: bool) -> Table:
         columns = ("layer", "kind", "weight", "density", "bytes")
     elif wide:
         columns = (*columns, "of dense", "neurons")
+    if x.kind == "nir":
+        columns = tuple(column for column in columns if column != "bytes")
     table = _table("Layers", *columns, left=("layer", "kind"), wide=wide)
     for layer in x.layers:
         cells = _cells(layer)

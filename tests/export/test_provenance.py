@@ -8,31 +8,13 @@ import nvidia_standin
 import onnx
 import onnxruntime
 import pytest
-from graphs import random_bias, random_csr
+from packed import METADATA, T, exported, network
 
 from spiketicket.domain import METADATA_PREFIX
 from spiketicket.errors import ModelError
-from spiketicket.export.check import Check, Samples
 from spiketicket.export.forms import FORMATS, Form
-from spiketicket.export.pack import pack, versions
-from spiketicket.export.verify import Tolerance
-from spiketicket.graph import Flatten, Graph, Lif, Linear, Repeat
+from spiketicket.export.pack import versions
 from spiketicket.runtime.engine_file import unpack
-
-T = 4
-METADATA = {"dataset": "none", "classes": "zero\nöne\ntwo", "exporter": "0.1.0"}
-
-
-def network(**options):
-    rng = np.random.default_rng(2)
-    nodes = (
-        Repeat("repeat", ("x",), "t"),
-        Flatten("flat", ("t",), "f"),
-        Linear("fc", ("f",), "a", random_csr(rng, (20, 32), 0.5), random_bias(rng, 20)),
-        Lif("lif", ("a",), "s", 2.0, 0.25),
-        Linear("out", ("s",), "y", random_csr(rng, (3, 20), 0.9), random_bias(rng, 3)),
-    )
-    return Graph("x", (2, 4, 4), nodes, "y", T, **options)
 
 
 def metadata_of(path, format):
@@ -41,14 +23,6 @@ def metadata_of(path, format):
         return dict(nir.read(path).metadata)
     data = unpack(path.read_bytes()).model if format == "tensorrt" else path.read_bytes()
     return {entry.key: entry.value for entry in onnx.load_model_from_string(data).metadata_props}
-
-
-def exported(folder, form, graph=None):
-    """The file, and what was found out about it."""
-    x = np.random.default_rng(3).standard_normal((8, 2, 4, 4)).astype(np.float32)
-    path = folder / f"model{FORMATS[form.format].suffix}"
-    result = pack(graph or network(metadata=METADATA), path, form, Check(Samples(x, T), Tolerance()))
-    return path, result
 
 
 @pytest.mark.parametrize("form", [Form(), Form(dense=True), *(Form(name) for name in list(FORMATS)[1:])], ids=repr)
