@@ -1,9 +1,26 @@
-"""Measured seconds and what may be said of them: quantiles, bootstrap intervals, differences."""
+"""Measured seconds and what may be said of them: quantiles, bootstrap intervals, differences.
 
-from collections.abc import Sequence
+Runs of one turn follow each other within milliseconds and are alike; what is drawn anew is the round. So intervals
+resample rounds, each of which counts by the median of its turn, and two contestants are compared within each round,
+where a drift of the machine meets both. Their order within a round is random: of equal contestants, the difference is
+as often positive as negative, whatever the machine does, and its interval holds 0 in 95% of measurements.
+
+The bootstrap of a median needs no random numbers. Of N sorted values, a resample's median is at most the j-th where at
+least half of N draws fall on the first j: a binomial tail, with j / N for the chance of a draw. At some small N (8, 11,
+14, ...) the interval that follows holds the true median in only 93% of cases; there its ends are moved out by one
+value, to where a binomial tail with chance 1/2 (of a value to lie below the true median) gives 95% for any
+distribution.
+"""
+
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import bdtr, bdtrc
 
 CONFIDENCE = 0.95
 
@@ -18,7 +35,11 @@ class Interval:
 
     def scaled(self, factor: float) -> "Interval":
         """The same in another unit; `factor` > 0."""
-        return Interval(factor * self.value, factor * self.low, factor * self.high)
+        return self.mapped(lambda value: factor * value)
+
+    def mapped(self, function: Callable[[float], float]) -> "Interval":
+        """The interval of a rising function of the value."""
+        return Interval(function(self.value), function(self.low), function(self.high))
 
     def to_dict(self) -> dict[str, float]:
         return {"value": self.value, "low": self.low, "high": self.high}
@@ -27,9 +48,16 @@ class Interval:
 @dataclass(frozen=True)
 class Timing:
     """Seconds of all runs of one contestant, by round: in each round every contestant had its turn once, so that
-    rounds of two contestants of one measurement are pairs."""
+    rounds of two contestants of one measurement are pairs. One round at least, of one run at least.
+
+    Fewer than six rounds cannot give 95%: their interval reaches from the lowest to the highest median of a turn.
+    """
 
     rounds: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.rounds or not all(self.rounds):
+            raise ValueError(f"expected one round or more of one run or more, got {self.rounds}")
 
     @property
     def seconds(self) -> Sequence[float]:
@@ -39,5 +67,71 @@ class Timing:
     def n(self) -> int:
         return sum(map(len, self.rounds))
 
+    @property
+    def min(self) -> float:
+        return min(map(min, self.rounds))
+
+    @cached_property
+    def medians(self) -> NDArray[np.float64]:
+        """Of each round's turn, in order."""
+        return np.array([median(turn) for turn in self.rounds])
+
     def quantile(self, share: float) -> float:
+        """Of all runs."""
         return float(np.quantile(self.seconds, share))
+
+    def median(self) -> Interval:
+        """Of the rounds, each of which counts by the median of its turn."""
+        return _median_of(self.medians)
+
+    @property
+    def spread(self) -> float:
+        """Interquartile range of all runs over their median."""
+        return relative_range(self.seconds)
+
+    def to_dict(self, factor: float = 1.0) -> dict[str, float]:
+        """Seconds times `factor`; `p50`, `low` and `high` are those of `median()`, `spread` has no unit."""
+        middle = self.median()
+        p90, p95, p99 = (float(quantile) for quantile in np.quantile(self.seconds, [0.9, 0.95, 0.99]))
+        scaled = {"min": self.min, "p50": middle.value, "p90": p90, "p95": p95, "p99": p99,
+                  "low": middle.low, "high": middle.high}  # fmt: skip
+        return {"n": self.n} | {key: factor * value for key, value in scaled.items()} | {"spread": self.spread}
+
+
+def difference(a: Timing, b: Timing) -> Interval:
+    """By how many seconds `a` takes longer than `b`: the median over rounds. Both are of one measurement."""
+    _check_pairs(a, b)
+    return _median_of(a.medians - b.medians)
+
+
+def ratio(a: Timing, b: Timing) -> Interval:
+    """How many times as long `a` takes as `b`: the median over rounds, of logarithms, so that `ratio(b, a)` is one
+    over it. Both are of one measurement, and no run took zero seconds."""
+    _check_pairs(a, b)
+    return _median_of(np.log(a.medians / b.medians)).mapped(math.exp)
+
+
+def relative_range(values: Sequence[float] | NDArray[np.float64]) -> float:
+    """Interquartile range over median, which is positive."""
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return float((high - low) / middle)
+
+
+def _check_pairs(a: Timing, b: Timing) -> None:
+    if len(a.rounds) != len(b.rounds):
+        raise ValueError(f"timings of one measurement have the same rounds, got {len(a.rounds)} and {len(b.rounds)}")
+
+
+def _median_of(values: NDArray[np.float64]) -> Interval:
+    ordered = np.sort(values)
+    rank = interval_rank(len(ordered))
+    return Interval(float(np.median(ordered)), float(ordered[rank - 1]), float(ordered[-rank]))
+
+
+def interval_rank(n: int) -> int:
+    """j such that the median's interval reaches from the j-th lowest to the j-th highest of n values."""
+    tail = (1 - CONFIDENCE) / 2
+    ranks = np.arange(1, n + 1)
+    bootstrap = int(np.argmax(bdtrc((n - 1) // 2, n, ranks / n) > tail)) + 1
+    guaranteed = int(np.sum(bdtr(ranks - 1, n, 0.5) <= tail))
+    return max(1, min(bootstrap, guaranteed))

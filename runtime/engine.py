@@ -38,6 +38,8 @@ class Plan:
 
     kernel: str
     why: str
+    part_of: str | None = None  # the layer whose kernel computes this one too
+    nbytes: int | None = None  # of the weights as the kernel stores them, where that is known
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Engine(ABC):
         graph, data = read_model(path)
         return Model(path, data, graph)
 
+    times_layers = False  # whether it has `time_layers`
+
     @abstractmethod
     def __init__(self, model: Model, options: Options) -> None: ...
 
@@ -83,6 +87,10 @@ class Engine(ABC):
     @abstractmethod
     def plan(self) -> dict[str, Plan]:
         """How each layer runs, by name."""
+
+    def time_layers(self, x: Floats, timesteps: int) -> dict[str, float]:
+        """Run once; the seconds that each layer took, in order, by the name under which `plan` has its kernel."""
+        raise NotImplementedError
 
     def close(self) -> None:  # noqa: B027  # most engines hold nothing that Python would not free
         """Give back threads and memory."""

@@ -6,6 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spiketicket.errors import InputError, ModelError
 from spiketicket.graph import (
@@ -45,6 +46,8 @@ def build_info() -> dict[str, str]:
 
 
 class NativeEngine(Engine):
+    times_layers = True
+
     def __init__(self, model: Model, options: Options) -> None:
         self.graph = model.graph
         try:
@@ -77,12 +80,28 @@ class NativeEngine(Engine):
 
         return (step() for _ in range(timesteps))
 
+    def time_layers(self, x: Floats, timesteps: int) -> dict[str, float]:
+        milliseconds = np.zeros(self.lowered.network.operations)
+        self._run(x, timesteps, [], milliseconds)
+        seconds, begin = {}, 0
+        for end, name in self.lowered.operations:  # of a layer's own operation, and of those that lay its input out
+            seconds[name] = float(milliseconds[begin:end].sum()) * 1e-3
+            begin = end
+        seconds[name] += float(milliseconds[begin:].sum()) * 1e-3
+        return seconds
+
     def plan(self) -> dict[str, Plan]:
         return self.lowered.plan
 
-    def _run(self, x: Floats, timesteps: int, recordings: list[tuple[int, Spikes]]) -> Floats:
+    def _run(
+        self,
+        x: Floats,
+        timesteps: int,
+        recordings: list[tuple[int, Spikes]],
+        milliseconds: NDArray[np.float64] | None = None,  # of every operation
+    ) -> Floats:
         logits = np.empty((timesteps, self._images(x), self.graph.classes), dtype=np.float32)
-        self.lowered.network.run(x, self._images(x), timesteps, logits, recordings)
+        self.lowered.network.run(x, self._images(x), timesteps, logits, recordings, milliseconds)
         return logits
 
     def _images(self, x: Floats) -> int:
@@ -120,7 +139,9 @@ class _Lowered:
         self.network.finish(self.ids[graph.output])
         chosen = decide(self.network, self.layers, model, options)
         for name, choice in chosen.items():
-            self.plan[name] = Plan(f"{choice.kernel} ({self.isa})", choice.why)
+            nbytes = self.network.weight_bytes(self.layers[name])
+            self.plan[name] = Plan(f"{choice.kernel} ({self.isa})", choice.why, nbytes=nbytes)
+        self.operations = self.named_operations()
         self.arrays.clear()
 
     def _terms(self, lif: Lif) -> "tuple[list[Conv | Linear], list[str], list[Node]] | None":
@@ -177,7 +198,7 @@ class _Lowered:
         if max(image) > MAX_SIDE:
             raise ModelError(f"layer {node.name}: the native engine's sizes end at {MAX_SIDE}, got {list(image)}")
         if id(node) in self.absorbed:
-            self.plan[node.name] = Plan("none", f"part of {self.absorbed[id(node)][0][0].name}")
+            self.plan[node.name] = _part_of(self.absorbed[id(node)][0][0])
             return
         match node:
             case Conv() | Linear():
@@ -186,7 +207,7 @@ class _Lowered:
                 layers, residuals, _ = self.terms[id(node)]
                 bias = np.asarray(sum(layer.bias for layer in layers), dtype=np.float32)
                 self.define(node, self.layer(layers, residuals, bias, lif_parameters(node)))
-                self.plan[node.name] = Plan("none", f"part of {layers[0].name}")
+                self.plan[node.name] = _part_of(layers[0])
             case Lif():
                 self.define(node, self.network.neurons(self.ids[node.inputs[0]], lif_parameters(node)))
                 self.plan[node.name] = Plan(f"lif ({self.isa})", "its current is no sum of layers that only it reads")
@@ -241,6 +262,15 @@ class _Lowered:
         self.arrays.append(arrays)
         return _native.Source.of(self.ids[layer.inputs[0]], geometry, groups, *arrays)
 
+    def named_operations(self) -> list[tuple[int, str]]:
+        """Where the time of each layer ends in the order of the operations: after (number of operations, name)."""
+        names: dict[int, str] = {}
+        for node in self.graph.nodes:
+            if node.output in self.ids:
+                operation = self.network.operation_of(self.ids[node.output])
+                names.setdefault(operation, self.plan[node.name].part_of or node.name)
+        return [(operation + 1, name) for operation, name in sorted(names.items()) if operation >= 0]
+
     def define(self, node: Node, output: int) -> None:
         self.ids[node.output] = output
 
@@ -270,6 +300,10 @@ def _leak(node: Lif | Li) -> tuple[float, float]:
     one = np.float32(1)
     rate = one / np.float32(node.tau)
     return float(one - rate), float(rate if node.decay_input else one)
+
+
+def _part_of(layer: Conv | Linear) -> Plan:
+    return Plan("none", f"part of {layer.name}", part_of=layer.name)
 
 
 def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -13,6 +13,7 @@ from spiketicket.graph import (
     Concat,
     Conv,
     Flatten,
+    Graph,
     Li,
     Lif,
     Linear,
@@ -49,41 +50,50 @@ class ReferenceEngine(Engine):
     def _values(self, x: Floats, timesteps: int) -> dict[str, Array]:
         values = {self.graph.input: x.astype(np.float64)}
         for node in self.graph.nodes:
-            values[node.output] = self._apply(node, [values[name] for name in node.inputs], timesteps)
+            values[node.output] = apply(
+                self.graph, node, [values[name] for name in node.inputs], timesteps, self.weights.get(node.name)
+            )
         return values
 
-    def _apply(self, node: Node, inputs: list[Array], timesteps: int) -> Array:
-        x = inputs[0]
-        match node:
-            case Conv():
-                return convolve(node, self.weights[node.name], x)
-            case Linear():
-                return x @ self.weights[node.name].T + node.bias
-            case Lif():
-                return fire(node, x)
-            case Li():
-                return integrate(node, x)
-            case MaxPool():
-                top, left, bottom, right = node.pads
-                padded = np.pad(x, [(0, 0)] * (x.ndim - 2) + [(top, bottom), (left, right)], constant_values=-np.inf)
-                highest: Array = _windows(padded, node.kernel, node.strides).max(axis=(-2, -1))
-                return highest
-            case AvgPool():
-                mean: Array = _windows(x, node.kernel, node.strides).mean(axis=(-2, -1))
-                return mean
-            case Add():
-                return x + inputs[1]
-            case And():
-                return x * (1 - inputs[1] if node.negated else inputs[1])
-            case Concat():
-                return np.concatenate(inputs, axis=-len(self.graph.values[node.output].shape))
-            case Unsqueeze():
-                return x[..., None, :]
-            case Flatten():
-                return x.reshape(*x.shape[:-3], -1)
-            case Repeat():
-                return np.repeat(x[None], timesteps, axis=0)
-        raise TypeError(f"no rule for {type(node).__name__}")
+
+def apply(graph: Graph, node: Node, inputs: list[Array], timesteps: int, weight: Array | None = None) -> Array:
+    """What `node` makes of its inputs, `[N, ...]` or timed `[T, N, ...]`; `weight`: the dense one, where it is at
+    hand."""
+    x = inputs[0]
+    match node:
+        case Conv():
+            return convolve(node, _dense(node, weight), x)
+        case Linear():
+            return x @ _dense(node, weight).T + node.bias
+        case Lif():
+            return fire(node, x)
+        case Li():
+            return integrate(node, x)
+        case MaxPool():
+            top, left, bottom, right = node.pads
+            padded = np.pad(x, [(0, 0)] * (x.ndim - 2) + [(top, bottom), (left, right)], constant_values=-np.inf)
+            highest: Array = _windows(padded, node.kernel, node.strides).max(axis=(-2, -1))
+            return highest
+        case AvgPool():
+            mean: Array = _windows(x, node.kernel, node.strides).mean(axis=(-2, -1))
+            return mean
+        case Add():
+            return x + inputs[1]
+        case And():
+            return x * (1 - inputs[1] if node.negated else inputs[1])
+        case Concat():
+            return np.concatenate(inputs, axis=-len(graph.values[node.output].shape))
+        case Unsqueeze():
+            return x[..., None, :]
+        case Flatten():
+            return x.reshape(*x.shape[:-3], -1)
+        case Repeat():
+            return np.repeat(x[None], timesteps, axis=0)
+    raise TypeError(f"no rule for {type(node).__name__}")
+
+
+def _dense(node: Conv | Linear, weight: Array | None) -> Array:
+    return node.weight.to_dense().astype(np.float64) if weight is None else weight
 
 
 def convolve(node: Conv, weight: Array, x: Array) -> Array:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spiketicket.domain import INPUT, LOGITS, LOGITS_T
 from spiketicket.errors import InputError
-from spiketicket.graph import Conv, Linear
+from spiketicket.graph import Conv, Graph, Linear
 from spiketicket.runtime.engine import (
     DEFAULT_ENGINE,
     Engine,
@@ -39,6 +39,8 @@ class LayerInfo:
     macs: int  # multiply-accumulates with surviving weights, per run
     kernel: str
     why: str
+    part_of: str | None  # the layer whose kernel computes this one too
+    kernel_nbytes: int | None  # of the weights as the kernel stores them, where that is known
 
 
 class Session:
@@ -78,6 +80,11 @@ class Session:
         model = engine_class.read(Path(path))
         self._graph = model.graph
         self._engine: Engine | None = engine_class(model, Options(self.threads, plan, values))
+
+    @property
+    def graph(self) -> Graph:
+        """The network that the file holds."""
+        return self._graph
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -153,9 +160,29 @@ class Session:
                     macs=self._graph.macs(weighted) if weighted else 0,
                     kernel=plan[node.name].kernel,
                     why=plan[node.name].why,
+                    part_of=plan[node.name].part_of,
+                    kernel_nbytes=plan[node.name].nbytes,
                 )
             )
         return infos
+
+    def time_layers(self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None) -> dict[str, float]:
+        """Run once, with a clock between the layers: the seconds of each, in order of execution.
+
+        Keys are the layers of `layers()` that are computed on their own; those with a `part_of` are in the time of that
+        layer, those that cost nothing are left out. Where every thread computes images of its own, they are means over
+        threads. Raises InputError as `run`, and for an engine other than native.
+        """
+        x, timesteps = self._check(inputs, timesteps)
+        engine = self._open()
+        if not engine.times_layers:
+            raise InputError(f"engine {self.engine_name} does not tell how long each layer takes: engine native does")
+        return engine.time_layers(x, timesteps)
+
+    @property
+    def times_layers(self) -> bool:
+        """Whether the engine can tell how long each layer takes."""
+        return self._open().times_layers
 
     def close(self) -> None:
         """Give back threads and memory; the session cannot run afterwards."""
@@ -210,11 +237,11 @@ def _running_mean(logits: Iterator[Floats], margin: float | None) -> Iterator[Fl
         total = step if total is None else total + step
         mean = total / np.float32(count)
         yield mean
-        if margin is not None and (_lead(mean) >= margin).all():
+        if margin is not None and (lead(mean) >= margin).all():
             return
 
 
-def _lead(logits: Floats) -> Floats:
+def lead(logits: Floats) -> Floats:
     """By how much the best of `[N, classes]` leads the second best: `[N]`; infinite where there is one class."""
     if logits.shape[1] == 1:
         return np.full(len(logits), np.inf, dtype=np.float32)

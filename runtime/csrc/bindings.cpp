@@ -47,11 +47,12 @@ class Stepper {
 using Recordings = std::vector<std::pair<int, Array<uint8_t>>>;
 
 void run(Network& network, const Array<const float>& x, int images, int timesteps, const Array<float>& logits,
-         const Recordings& recordings) {
+         const Recordings& recordings, const std::optional<Array<double>>& times) {
   std::vector<std::pair<int, uint8_t*>> spikes;
   for (const auto& [value, array] : recordings) spikes.emplace_back(value, array.data());
+  const std::span<double> clocks = times ? std::span(times->data(), times->size()) : std::span<double>();
   const nb::gil_scoped_release release;
-  network.run(x.data(), images, timesteps, logits.data(), spikes);
+  network.run(x.data(), images, timesteps, logits.data(), spikes, clocks);
 }
 
 Source source(int value, const Geometry& geometry, int groups, const Array<const float>& values,
@@ -120,7 +121,9 @@ NB_MODULE(_native, m) {
       .def("concatenation", &Network::concatenation, "parts"_a)
       .def("flat", &Network::flat, "input"_a)
       .def("finish", &Network::finish, "output"_a)
-      .def("run", &run, "x"_a, "images"_a, "timesteps"_a, "logits"_a, "recordings"_a)
+      .def("run", &run, "x"_a, "images"_a, "timesteps"_a, "logits"_a, "recordings"_a,
+           "times"_a.none())
+      .def_prop_ro("operations", &Network::operations)
       .def("choices", &Network::choices, "value"_a)
       .def("choose", &Network::choose, "value"_a, "kernel"_a)
       .def("measure",
@@ -135,12 +138,6 @@ NB_MODULE(_native, m) {
       .def("measured", &Network::measured, "value"_a)
       .def("weight_bytes", &Network::weight_bytes, "value"_a)
       .def("operation_of", &Network::operation_of, "value"_a)
-      .def("time_operations",
-           [](Network& network, const Array<const float>& x, int images, int timesteps) {
-             const nb::gil_scoped_release release;
-             return network.time_operations(x.data(), images, timesteps);
-           },
-           "x"_a, "images"_a, "timesteps"_a)
       .def("begin",
            [](Network& network, const Array<const float>& x, int images, int timesteps) {
              return std::make_unique<Stepper>(network, x, images, timesteps);

@@ -50,13 +50,12 @@ class Network {
   const char* isa() const { return kernels_.isa; }
 
   // x: [images][C][H][W], of a timed input [timesteps][images][C][H][W]; logits: [timesteps][images][classes].
-  // `spikes`: (value, uint8 [timesteps][images][C][H][W]) to record, possibly none.
+  // `spikes`: (value, uint8 [timesteps][images][C][H][W]) to record, possibly none. `times`: none, or zeros
+  // [operations], which become milliseconds; where threads compute images of their own, the mean over threads.
   void run(const float* x, int images, int timesteps, float* logits,
-           std::span<const std::pair<int, uint8_t*>> spikes);
-
-  // Milliseconds of every operation in order of execution, all threads on all images at once.
-  std::vector<double> time_operations(const float* x, int images, int timesteps);
-  int operation_of(int value) const;  // its place in that order, -1 for the input
+           std::span<const std::pair<int, uint8_t*>> spikes, std::span<double> times = {});
+  int operations() const { return int(operations_.size()); }
+  int operation_of(int value) const;  // its place in order of execution, -1 for the input
 
   // One timestep after the other: begin() once, then step() up to `timesteps` times, logits [images][classes].
   struct State {
@@ -83,7 +82,7 @@ class Network {
   void reserve_values(const Context& context) const;
   void prepare(const Context& context) const;
   void load(const Context& context, const float* x, int first, int images) const;
-  void execute(const Context& context, Which which, Team& team, int worker) const;
+  void execute(const Context& context, Which which, Team& team, int worker, double* times = nullptr) const;
   void collect(const Context& context, float* logits, size_t timestep, size_t image) const;
   void record(const Context& context, int value, uint8_t* out, size_t timestep, size_t image) const;
   bool worth_threads(int images, int timesteps) const;

@@ -70,7 +70,9 @@ void Network::load(const Context& context, const float* x, int first, int images
     }
 }
 
-void Network::execute(const Context& context, Which which, Team& team, int worker) const {
+// Adds what each operation took to `times` [operations], milliseconds, unless that is null.
+void Network::execute(const Context& context, Which which, Team& team, int worker, double* times) const {
+  auto begin = times ? Clock::now() : Clock::time_point();
   for (const auto& operation : operations_) {
     const bool fixed = !values_[operation->output].timed;  // computed once per input
     if (which != Which::all && fixed != (which == Which::fixed)) continue;
@@ -78,6 +80,10 @@ void Network::execute(const Context& context, Which which, Team& team, int worke
       team.for_each(operation->tasks(context, phase), [&](int task) {
         operation->run(context, phase, task, context.workspace.scratch[worker]);
       });
+    if (times == nullptr) continue;
+    const auto end = Clock::now();  // one reading per operation: what ends one begins the next
+    times[operation->index] += std::chrono::duration<double, std::milli>(end - begin).count();
+    begin = end;
   }
 }
 
@@ -129,7 +135,7 @@ void Network::together(int members, const std::function<void(Team&, int)>& body)
 }
 
 void Network::run(const float* x, int images, int timesteps, float* logits,
-                  std::span<const std::pair<int, uint8_t*>> spikes) {
+                  std::span<const std::pair<int, uint8_t*>> spikes, std::span<double> times) {
   const size_t classes = size(output_);
   const int threads = worth_threads(images, timesteps) ? pool_.size() : 1;
   // Enough images: one group of them per thread, without waiting for each other. Otherwise the threads share each group.
@@ -145,12 +151,12 @@ void Network::run(const float* x, int images, int timesteps, float* logits,
     workspace->scratch.resize(std::max(workspace->scratch.size(), size_t(share ? threads : 1)));
     prepare({values_, kernels_, *workspace, group, timesteps, 0, timesteps});
   }
-  const auto run_group = [&](int index, Workspace& workspace, Team& team, int worker) {
+  const auto run_group = [&](int index, Workspace& workspace, Team& team, int worker, double* clock) {
     const int first = index * group;
     const Context context{values_, kernels_, workspace, std::min(group, images - first), timesteps, 0, timesteps};
     if (worker == 0) load(context, x, first, images);
     team.for_each(0, [](int) {});
-    execute(context, Which::all, team, worker);
+    execute(context, Which::all, team, worker, worker == 0 ? clock : nullptr);
     if (worker != 0) return;
     collect(context, logits + first * classes, images * classes, classes);
     for (const auto& [value, out] : spikes)
@@ -158,36 +164,21 @@ void Network::run(const float* x, int images, int timesteps, float* logits,
   };
   if (share) {
     for (int index = 0; index < groups; ++index)
-      together(threads, [&](Team& team, int worker) { run_group(index, *workspaces[0], team, worker); });
+      together(threads, [&](Team& team, int worker) {
+        run_group(index, *workspaces[0], team, worker, times.empty() ? nullptr : times.data());
+      });
   } else {
     std::atomic<int> next{0};
+    std::vector<std::vector<double>> clocks(threads, std::vector<double>(times.size()));
     together(threads, [&](Team&, int worker) {
       Team alone(1);
-      for (int index = next++; index < groups; index = next++) run_group(index, *workspaces[worker], alone, 0);
+      double* clock = times.empty() ? nullptr : clocks[worker].data();
+      for (int index = next++; index < groups; index = next++) run_group(index, *workspaces[worker], alone, 0, clock);
     });
+    for (const auto& clock : clocks)
+      for (size_t i = 0; i < times.size(); ++i) times[i] += clock[i] / threads;
   }
   for (auto& workspace : workspaces) workspaces_.give_back(std::move(workspace));
-}
-
-std::vector<double> Network::time_operations(const float* x, int images, int timesteps) {
-  const int threads = pool_.size();
-  std::unique_ptr<Workspace> workspace = workspaces_.borrow();
-  workspace->scratch.resize(std::max(workspace->scratch.size(), size_t(threads)));
-  const Context context{values_, kernels_, *workspace, images, timesteps, 0, timesteps};
-  prepare(context);
-  load(context, x, 0, images);
-  std::vector<double> times(operations_.size());
-  together(threads, [&](Team& team, int worker) {
-    for (const auto& operation : operations_) {
-      const auto begin = Clock::now();
-      for (int phase = 0; phase < operation->phases(); ++phase)
-        team.for_each(operation->tasks(context, phase),
-                      [&](int task) { operation->run(context, phase, task, workspace->scratch[worker]); });
-      if (worker == 0) times[operation->index] = nanoseconds(begin) * 1e-6;
-    }
-  });
-  workspaces_.give_back(std::move(workspace));
-  return times;
 }
 
 Network::State Network::begin(const float* x, int images, int timesteps) {
