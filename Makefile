@@ -12,7 +12,7 @@ OPERATORS := $(if $(wildcard $(HEADERS)),-C cmake.define.SPIKETICKET_ONNXRUNTIME
 
 $(INSTALLED): pyproject.toml constraints.txt $(NATIVE) $(wildcard $(HEADERS))
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt $(OPERATORS) -e '.[cpu,train,report,tensorboard,nir,simulators,test,dev]'
+	$(BIN)/pip install -q -c constraints.txt $(OPERATORS) -e '.[cpu,train,report,tensorboard,nir,simulators,bench,test,dev]'
 	touch $@
 
 headers: $(HEADERS)
@@ -21,7 +21,6 @@ $(HEADERS):
 
 # The ticket of the demo against all rivals but torch.compile, which takes half a minute to compile.
 demo: $(INSTALLED)
-	$(BIN)/pip install -q -c constraints.txt openvino
 	$(BIN)/python -m spiketicket.demo --out demo
 	$(BIN)/python benchmarks/inference.py --model demo/ticket.onnx --timesteps 5 --batches 1 --threads 1 \
 	    --engines native,onnxruntime/folded,onnxruntime/unrolled,openvino,torch --out demo/benchmark
@@ -37,7 +36,6 @@ lint: $(INSTALLED)
 # CIFAR-10 lies in $(DATA)/cifar-10-batches-py; without it, synthetic images are timed.
 DATA := data
 bench: $(INSTALLED)
-	$(BIN)/pip install -q -c constraints.txt openvino matplotlib
 	$(BIN)/python benchmarks/inference.py --data $(DATA)
 	for ticket in build/bench/models/*-98.13-*; do $(BIN)/python benchmarks/layers.py $$ticket || exit 1; done
 

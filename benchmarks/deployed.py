@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from turns import take_turns, warm_up
 
 from spiketicket.cli import err
 from spiketicket.domain import INPUT
 from spiketicket.export.tickets import export_ticket
+from spiketicket.profiling.clock import Run, measure
 from spiketicket.runtime import Session
 from spiketicket.runtime.evaluate import evaluate
 from spiketicket.train.data import Dataset
@@ -73,13 +72,13 @@ def milliseconds(models: list[Path], dataset: Dataset) -> dict[Path, dict[str, f
     """Of all models and engines, in turns, every run with the next image."""
     images = dataset.normalisation(dataset.test.images[:TIMED])
     with ExitStack() as stack:
-        runs: dict[str, Any] = {}
+        runs: dict[tuple[Path, str], Run] = {}
         for path in models:
             for engine in ENGINES:
                 session = stack.enter_context(Session(path, engine=engine))
-                runs[f"{engine} {path}"] = partial(_next, session, cycle(images[:, None]))
-        spreads = take_turns(runs, warm_up(runs), DURATION)
-    return {path: {engine: 1e3 * spreads[f"{engine} {path}"].p50 for engine in ENGINES} for path in models}
+                runs[path, engine] = partial(_next, session, cycle(images[:, None]))
+        timings = measure(runs, duration=DURATION).timings if runs else {}
+    return {path: {engine: 1e3 * timings[path, engine].median().value for engine in ENGINES} for path in models}
 
 
 def _next(session: Session, images: Iterator[NDArray[np.float32]]) -> None:

@@ -19,9 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from cuts import IMAGES, TIMESTEPS, Recipe, Ticket, load_images, make_ticket, read_ticket
-from footprint import measure_footprint
 from lists import numbers, split, whole
-from load import OtherLoad
 from plot import draw
 from results import (
     Configuration,
@@ -37,12 +35,13 @@ from results import (
 from rich.console import Console
 from rivals import COMPILED, CONTESTANTS, Contestant, Floats, Run, Setup, Unavailable, prepare
 from rivals import folded_bytes as folded_onnx
-from turns import take_turns
 
 from spiketicket.cli import err, guarded, make_app, out, say
 from spiketicket.errors import InputError, MissingExtraError
 from spiketicket.files import write_atomic
+from spiketicket.profiling.clock import measure
 from spiketicket.profiling.machine import machine_facts
+from spiketicket.profiling.memory import PLAIN, measure_memory
 from spiketicket.train.models import ARCHITECTURES
 
 SLOW_TO_COMPILE = "compiling takes 10 to 40 s: measured at the highest T and thread number only"
@@ -112,7 +111,7 @@ def main(
     batches: Annotated[str, typer.Option(help="Images per run.")] = "1,32",
     threads: Annotated[str, typer.Option(help="CPU threads.")] = "1,2",
     engines: Annotated[str, typer.Option(help="Contestants.")] = ",".join(CONTESTANTS),
-    duration: Annotated[float, typer.Option(help="Seconds per contestant; five turns at least.")] = 0.6,
+    duration: Annotated[float, typer.Option(help="Seconds per contestant; ten rounds at least.")] = 0.6,
     init: Annotated[str, typer.Option(help="kaiming, or plain: layers may be emptied by the cut.")] = "kaiming",
     beta: Annotated[float, typer.Option(help="Shift of batch norm's output: above 0, neurons fire more.")] = 0.0,
     deepsparse_python: Annotated[Path | None, typer.Option(help="A Python that has DeepSparse 1.8.")] = None,
@@ -132,7 +131,7 @@ def main(
         duration, init, beta, deepsparse_python,
     )  # fmt: skip
     report: dict[str, Any] = {
-        "format": "spiketicket.benchmark", "version": 1, "started": strftime("%Y-%m-%d %H:%M:%S"), "images": "",
+        "format": "spiketicket.benchmark", "version": 2, "started": strftime("%Y-%m-%d %H:%M:%S"), "images": "",
         "duration": duration, "machine": machine_facts(), "tickets": [], "runs": [], "footprint": [],
     }  # fmt: skip
     results: list[Result] = []
@@ -177,16 +176,13 @@ def run_configuration(plan: Plan, configuration: Configuration, ticket: Ticket) 
         right = {name: contestant for name, contestant in contestants.items() if contestant.agreement.right}
         missing |= {name: f"wrong logits, {found}" for name, found in agreements.items() if name not in right}
         batches = np.split(ticket.images, len(ticket.images) // c.batch)
-        with OtherLoad() as others:
-            seconds = take_turns(
-                {name: partial(_run_next, contestant.run, cycle(batches)) for name, contestant in right.items()},
-                {name: contestant.seconds for name, contestant in right.items()},
-                plan.duration,
-            )
+        runs = {name: partial(_run_next, contestant.run, cycle(batches)) for name, contestant in right.items()}
+        found = measure(runs, duration=plan.duration) if runs else None
         contestants.clear()
         right.clear()
+        runs.clear()
     gc.collect()
-    return Result(c, seconds, agreements, missing, others.cores)
+    return Result(c, found.timings if found else {}, agreements, missing, found.noise if found else None)
 
 
 def _run_next(run: Run, batches: Iterator[Floats]) -> None:
@@ -195,17 +191,21 @@ def _run_next(run: Run, batches: Iterator[Floats]) -> None:
 
 
 def footprints(ticket: Ticket, threads: int, folder: Path) -> list[dict[str, Any]]:
-    """Of the sparse file in both engines, and of the dense one in onnxruntime."""
+    """Of the sparse file in both engines, and of the dense one in onnxruntime; the rival without our session."""
     dense = folder / "models" / "dense.onnx"
     write_atomic(dense, folded_onnx(ticket))
     what = f"{ticket.recipe.arch} at {ticket.recipe.sparsity:g}%, batch 1, {threads} threads, medians of 3 processes"
     try:
         return [
-            {**measure_footprint(engine, path, ticket.images[:1], threads), "label": label, "what": what}
+            {
+                **measure_memory(engine, path, ticket.images[:1], threads, ticket.graph.timesteps).to_dict(),
+                "label": label,
+                "what": what,
+            }
             for label, engine, path in (
                 ("native", "native", ticket.path),
-                ("onnxruntime, the same file", "onnxruntime", ticket.path),
-                ("onnxruntime, dense file", "onnxruntime", dense),
+                ("onnxruntime, the same file", PLAIN, ticket.path),
+                ("onnxruntime, dense file", PLAIN, dense),
             )
         ]
     finally:

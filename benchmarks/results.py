@@ -1,15 +1,16 @@
 """What was measured, as tables: one per network, T, batch and thread number; contestants down, sparsities across."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from load import QUIET
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rivals import AVX2, NATIVE, Agreement
-from turns import Spread
+
+from spiketicket.profiling.noise import Noise
+from spiketicket.profiling.timing import Timing, ratio
 
 MS = 1e3
 TARGET_TIMESTEPS, TARGET_THREADS = 5, 2
@@ -46,35 +47,35 @@ class Result:
     """One configuration: seconds per run of all that ran right, and why others are missing."""
 
     configuration: Configuration
-    seconds: dict[str, Spread]
+    seconds: dict[str, Timing]
     agreements: dict[str, Agreement]
     missing: dict[str, str] = field(default_factory=dict)
-    other_load: float | None = None  # cores that other processes took meanwhile
+    noise: Noise | None = None  # None where nothing was timed
 
     @property
     def best_rival(self) -> str | None:
-        rivals = {name: spread.p50 for name, spread in self.seconds.items() if name not in (NATIVE, AVX2)}
+        rivals = {name: t.median().value for name, t in self.seconds.items() if name not in (NATIVE, AVX2)}
         return min(rivals, key=rivals.__getitem__, default=None)
 
     def ratio(self, contestant: str = NATIVE) -> float | None:
-        """Median of the best rival / that of `contestant`: above 1 is faster."""
+        """Of the best rival's time to that of `contestant`: above 1 is faster."""
         if self.best_rival is None or contestant not in self.seconds:
             return None
-        return self.seconds[self.best_rival].p50 / self.seconds[contestant].p50
+        return ratio(self.seconds[self.best_rival], self.seconds[contestant]).value
 
     def to_dict(self) -> dict[str, Any]:
         return {
             **vars(self.configuration),
             "contestants": {
                 name: {
-                    "seconds_per_run": spread.to_dict(),
-                    "images_per_second": self.configuration.batch / spread.p50,
+                    "seconds_per_run": figures(timing),
+                    "images_per_second": self.configuration.batch / timing.median().value,
                     "agreement": vars(self.agreements[name]),
                 }
-                for name, spread in self.seconds.items()
+                for name, timing in self.seconds.items()
             },
             "missing": self.missing,
-            "other_load": self.other_load,
+            "noise": self.noise and self.noise.to_dict(),
             "wrong": {name: vars(a) for name, a in self.agreements.items() if name not in self.seconds},
             "best_rival": self.best_rival,
             "ratio": self.ratio(),
@@ -117,9 +118,9 @@ def summary_sheet(results: Sequence[Result]) -> Sheet | None:
     """Ratios to the best rival where there is an aim, which stands in brackets; None where there is none."""
     rows: dict[tuple[str, int], dict[float, str]] = {}
     for r in results:
-        c, ratio, target = r.configuration, r.ratio(), r.configuration.target
-        if ratio is not None and target is not None:
-            rows.setdefault((c.arch, c.batch), {})[c.sparsity] = f"{_ratio(ratio)} ({target:.3g})"
+        c, times, target = r.configuration, r.ratio(), r.configuration.target
+        if times is not None and target is not None:
+            rows.setdefault((c.arch, c.batch), {})[c.sparsity] = f"{_ratio(times)} ({target:.3g})"
     sparsities = sorted({p for cells in rows.values() for p in cells})
     if not rows:
         return None
@@ -161,8 +162,17 @@ def _latency_sheet(results: list[Result]) -> Sheet:
 def _milliseconds(result: Result, name: str) -> str:
     if name not in result.seconds:
         return "wrong" if name in result.agreements else "-"
-    s = result.seconds[name]
-    return f"{_short(MS * s.p50)} ({_short(MS * s.p10)}-{_short(MS * s.p90)})"
+    return with_spread(result.seconds[name], lambda seconds: _short(MS * seconds))
+
+
+def with_spread(timing: Timing, write: Callable[[float], str]) -> str:
+    """The median, and in brackets the 10th and the 90th percentile."""
+    low, high = timing.quantile(0.1), timing.quantile(0.9)
+    return f"{write(timing.median().value)} ({write(low)}-{write(high)})"
+
+
+def figures(timing: Timing) -> dict[str, float]:
+    return {**timing.to_dict(), "p10": timing.quantile(0.1)}
 
 
 def _short(ms: float) -> str:
@@ -170,11 +180,11 @@ def _short(ms: float) -> str:
 
 
 def _images_per_second(result: Result, name: str | None) -> str:
-    return f"{result.configuration.batch / result.seconds[name].p50:,.0f}" if name in result.seconds else "-"
+    return f"{result.configuration.batch / result.seconds[name].median().value:,.0f}" if name in result.seconds else "-"
 
 
-def _ratio(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{ratio:.3g}x"
+def _ratio(times: float | None) -> str:
+    return "-" if times is None else f"{times:.3g}x"
 
 
 def ticket_sheet(facts: Sequence[dict[str, Any]]) -> Sheet:
@@ -206,8 +216,8 @@ def layer_sheet(facts: dict[str, Any]) -> Sheet:
 def footprint_sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
     cells = [
         [
-            r["label"], f"{r['file_mb']:.2f}", f"{r['load_s']:.3f}", f"{r['load_and_first_run_s']:.3f}",
-            f"{r['resident_mb']:.1f}", f"{r['peak_mb']:.1f}",
+            r["label"], f"{r['file'] / 1e6:.2f}", f"{r['load_seconds']:.3f}", f"{r['first_result_seconds']:.3f}",
+            f"{r['resident'] / 1e6:.1f}", f"{r['peak'] / 1e6:.1f}",
         ]
         for r in rows
     ]  # fmt: skip
@@ -225,11 +235,15 @@ def notes_on(results: Sequence[Result]) -> list[str]:
         f"not measured: {name}: {reason} ({count} of {len(results)} configurations)"
         for (name, reason), count in where.items()
     ]
-    loads = [result.other_load for result in results if result.other_load is not None]
-    disturbed = sum(load > QUIET for load in loads)
-    if disturbed:
-        notes.append(
-            f"the machine was not quiet: in {disturbed} of {len(results)} configurations other processes took more "
-            f"than {QUIET:g} cores, at most {max(loads):.2g}; spinning threads suffer most"
-        )
-    return notes
+    return notes + disturbances([result.noise for result in results if result.noise])
+
+
+def disturbances(noises: Sequence[Noise]) -> list[str]:
+    """Whether the machine was quiet: in how many measurements it was not, and what the worst of them says."""
+    noisy = [noise for noise in noises if noise.warnings]
+    if not noisy:
+        return []
+    worst = max(noisy, key=lambda noise: (noise.others or 0.0, noise.spread))
+    return [
+        f"{len(noisy)} of {len(noises)} measurements were disturbed, so trust ratios only. {' '.join(worst.warnings)}"
+    ]

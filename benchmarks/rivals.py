@@ -14,7 +14,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from time import perf_counter
 from types import FrameType
 from typing import Any
 
@@ -24,13 +23,14 @@ from cuts import Ticket
 from deepsparse_client import deepsparse
 from numpy.typing import NDArray
 from torch._inductor import config as inductor
-from torch_network import TorchNetwork
 
 from spiketicket.domain import INPUT, LOGITS_T, TIMESTEPS
 from spiketicket.errors import InputError, SpikeTicketError
 from spiketicket.export.onnx_writer import to_onnx
 from spiketicket.export.unrolled import unrolled_onnx
 from spiketicket.export.verify import DEFAULT, MIN_TOP1
+from spiketicket.profiling.engines import Unavailable, open_engine
+from spiketicket.profiling.torch_network import TorchNetwork
 from spiketicket.runtime import Session
 from spiketicket.runtime.native import build_info
 
@@ -42,10 +42,6 @@ MIN_EXACT = 0.5  # share of images without a flipped spike, as spiketicket.expor
 CHECKED_ONE_BY_ONE = 8  # images, at batch 1
 COMPILE_SECONDS = 120
 ISA_VARIABLE = "SPIKETICKET_ISA"
-
-
-class Unavailable(SpikeTicketError):
-    """A contestant that cannot be measured, and why."""
 
 
 @dataclass(frozen=True)
@@ -98,49 +94,28 @@ def onnxruntime_session(model: bytes | str, threads: int) -> Any:
 
 
 def openvino(setup: Setup) -> Run:
-    """The unrolled graph (OpenVINO cannot read the Scan's), one request that takes all threads, exact float32.
-
-    For batch 32, the THROUGHPUT hint and two requests at once were not faster on two cores.
-    """
-    ov, properties = _import("openvino"), _import("openvino.properties")
-    hint = _import("openvino.properties.hint")
-    core = ov.Core()
-    compiled = core.compile_model(
-        core.read_model(unrolled_bytes(setup.ticket, setup.timesteps, setup.batch)),
-        "CPU",
-        {
-            hint.performance_mode: hint.PerformanceMode.LATENCY,
-            hint.inference_precision: ov.Type.f32,
-            properties.inference_num_threads: setup.threads,
-        },
-    )
-    if compiled.get_property(hint.inference_precision) != ov.Type.f32:
-        raise Unavailable("OpenVINO does not compute in float32 here")
-    request = compiled.create_infer_request()
-    return lambda x: np.array(request.infer({INPUT: x}, share_inputs=True)[LOGITS_T])
+    """For batch 32, the THROUGHPUT hint and two requests at once were not faster on two cores."""
+    return profiled("openvino", setup)
 
 
 def torch_eager(setup: Setup) -> Run:
-    torch.set_num_threads(setup.threads)
-    network = TorchNetwork(setup.ticket.graph, setup.timesteps).eval()
+    return profiled("torch", setup)
 
-    @torch.inference_mode()
-    def run(x: Floats) -> Floats:
-        logits: Floats = network(torch.from_numpy(x)).numpy()
-        return logits
 
-    return run
+def profiled(name: str, setup: Setup) -> Run:
+    run = open_engine(name, setup.ticket.path, setup.threads, setup.stack)
+    return lambda x: run(x, setup.timesteps)
 
 
 def torch_compiled(setup: Setup) -> Run:
     torch.set_num_threads(setup.threads)
     torch._dynamo.reset()
-    network = TorchNetwork(setup.ticket.graph, setup.timesteps).eval()
+    network = TorchNetwork(setup.ticket.graph).eval()
     compiled = torch.compile(network, fullgraph=True)
 
     @torch.no_grad()
     def run(x: Floats) -> Floats:
-        logits: Floats = compiled(torch.from_numpy(x)).numpy()
+        logits: Floats = compiled(torch.from_numpy(x), setup.timesteps).numpy()
         return logits
 
     with time_limit(COMPILE_SECONDS), inductor.patch(freezing=True):
@@ -187,16 +162,13 @@ class Contestant:
 
     run: Run
     agreement: Agreement
-    seconds: float  # of a run, roughly
 
 
 def prepare(name: str, setup: Setup) -> Contestant:
     """The contestant `name`. Raises Unavailable, saying why, also where its library fails."""
     try:
         run = CONTESTANTS[name](setup)
-        start = perf_counter()
-        found = agreement(run, setup)
-        return Contestant(run, found, (perf_counter() - start) * setup.batch / found.images)
+        return Contestant(run, agreement(run, setup))
     except Unavailable:
         raise
     except Exception as error:  # the libraries' exceptions share no other base

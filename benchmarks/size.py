@@ -8,7 +8,7 @@ import gc
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -21,15 +21,16 @@ import typer
 from cuts import TIMESTEPS, Recipe, Ticket, ask_oracle, load_images, make_ticket
 from formats import COO, DENSE, FORMATS, GZIP, OURS, SAFETENSORS, loaders
 from lists import numbers, split
-from load import QUIET, OtherLoad
-from results import Sheet
+from results import Sheet, disturbances, figures, with_spread
 from rich.console import Console
 from rivals import Run, Setup, Unavailable, agreement
-from turns import Spread, take_turns, warm_up
 
 from spiketicket.cli import err, guarded, make_app, out, say
 from spiketicket.files import write_atomic
+from spiketicket.profiling import clock
 from spiketicket.profiling.machine import machine_facts
+from spiketicket.profiling.noise import Noise
+from spiketicket.profiling.timing import Timing
 
 SPARSEST = 98.13
 PER_NONZERO = 1.05 * (4 + 2)  # bytes of float32 and uint16, and a twentieth for everything else
@@ -55,16 +56,20 @@ class Sizes:
     nbytes: dict[str, int]
     top1: dict[str, float]
     rounded: dict[str, float]
-    seconds: dict[str, Spread]
+    seconds: dict[str, Timing]
     missing: dict[str, str]
     coo_check: str  # what onnx's checker says of sparse_initializer
-    other_load: float | None
+    noise: Noise
 
     def smaller(self, name: str) -> float:
         return self.nbytes[DENSE] / self.nbytes[name]
 
     def per_nonzero(self, name: str) -> float:
         return self.nbytes[name] / self.nonzeros
+
+    def to_dict(self) -> dict[str, Any]:
+        seconds = {key: figures(timing) for key, timing in self.seconds.items()}
+        return {**vars(self), "seconds": seconds, "noise": self.noise.to_dict()}
 
 
 def measure(ticket: Ticket, folder: Path, threads: int, duration: float) -> Sizes:
@@ -96,12 +101,12 @@ def measure(ticket: Ticket, folder: Path, threads: int, duration: float) -> Size
                 missing[key] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     check = _check(folder / f"{list(FORMATS).index(COO)}.onnx")
     gc.collect()
-    with OtherLoad() as others:
-        seconds = take_turns(runs, warm_up(runs), duration)
+    timed = clock.measure(runs, duration=duration)
     layers = list(graph.weighted())
     weights, nonzeros = sum(int(np.prod(n.weight.shape)) for n in layers), sum(n.weight.nnz for n in layers)
     return Sizes(
-        recipe.arch, recipe.sparsity, weights, nonzeros, nbytes, top1, rounded, seconds, missing, check, others.cores
+        recipe.arch, recipe.sparsity, weights, nonzeros, nbytes, top1, rounded, timed.timings, missing, check,
+        timed.noise,
     )  # fmt: skip
 
 
@@ -156,8 +161,8 @@ def _size(s: Sizes, name: str) -> str:
 
 
 def _milliseconds(s: Sizes, key: str) -> str:
-    spread = s.seconds.get(key)
-    return "-" if spread is None else f"{1e3 * spread.p50:.1f} ({1e3 * spread.p10:.1f}-{1e3 * spread.p90:.1f})"
+    timing = s.seconds.get(key)
+    return "-" if timing is None else with_spread(timing, lambda seconds: f"{1e3 * seconds:.1f}")
 
 
 def notes(report: dict[str, Any], found: list[Sizes]) -> list[str]:
@@ -176,10 +181,7 @@ def notes(report: dict[str, Any], found: list[Sizes]) -> list[str]:
         "in networks that are not trained, a spike that flips spreads from layer to layer"
         for name in ROUNDED
     ]
-    loads = [s.other_load for s in found if s.other_load is not None]
-    if loads and max(loads) > QUIET:
-        lines.append(f"the machine was not quiet: other processes took up to {max(loads):.2g} cores: times are rough")
-    return lines
+    return lines + disturbances([s.noise for s in found])
 
 
 @app.command()
@@ -191,13 +193,13 @@ def main(
     archs: Annotated[str, typer.Option(help="Networks; all lists are separated by commas.")] = "vgg16,resnet19",
     sparsities: Annotated[str, typer.Option(help="The paper's p in percent.")] = "68.30,89.91,95.69,98.13",
     threads: Annotated[int, typer.Option(help="CPU threads of an engine.", min=1)] = 2,
-    duration: Annotated[float, typer.Option(help="Seconds per file and engine; five turns at least.")] = 1.0,
+    duration: Annotated[float, typer.Option(help="Seconds per file and engine; ten rounds at least.")] = 1.0,
     folder: Annotated[Path, typer.Option("--out", help="Folder of tickets and results.")] = Path("build/bench"),
 ) -> None:
     """Size of every format, and load time in every engine that reads it. Writes size.json and size.md: six minutes."""
     dataset = load_images(data)
     report: dict[str, Any] = {
-        "format": "spiketicket.size", "version": 1, "started": strftime("%Y-%m-%d %H:%M:%S"), "images": dataset.name,
+        "format": "spiketicket.size", "version": 2, "started": strftime("%Y-%m-%d %H:%M:%S"), "images": dataset.name,
         "threads": threads, "duration": duration, "machine": machine_facts(),
     }  # fmt: skip
     found = []
@@ -205,7 +207,7 @@ def main(
         with err.status(f"{arch} {sparsity:g}% ..."):
             ticket = make_ticket(Recipe(arch, sparsity), dataset, folder / "models")
             found.append(measure(ticket, folder / "sizes", threads, duration))
-    report["tickets"] = [asdict(s) for s in found]
+    report["tickets"] = [s.to_dict() for s in found]
     report["aims"] = [dict(zip(("what", "aim", "measured", "met"), row, strict=True)) for row in aims(found)]
     lines, tables = notes(report, found), list(sheets(found))
     console = out if out.is_terminal else Console(width=WIDTH)

@@ -12,12 +12,13 @@ from itertools import count
 
 import numpy as np
 import torch
-from footprint import memory
 from spikingjelly.activation_based import functional
 from timestep_loop import LoopNetwork, folded_network
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from spiketicket.profiling.clock import synchronised
+from spiketicket.profiling.memory import process_bytes, reset_peak
 from spiketicket.train.batches import Batches
 from spiketicket.train.config import ModelConfig
 from spiketicket.train.data import Augmentation, Dataset, Normalisation, Split
@@ -95,7 +96,7 @@ def loss_of(network: nn.Module, images: Tensor, labels: Tensor, autocast: torch.
     return cross_entropy(logits.to(images.dtype).flatten(0, 1), labels.repeat(len(logits)))
 
 
-def trainer(contestant: Contestant, setup: Setup) -> Callable[[], None]:
+def trainer(contestant: Contestant, setup: Setup) -> Callable[[], object]:
     """One iteration: forward, backward, SGD with momentum; on a GPU until it has finished."""
     network, (images, labels) = setup.network(contestant), setup.images()
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
@@ -105,10 +106,8 @@ def trainer(contestant: Contestant, setup: Setup) -> Callable[[], None]:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        if images.is_cuda:
-            torch.cuda.synchronize()
 
-    return iterate
+    return synchronised(iterate, torch.cuda.synchronize) if images.is_cuda else iterate
 
 
 def batch_maker(setup: Setup) -> Callable[[], object]:
@@ -145,11 +144,13 @@ def peak_megabytes(contestant: Contestant, setup: Setup, threads: int) -> float:
 def main() -> None:
     kind, precision, form, arch, timesteps, batch, device, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
-    before = memory("VmRSS")
+    reset_peak()
+    before = process_bytes("VmRSS")
     iterate = trainer(Contestant(kind, precision, form), Setup(arch, int(timesteps), int(batch), device))
     for _ in range(WARM_UP):
         iterate()
-    print(torch.cuda.max_memory_allocated() / 1e6 if device.startswith("cuda") else memory("VmHWM") - before)
+    grown = torch.cuda.max_memory_allocated() if device.startswith("cuda") else process_bytes("VmHWM") - before
+    print(grown / 1e6)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from lists import split, whole
-from load import QUIET, OtherLoad
-from results import Sheet
+from results import Sheet, disturbances, figures, with_spread
 from rich.console import Console
 from trainers import (
     CHOSEN,
@@ -32,12 +31,14 @@ from trainers import (
     peak_megabytes,
     trainer,
 )
-from turns import Spread, take_turns, warm_up
 
 from spiketicket.cli import err, guarded, make_app, out, say
 from spiketicket.errors import InputError
 from spiketicket.files import write_atomic
+from spiketicket.profiling import clock
 from spiketicket.profiling.machine import machine_facts
+from spiketicket.profiling.noise import Noise
+from spiketicket.profiling.timing import Timing, ratio
 from spiketicket.train.models import ARCHITECTURES
 
 PRECISIONS = ("float32", "bf16")
@@ -59,34 +60,36 @@ class Result:
     """One network and T: seconds per iteration, peak MB, relative difference of gradients from the loop in float64."""
 
     setup: Setup
-    seconds: dict[Contestant, Spread]
-    data: Spread  # seconds to make a batch
+    seconds: dict[Contestant, Timing]
+    data: Timing  # seconds to make a batch
     megabytes: dict[Contestant, float]
     differences: dict[str, float]
-    other_load: float | None
+    noise: Noise
 
-    def best(self, kind: str, precision: str) -> float:
-        """Median seconds in the faster memory format."""
-        return min(s.p50 for c, s in self.seconds.items() if (c.kind, c.precision) == (kind, precision))
+    def best(self, kind: str, precision: str) -> Timing:
+        """In the faster memory format."""
+        timings = [s for c, s in self.seconds.items() if (c.kind, c.precision) == (kind, precision)]
+        return min(timings, key=lambda timing: timing.median().value)
 
     def ratios(self, precision: str) -> tuple[float, float]:
         """Of the loop in float32, and of folded time in the same precision, to ours: above 1, ours is faster."""
         ours = self.best(OURS, precision)
-        return self.best(LOOP, "float32") / ours, self.best(FOLDED, precision) / ours
+        rivals = self.best(LOOP, "float32"), self.best(FOLDED, precision)
+        return ratio(rivals[0], ours).value, ratio(rivals[1], ours).value
 
     def to_dict(self) -> dict[str, Any]:
         return {
             **vars(self.setup),
             "contestants": {
-                c.name: {"seconds_per_iteration": s.to_dict(), "peak_mb": self.megabytes.get(c)}
+                c.name: {"seconds_per_iteration": figures(s), "peak_mb": self.megabytes.get(c)}
                 for c, s in self.seconds.items()
             },
-            "seconds_per_batch_of_data": self.data.to_dict(),
+            "seconds_per_batch_of_data": figures(self.data),
             "gradient_difference": self.differences,
             "ratios": {
                 p: dict(zip(("loop", "folded"), self.ratios(p), strict=True)) for p in _precisions(self.seconds)
             },
-            "other_load": self.other_load,
+            "noise": self.noise.to_dict(),
         }
 
 
@@ -99,7 +102,7 @@ def main(
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
     device: Annotated[str, typer.Option(help="cpu, or a GPU as torch names it, as in cuda:0.")] = "cpu",
     precisions: Annotated[str, typer.Option(help="float32, bf16.")] = "float32,bf16",
-    duration: Annotated[float, typer.Option(help="Seconds per contestant; five turns at least.")] = 5.0,
+    duration: Annotated[float, typer.Option(help="Seconds per contestant; ten rounds at least.")] = 5.0,
     memory: Annotated[bool, typer.Option(help="Measure peak memory, too.")] = True,
     folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("build/training-bench"),
 ) -> None:
@@ -111,7 +114,7 @@ def main(
     _check(networks, steps, kinds, batch, threads, device)
     torch.set_num_threads(threads)
     report: dict[str, Any] = {
-        "format": "spiketicket.training-benchmark", "version": 1, "started": strftime("%Y-%m-%d %H:%M:%S"),
+        "format": "spiketicket.training-benchmark", "version": 2, "started": strftime("%Y-%m-%d %H:%M:%S"),
         "threads": threads, "duration": duration, "machine": {**machine_facts(), **_gpu(device)}, "runs": [],
     }  # fmt: skip
     results: list[Result] = []
@@ -130,13 +133,11 @@ def measure(setup: Setup, rivals: list[Contestant], duration: float, threads: in
     compared = [Contestant(OURS, "float64", CHOSEN), *(c for c in rivals if c.kind in (LOOP, OURS))]
     differences = {c.name: float((gradients(c, setup) - exact).norm() / exact.norm()) for c in compared}
     runs = {c.name: trainer(c, setup) for c in rivals} | {DATA: batch_maker(setup)}
-    expected = warm_up(runs)
-    with OtherLoad() as others:
-        seconds = take_turns(runs, expected, duration)
+    found = clock.measure(runs, duration=duration)
     runs.clear()
     gc.collect()
-    by_rival = {c: seconds[c.name] for c in rivals}
-    return Result(setup, by_rival, seconds[DATA], megabytes, differences, others.cores)
+    by_rival = {c: found.timings[c.name] for c in rivals}
+    return Result(setup, by_rival, found.timings[DATA], megabytes, differences, found.noise)
 
 
 def present(report: dict[str, Any], results: list[Result], folder: Path) -> None:
@@ -150,9 +151,7 @@ def present(report: dict[str, Any], results: list[Result], folder: Path) -> None
         if group[0].setup.batch == PAPER_BATCH:
             sheets.append(epoch_sheet(group))
     notes = [f"machine: {', '.join(f'{key} {value}' for key, value in report['machine'].items())}"]
-    loads = [r.other_load for r in results if r.other_load is not None]
-    if loads and max(loads) > QUIET:
-        notes.append(f"the machine was not quiet: other processes took up to {max(loads):.2g} cores; trust ratios only")
+    notes += disturbances([r.noise for r in results])
     console = out if out.is_terminal else Console(width=WIDTH)
     for sheet in sheets:
         sheet.show(console)
@@ -192,24 +191,26 @@ def memory_sheet(results: list[Result]) -> Sheet:
 def epoch_sheet(results: list[Result]) -> Sheet:
     """Seconds per epoch of CIFAR, and the paper's."""
     first, paper = results[0], PAPER.get(results[0].setup.arch)
-    rows = [[c.name, *(f"{EPOCH * r.seconds[c].p50:.2f}" for r in results)] for c in first.seconds]
+    rows = [[c.name, *(f"{EPOCH * r.seconds[c].median().value:.2f}" for r in results)] for c in first.seconds]
     if paper:
         printed = (paper.get(r.setup.timesteps) for r in results)
         rows.append(["paper, RTX 2080 Ti", *("-" if s is None else f"{s:.2f}" for s in printed)])
     by_steps = {r.setup.timesteps: r for r in results}
     notes = []
     if {3, 5} <= by_steps.keys():
-        gains = (f"{c.name} {by_steps[5].seconds[c].p50 / by_steps[3].seconds[c].p50:.2f}x" for c in first.seconds)
+        medians = {steps: {c: s.median().value for c, s in by_steps[steps].seconds.items()} for steps in (3, 5)}
+        gains = (f"{c.name} {medians[5][c] / medians[3][c]:.2f}x" for c in first.seconds)
         notes.append(f"T = 3 is faster than T = 5: {', '.join(gains)}")
     title = f"{first.setup.arch}: seconds per epoch, {EPOCH} iterations of batch {PAPER_BATCH}"
     return Sheet(title, ["", *(f"T = {r.setup.timesteps}" for r in results)], rows, notes)
 
 
-def _seconds(s: Spread) -> str:
-    return f"{s.p50:.4f} ({s.p10:.4f}-{s.p90:.4f})" if s.p50 < 0.1 else f"{s.p50:.3f} ({s.p10:.3f}-{s.p90:.3f})"
+def _seconds(timing: Timing) -> str:
+    digits = 4 if timing.median().value < 0.1 else 3
+    return with_spread(timing, lambda seconds: f"{seconds:.{digits}f}")
 
 
-def _precisions(seconds: dict[Contestant, Spread]) -> list[str]:
+def _precisions(seconds: dict[Contestant, Timing]) -> list[str]:
     return list(dict.fromkeys(c.precision for c in seconds if c.kind == OURS))
 
 

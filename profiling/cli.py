@@ -1,53 +1,224 @@
 """The command `snn-profile`."""
 
-import json
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
+from typer.core import TyperGroup
 
-from spiketicket.cli import err, guarded, make_app, out, run_app, say, whole_numbers
-from spiketicket.files import write_atomic
-from spiketicket.profiling.latency import profile
-from spiketicket.profiling.latency_page import latency_table, write_html
-from spiketicket.runtime.engine import ENGINE_NAMES
+from spiketicket.cli import EXIT_MISTAKE, err, guarded, out, run_app, say, whole_numbers
+from spiketicket.errors import InputError
+from spiketicket.profiling.budget import Budget, best, fits
+from spiketicket.profiling.compare import compare
+from spiketicket.profiling.compare_report import comparison_report
+from spiketicket.profiling.energy import CMOS_45NM, load_energy_table
+from spiketicket.profiling.engines import PROFILED
+from spiketicket.profiling.inference import Data, profile_models
+from spiketicket.profiling.inference_report import inference_report
+from spiketicket.profiling.limits import Verdict, hold, read_limits
+from spiketicket.profiling.machine import pin, usable_cores
+from spiketicket.profiling.report.document import Report
+from spiketicket.profiling.report.files import check_ending, write
+from spiketicket.profiling.report.terminal import show
+from spiketicket.profiling.settings import PERCENTILES, Settings
+from spiketicket.profiling.stored import read_profile
 
-app = make_app("Measure what a model costs, timestep by timestep.")
+DEFAULT = "model"
 
 
-@app.command()
+class _Group(TyperGroup):
+    """`snn-profile FILE...` is `snn-profile model FILE...`; a file that is called like a command needs the latter."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = [DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Group,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def group() -> None:
+    """Measure what models cost, timestep by timestep.
+
+    'snn-profile FILE...' is 'snn-profile model FILE...'.
+    """
+
+
+Exports = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "-x",
+        "--export",
+        help="Write the report to a .json, .csv, .md, .tex or .html file; repeatable.",
+        show_default=False,
+    ),
+]
+
+
+@app.command(DEFAULT)
 @guarded
 def profile_model(
-    model: Annotated[Path, typer.Argument(help="Model file of snn-export.", show_default=False)],
+    models: Annotated[list[Path] | None, typer.Argument(help="Model files of snn-export.", show_default=False)] = None,
     engines: Annotated[
-        str, typer.Option(help=f"Engines, separated by commas: {', '.join(ENGINE_NAMES)}.")
+        str, typer.Option(help=f"Engines, separated by commas: {', '.join(PROFILED)}.")
     ] = "native,onnxruntime",
-    timesteps: Annotated[str, typer.Option(help="Numbers of timesteps, separated by commas.")] = "1,2,3,4,5",
-    batch: Annotated[int, typer.Option(help="Images per run.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="all")] = None,
-    warmup: Annotated[int, typer.Option(help="Untimed runs of each engine and T first.")] = 3,
-    duration: Annotated[float, typer.Option(help="Seconds of measurement per engine and T.")] = 1.0,
+    timesteps: Annotated[str, typer.Option(help="Numbers of timesteps, as in 1,3,5 or 1-5.")] = "1-5",
+    batch: Annotated[str, typer.Option(help="Images per run, as in 1,32.")] = "1",
+    threads: Annotated[str | None, typer.Option(help="CPU threads, as in 1,2.", show_default="all cores")] = None,
+    streams: Annotated[
+        int | None, typer.Option(help="Measure throughput, too, with so many threads running batches at once.")
+    ] = None,
+    duration: Annotated[float, typer.Option(help="Seconds of measurement per engine, T, batch and threads.")] = 1.0,
+    iterations: Annotated[int | None, typer.Option(help="Timed runs of each instead.")] = None,
+    warmup: Annotated[
+        int | None, typer.Option(help="Untimed runs of each first.", show_default="until times are steady")
+    ] = None,
+    percentile: Annotated[str, typer.Option(help="Percentiles of latency.")] = ",".join(f"{p:g}" for p in PERCENTILES),
+    pinned: Annotated[
+        str | None, typer.Option("--pin", help="Stay on these CPU cores, as in 0,1 or 0-3.", show_default=False)
+    ] = None,
+    margin: Annotated[
+        str | None, typer.Option(help="Margins of early exit, as in 0.5,1,2.", show_default="three that fit")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Data set of images and accuracy.", show_default="the model's, else noise")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of the data sets' files (docs/data.md).", show_default="data")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report as JSON.")] = None,
-    html_file: Annotated[Path | None, typer.Option("--html", help="Write the report as an HTML page.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Test images for accuracy.", show_default="all")] = None,
+    energy: Annotated[
+        Path | None,
+        typer.Option(help="JSON file with energies per operation (docs/profiling.md).", show_default="45 nm"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the order of turns.")] = 0,
+    budget: Annotated[
+        str | None, typer.Option(help="Say what fits, as in 2ms or 2ms@p99 (p95 where it says nothing).")
+    ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(help="Hold the figures against the limits in a TOML file; exit with 1 where one fails."),
+    ] = None,
+    comparison: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--compare", help="Measure nothing: compare two profiles written by -x, before and after."),
+    ] = None,
+    export: Exports = None,
 ) -> None:
-    """Latency per image by engine and T, with the cost of each further timestep and the speed-up.
+    """Latency by engine, T, batch and threads; accuracy and early exit; layers, operations and energy; memory.
 
-    Engines and numbers of timesteps are measured in turn, so that drift of the machine hits all alike.
+    All engines and T are measured in turn. A .json file of -x instead of model files: for --budget and --check.
     """
-    names = [name.strip() for name in engines.split(",") if name.strip()]
-    with err.status("measuring ..."):
-        report = profile(model, names, whole_numbers("timesteps", timesteps), batch, threads, warmup, duration, data)
-    out.print(latency_table(report))
-    say(f"input: {report.input}")
-    if json_file:
-        write_atomic(json_file, (json.dumps(report.to_dict(), indent=2) + "\n").encode())
-    if html_file:
-        write_html(report, html_file)
-    for path in filter(None, (json_file, html_file)):
+    for path in export or []:
+        check_ending(path)
+    limits = read_limits(check) if check else []
+    allowed = Budget.parse(budget) if budget else None
+    if comparison is not None:
+        _compare(*comparison, models, export or [])
+        return
+    if not models:
+        raise InputError("expected one or more model files, or --compare BEFORE.json AFTER.json (-h shows the usage)")
+    if [path.suffix for path in models] == [".json"]:
+        measured = read_profile(models[0])
+        if not limits and allowed is None:
+            raise InputError(f"{models[0]} is measured already: give --budget or --check, or model files")
+    else:
+        cores = _ranges("pin", pinned) if pinned else None
+        with pin(list(cores)) if cores else nullcontext():
+            settings = Settings(
+                tuple(name.strip() for name in engines.split(",") if name.strip()),
+                _ranges("timesteps", timesteps),
+                _ranges("batch", batch),
+                _ranges("threads", threads) if threads else (usable_cores(),),
+                streams,
+                duration,
+                iterations,
+                warmup,
+                _numbers("percentile", percentile),
+                _numbers("margin", margin) if margin else (),
+                seed,
+            )
+            table = load_energy_table(energy) if energy else CMOS_45NM
+            with err.status("reading ...") as status:
+                profile = profile_models(models, settings, Data(dataset, data, images), table, status.update)
+        report = inference_report(profile)
+        _put(report, export or [])
+        measured = dict(report.data)
+    if allowed is not None:
+        _print_budget(measured, allowed)
+    verdicts = hold(measured, limits)
+    _print_verdicts(verdicts)
+    if not all(verdict.kept for verdict in verdicts):
+        raise typer.Exit(EXIT_MISTAKE)
+
+
+def _compare(before: Path, after: Path, models: Sequence[Path] | None, export: Sequence[Path]) -> None:
+    if models:
+        raise InputError("--compare measures nothing: expected no model files beside it")
+    old, new = read_profile(before), read_profile(after)
+    _put(comparison_report(compare(old, new), before, after, new["machine"]), export)
+
+
+def _put(report: Report, export: Sequence[Path]) -> None:
+    show(report, out)
+    for path in export:
+        write(report, path)
         say(f"wrote {path}")
+
+
+def _print_budget(measured: dict[str, Any], budget: Budget) -> None:
+    found = fits(measured, budget)
+    table = Table(title=f"What fits into {budget}")
+    for column in ("model", "engine", "batch", "threads", "largest T", budget.quantile + ", ms", "accuracy"):
+        table.add_column(column, justify="left" if column in ("model", "engine") else "right")
+    for fit in found:
+        table.add_row(
+            fit.model, fit.engine, str(fit.batch), str(fit.threads), str(fit.timesteps or "none"), f"{fit.ms:.3f}",
+            "-" if fit.accuracy is None else f"{fit.accuracy:.2%}",
+        )  # fmt: skip
+    out.print(table)
+    chosen = best(found)
+    if chosen is None:
+        say(f"nothing fits into {budget}")
+    else:
+        known = "" if chosen.accuracy is None else f", accuracy {chosen.accuracy:.2%}"
+        say(f"best: {chosen.model} in {chosen.engine} at T = {chosen.timesteps}, {chosen.ms:.3f} ms{known}")
+
+
+def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
+    for verdict in verdicts:
+        say(f"{'kept' if verdict.kept else 'BROKEN'}: {verdict.limit}; {verdict.row}: {verdict.value:g}")
+
+
+def _ranges(name: str, text: str) -> tuple[int, ...]:
+    """1,3,5 or 1-5 or both, in rising order. Raises InputError."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if dash and first and last:
+            low, high = whole_numbers(name, f"{first},{last}")
+            numbers += range(low, high + 1)
+        else:
+            numbers += whole_numbers(name, part)
+    return tuple(numbers)
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{name}: expected numbers separated by commas, got {text!r}") from error
 
 
 def main() -> None:

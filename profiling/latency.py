@@ -1,8 +1,10 @@
-"""Latency of a model by engine and number of timesteps."""
+"""Latency of a model by engine, timesteps, batch and threads, and its throughput; all contestants of one batch and
+number of threads in turns."""
 
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -10,112 +12,178 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.domain import INPUT
-from spiketicket.errors import DataError, InputError, MissingExtraError
-from spiketicket.profiling.clock import Stats, measure
-from spiketicket.profiling.machine import machine_facts
+from spiketicket.errors import ModelError
+from spiketicket.profiling.clock import Measurement, measure
+from spiketicket.profiling.engines import Unavailable, open_engine
+from spiketicket.profiling.noise import Noise
+from spiketicket.profiling.samples import Samples
+from spiketicket.profiling.settings import Settings
+from spiketicket.profiling.timing import Interval, Timing, difference, ratio
 from spiketicket.runtime import Session
-from spiketicket.runtime.inputs import dataset_inputs, presented
-from spiketicket.train.data import load_dataset
+from spiketicket.runtime.inputs import presented
+
+Floats = NDArray[np.float32]
 
 MS = 1e3
 
 
 @dataclass(frozen=True)
-class Row:
-    """One engine at one T. Times in milliseconds per image."""
+class Latency:
+    """One engine at one T, batch and number of threads. Seconds are those of a run: all images of the batch."""
 
     engine: str
     timesteps: int
-    latency: Stats
-    marginal: float | None  # median minus that of the row before, per timestep added; None for the first
-    ratio: float  # median of the first engine at this T / this one's: above 1 is faster
+    batch: int
+    threads: int
+    timing: Timing
+    marginal: Interval | None  # median seconds more than with the next fewer timesteps, per timestep; None for those
+    speed: Interval  # times as fast as the first engine at this T
+
+    def images_per_second(self) -> float:
+        return self.batch / self.timing.median().value
+
+    def to_dict(self, percentiles: Sequence[float]) -> dict[str, Any]:
+        return {
+            "engine": self.engine,
+            "timesteps": self.timesteps,
+            "batch": self.batch,
+            "threads": self.threads,
+            "ms": self.timing.to_dict(MS),
+            "percentiles_ms": {f"{p:g}": MS * self.timing.quantile(p / 100) for p in percentiles},
+            "images_per_second": self.images_per_second(),
+            "marginal_ms": None if self.marginal is None else self.marginal.scaled(MS).to_dict(),
+            "speed": self.speed.to_dict(),
+        }
 
 
 @dataclass(frozen=True)
-class LatencyReport:
-    model: str
-    metadata: dict[str, str]
-    input: str
+class Streamed:
+    """The native engine taking one timestep after the other: seconds to the first logits (`margin` None), or until the
+    best mean logit leads by `margin`, on average over the timed images."""
+
+    margin: float | None
     batch: int
     threads: int
-    warmup: int
-    duration: float
-    rows: list[Row]
-    machine: dict[str, str]
+    timing: Timing
 
     def to_dict(self) -> dict[str, Any]:
-        rows = [
-            {
-                "engine": row.engine,
-                "timesteps": row.timesteps,
-                "ms_per_image": row.latency.to_dict(),
-                "marginal_ms_per_timestep": row.marginal,
-                "speed_relative_to_first_engine": row.ratio,
-            }
-            for row in self.rows
-        ]
-        fields = ("model", "metadata", "input", "batch", "threads", "warmup", "duration", "machine")
-        return {"format": "spiketicket.latency", "version": 1} | {f: getattr(self, f) for f in fields} | {"rows": rows}
+        return {"margin": self.margin, "batch": self.batch, "threads": self.threads, "ms": self.timing.to_dict(MS)}
 
 
-def profile(
-    path: Path,
-    engines: list[str],
-    timesteps: list[int],
-    batch: int = 1,
-    threads: int | None = None,
-    warmup: int = 3,
-    duration: float = 1.0,
-    data: Path | None = None,
-) -> LatencyReport:
-    """Measure `path` on every engine at every T, all of them interleaved in one run.
+@dataclass
+class Latencies:
+    rows: list[Latency] = field(default_factory=list)
+    first: list[Streamed] = field(default_factory=list)
+    exits: list[Streamed] = field(default_factory=list)
+    noises: list[Noise] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)  # engine -> why
 
-    `duration`: seconds per engine and T. The input is images of the model's data set (`data` holds
-    its files) or, where they are not at hand, noise; the report says which. A model with a timed input sees
-    the same image at every timestep. Raises InputError.
+
+Key = tuple[str, object]
+
+
+def measure_latency(path: Path, samples: Samples, settings: Settings, margins: Sequence[float]) -> Latencies:
+    """Time `path` on every engine at every T, batch and number of threads; early exits at batch 1.
+
+    Every run takes the next of the timed batches. Engines that are missing are told, not raised, but for the case
+    that all are: raises Unavailable then.
     """
-    if not engines or len(set(engines)) < len(engines):
-        raise InputError(f"engines: expected one or more, each once, got {engines}")
-    if not timesteps or timesteps != sorted(set(timesteps)):
-        raise InputError(f"timesteps: expected rising numbers, got {timesteps}")
-    if batch < 1 or warmup < 0 or not duration > 0:
-        raise InputError(
-            f"expected batch from 1, warmup from 0 and duration above 0, got {batch}, {warmup}, {duration}"
-        )
-    with ExitStack() as stack:
-        sessions = {name: stack.enter_context(Session(path, engine=name, threads=threads)) for name in engines}
-        first = sessions[engines[0]]
-        images, source = _images(first, batch, data)
-        inputs = {t: np.ascontiguousarray(presented(first, images, t)) for t in timesteps}
-        runs = {
-            (name, t): partial(session.run, {INPUT: x}, t)
-            for name, session in sessions.items()
-            for t, x in inputs.items()
+    found = Latencies()
+    for batch, threads in product(settings.batches, settings.threads):
+        with ExitStack() as stack:
+            runs, streams = _contestants(path, samples, settings, batch, threads, margins, stack, found.missing)
+            measured = measure(
+                runs | streams,
+                duration=settings.duration,
+                iterations=settings.iterations,
+                warmup=settings.warmup,
+                seed=settings.seed,
+            )
+        found.noises.append(measured.noise)
+        found.rows += _rows(measured, runs, settings.timesteps, batch, threads)
+        for kind, margin in streams:
+            timing = measured.timings[kind, margin]
+            if kind == "first":
+                found.first.append(Streamed(None, batch, threads, timing))
+            else:
+                per_image = Timing(tuple(tuple(s / len(samples.batches(1)) for s in turn) for turn in timing.rounds))
+                found.exits.append(Streamed(float(str(margin)), batch, threads, per_image))
+    return found
+
+
+def _contestants(
+    path: Path,
+    samples: Samples,
+    settings: Settings,
+    batch: int,
+    threads: int,
+    margins: Sequence[float],
+    stack: ExitStack,
+    missing: dict[str, str],
+) -> tuple[dict[Key, Callable[[], object]], dict[Key, Callable[[], object]]]:
+    runs: dict[Key, Callable[[], object]] = {}
+    streams: dict[Key, Callable[[], object]] = {}
+    with Session(path, engine="reference") as session:
+        inputs = {
+            t: [np.array(presented(session, images, t)) for images in samples.batches(batch)]
+            for t in settings.timesteps
         }
-        stats = {key: value.scaled(MS / batch) for key, value in measure(runs, warmup, duration).items()}
-        return LatencyReport(
-            str(path), first.metadata, source, batch, first.threads, warmup, duration,
-            _rows(stats, engines, timesteps), machine_facts(),
-        )  # fmt: skip
+        alone = [np.array(presented(session, images, settings.timesteps[-1])) for images in samples.batches(1)]
+    for name in settings.engines:
+        try:
+            run = open_engine(name, path, threads, stack)
+            for t in settings.timesteps:
+                run(inputs[t][0], t)  # what an engine cannot do shows here
+        except (Unavailable, ModelError, TypeError) as error:
+            missing[name] = str(error)
+            continue
+        for t in settings.timesteps:
+            runs[name, t] = _next(run, inputs[t], t)
+        if name == "native":
+            session = stack.enter_context(Session(path, engine=name, threads=threads))
+            most = settings.timesteps[-1]
+            streams["first", None] = _first(session, inputs[most], most)
+            for margin in margins if batch == 1 else ():
+                streams["exit", margin] = _until(session, alone, most, margin)
+    if not runs:
+        raise Unavailable("no engine can run the model: " + "; ".join(f"{k}: {v}" for k, v in missing.items()))
+    return runs, streams
 
 
-def _rows(stats: dict[tuple[str, int], Stats], engines: list[str], timesteps: list[int]) -> list[Row]:
+def _next(run: Callable[[Floats, int], Floats], batches: list[Floats], timesteps: int) -> Callable[[], object]:
+    order = cycle(batches)
+    return lambda: run(next(order), timesteps)
+
+
+def _first(session: Session, batches: list[Floats], timesteps: int) -> Callable[[], object]:
+    order = cycle(batches)
+    return lambda: next(session.run_timesteps({INPUT: next(order)}, timesteps))
+
+
+def _until(session: Session, images: list[Floats], timesteps: int, margin: float) -> Callable[[], object]:
+    """All timed images, one by one: how long one takes depends on when it leaves."""
+
+    def run() -> None:
+        for image in images:
+            for _ in session.run_timesteps({INPUT: image}, timesteps, margin):
+                pass
+
+    return run
+
+
+def _rows(
+    measured: "Measurement[Key]", runs: Mapping[Key, object], timesteps: Sequence[int], batch: int, threads: int
+) -> list[Latency]:
     rows = []
+    engines = list(dict.fromkeys(engine for engine, _ in runs))
     for engine in engines:
         before: int | None = None
         for t in timesteps:
-            median = stats[engine, t].p50
-            marginal = None if before is None else (median - stats[engine, before].p50) / (t - before)
-            rows.append(Row(engine, t, stats[engine, t], marginal, stats[engines[0], t].p50 / median))
+            timing = measured.timings[engine, t]
+            marginal = None
+            if before is not None:
+                marginal = difference(timing, measured.timings[engine, before]).scaled(1 / (t - before))
+            speed = ratio(measured.timings[engines[0], t], timing)
+            rows.append(Latency(engine, t, batch, threads, timing, marginal, speed))
             before = t
     return rows
-
-
-def _images(session: Session, batch: int, data: Path | None) -> tuple[NDArray[np.float32], str]:
-    name = session.metadata.get("dataset", "")
-    try:
-        images = dataset_inputs(session, load_dataset(name, data), "test")
-    except (DataError, MissingExtraError):
-        noise = np.random.default_rng(0).standard_normal((batch, *session.input_shape), dtype=np.float32)
-        return noise, "standard normal noise: the model's data set is not at hand"
-    return np.ascontiguousarray(np.resize(images, (batch, *images.shape[1:]))), f"test images of {name}"

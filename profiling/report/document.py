@@ -53,6 +53,14 @@ class Table:
         kinds = zip(*self.rows, strict=True) if self.rows else ((),) * len(self.columns)
         return tuple(all(is_number(cell) or cell is None for cell in column) for column in kinds)
 
+    def without(self, name: str) -> "Table":
+        """The table without the column of that name."""
+        kept = [place for place, column in enumerate(self.columns) if column.name != name]
+        return Table(
+            tuple(self.columns[place] for place in kept),
+            tuple(tuple(row[place] for place in kept) for row in self.rows),
+        )
+
     def written(self) -> list[list[str]]:
         return [[column.write(cell) for column, cell in zip(self.columns, row, strict=True)] for row in self.rows]
 

@@ -34,8 +34,11 @@ def demo(
     try:
         from spiketicket.export.pack import SAMPLES
         from spiketicket.export.tickets import export_ticket
-        from spiketicket.profiling.latency import profile
-        from spiketicket.profiling.latency_page import write_html
+        from spiketicket.profiling.energy import CMOS_45NM
+        from spiketicket.profiling.inference import Data, profile_models
+        from spiketicket.profiling.inference_report import inference_report
+        from spiketicket.profiling.report.files import write
+        from spiketicket.profiling.settings import Settings
         from spiketicket.runtime import Session
         from spiketicket.runtime.evaluate import evaluate
         from spiketicket.runtime.inputs import dataset_inputs
@@ -60,10 +63,12 @@ def demo(
         with Session(exported.path, engine=engine) as session:
             images = dataset_inputs(session, dataset, "test")
             accuracies[engine] = evaluate(session, images, dataset.test.labels).accuracy
-    with err.status("measuring latency ..."):
-        latency = profile(exported.path, list(ENGINES), [1, 2, 3, 4, 5], duration=0.5)
+    with err.status("measuring ...") as status:
+        measured = profile_models(
+            [exported.path], Settings(ENGINES, (1, 2, 3, 4, 5), duration=0.3), Data(), CMOS_45NM, status.update
+        )
     html = folder / "report.html"
-    write_html(latency, html)
+    write(inference_report(measured), html)
 
     timesteps = IMP.timesteps
     result = {
@@ -75,7 +80,11 @@ def demo(
         },
         "sparsity": {"prunable": winner.sparsity_prunable, "all": winner.sparsity},
         "bytes": {"dense_onnx": exported.dense_nbytes, "sparse_onnx": exported.nbytes},
-        "ms_per_image": {row.engine: row.latency.p50 for row in latency.rows if row.timesteps == timesteps},
+        "ms_per_image": {
+            row.engine: 1e3 * row.timing.median().value
+            for row in measured.models[0].latency.rows
+            if row.timesteps == timesteps
+        },
         "seconds": time.monotonic() - start,
         "report": str(html),
     }
@@ -98,7 +107,7 @@ def _print(result: dict[str, Any], dataset: Dataset) -> None:
     table.add_row("sparsity of all parameters", "0.00%", *[f"{sparsity['all']:.2%}"] * 2)
     table.add_row("ONNX file", human_bytes(nbytes["dense_onnx"]), human_bytes(nbytes["sparse_onnx"]), "")
     out.print(table)
-    say(f"latency by T and engine: {result['report']}   ({result['seconds']:.0f} s in all)")
+    say(f"latency, layers, operations: {result['report']}   ({result['seconds']:.0f} s in all)")
 
 
 if __name__ == "__main__":

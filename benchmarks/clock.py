@@ -1,0 +1,216 @@
+"""Whether the profiler's clock tells the truth: known durations, equal contestants, intervals that must hold the truth.
+
+    python benchmarks/clock.py
+
+Three questions, three tables. On this machine: is a function of known duration measured within 2%, and do two equal
+contestants differ by no more than the stated interval in 95% of measurements? By a simulated clock, whose truth is
+known: how many intervals hold it, on a machine that drifts and stumbles? Takes two and a half minutes.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import perf_counter_ns, strftime
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from results import Sheet, disturbances
+from rich.console import Console
+from simulated import SimulatedTime
+
+from spiketicket.cli import err, guarded, make_app, out, run_app, say
+from spiketicket.domain import INPUT
+from spiketicket.files import write_atomic
+from spiketicket.profiling.clock import Run, measure
+from spiketicket.profiling.machine import machine_facts
+from spiketicket.profiling.noise import Noise
+from spiketicket.profiling.timing import Interval, difference, ratio
+from spiketicket.runtime import Session
+
+MODEL = Path(__file__).parents[1] / "tests" / "assets" / "digits.onnx"
+KNOWN = (0.05, 0.2, 1.0, 5.0)  # ms
+WITHIN = 0.02
+HELD = 0.95
+ITERATIONS = 600  # of a contestant in a short measurement: turns of 2 ms
+SIMULATED, SIMULATED_ITERATIONS = 400, 60  # measurements; runs of a contestant in each
+MACHINES: Mapping[str, dict[str, float]] = {
+    "quiet": {},
+    "drifts by 20%": {"drift": 0.2},
+    "5% of runs take 3 to 10 times as long": {"outliers": 0.05},
+    "both": {"drift": 0.2, "outliers": 0.05},
+}
+WIDTH = 140
+
+app = make_app("Validates the clock that measures everything else.")
+
+
+@app.command()
+@guarded
+def main(
+    repeats: Annotated[int, typer.Option(help="Measurements of each pair of equals.", min=1)] = 100,
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("docs/results"),
+) -> None:
+    """Measure known durations and equal contestants, simulate the rest. Writes clock.json and clock.md."""
+    report: dict[str, Any] = {
+        "format": "spiketicket.clock", "version": 1, "started": strftime("%Y-%m-%d %H:%M:%S"),
+        "machine": machine_facts(),
+    }  # fmt: skip
+    with err.status("known durations ..."):
+        report["known"], noise = known_durations()
+    report["equal"] = []
+    noises = [noise]
+    x = np.zeros((1, 1, 8, 8), np.float32)
+    a = np.random.default_rng(0).standard_normal((128, 128), dtype=np.float32)
+    with Session(MODEL, engine="native", threads=1) as session:
+        pairs: dict[str, Run] = {
+            "a product of 128 x 128 matrices": lambda: a @ a,
+            "the digits model, native engine": lambda: session.run({INPUT: x}),
+        }
+        for name, run in pairs.items():
+            with err.status(f"{name}, {repeats} times ..."):
+                row, found = equals(name, run, repeats)
+            report["equal"].append(row)
+            noises += found
+    with err.status("simulated clock ..."):
+        report["simulated"] = [simulate(name, machine) for name, machine in MACHINES.items()]
+    report["noise"] = [noise.to_dict() for noise in noises]
+    present(report, disturbances(noises), folder)
+
+
+def known_durations() -> tuple[list[dict[str, float]], Noise]:
+    """Loops that look at the monotonic clock until their time is over, all in one measurement."""
+    found = measure({ms: waiting(ms) for ms in KNOWN}, duration=1.0)
+    rows = [
+        {"ms": ms, **timing.to_dict(1e3), "error": 1e3 * timing.median().value / ms - 1}
+        for ms, timing in found.timings.items()
+    ]
+    return rows, found.noise
+
+
+def waiting(ms: float) -> Callable[[], None]:
+    def wait() -> None:
+        end = perf_counter_ns() + round(1e6 * ms)
+        while perf_counter_ns() < end:
+            pass
+
+    return wait
+
+
+def equals(name: str, run: Run, repeats: int) -> tuple[dict[str, Any], list[Noise]]:
+    """One function as two contestants, in short measurements: how often the interval of their difference holds 0."""
+    differences, noises = [], []
+    milliseconds = []
+    for seed in range(repeats):
+        found = measure({"one": run, "other": run}, iterations=ITERATIONS, warmup=None if seed == 0 else 1, seed=seed)
+        one, other = found.timings["one"], found.timings["other"]
+        differences.append(ratio(one, other))
+        milliseconds.append(1e3 * one.median().value)
+        noises.append(found.noise)
+    return {
+        "name": name, "measurements": repeats, "ms": float(np.median(milliseconds)),
+        "held": share(differences, 1.0), "width": width(differences),
+        "largest_difference": max(abs(interval.value - 1) for interval in differences),
+    }, noises  # fmt: skip
+
+
+def simulate(name: str, machine: dict[str, float]) -> dict[str, Any]:
+    """Three contestants of 4, 4 and 4.4 ms by a clock that only they move."""
+    equal, slower = [], []
+    for seed in range(SIMULATED):
+        time = SimulatedTime(seed, **machine)
+        runs = {key: time.contestant(ms / 1e3) for key, ms in (("one", 4), ("other", 4), ("slower", 4.4))}
+        with time.in_place():
+            timings = measure(runs, iterations=SIMULATED_ITERATIONS, warmup=0, seed=seed).timings
+        equal.append(difference(timings["one"], timings["other"]).scaled(1 / 0.004))
+        slower.append(ratio(timings["slower"], timings["one"]))
+    return {
+        "name": name, "measurements": SIMULATED, "held_equal": share(equal, 0.0), "held_slower": share(slower, 1.1),
+        "width": width(slower),
+    }  # fmt: skip
+
+
+def share(intervals: list[Interval], truth: float) -> float:
+    return float(np.mean([interval.low <= truth <= interval.high for interval in intervals]))
+
+
+def width(intervals: list[Interval]) -> float:
+    """Median width; of ratios, a share of the time itself."""
+    return float(np.median([interval.high - interval.low for interval in intervals]))
+
+
+def sheets(report: dict[str, Any]) -> list[Sheet]:
+    known = [
+        [
+            f"{r['ms']:g}",
+            f"{r['p50']:.4f}",
+            f"{r['low']:.4f}-{r['high']:.4f}",
+            f"{r['error']:+.2%}",
+            met(abs(r["error"]) <= WITHIN),
+        ]
+        for r in report["known"]
+    ]
+    equal = [
+        [
+            r["name"],
+            f"{r['ms']:.3f}",
+            f"{r['measurements']}",
+            f"{r['held']:.1%}",
+            f"{r['width']:.2%}",
+            f"{r['largest_difference']:.2%}",
+            met(r["held"] >= HELD),
+        ]
+        for r in report["equal"]
+    ]
+    simulated = [
+        [r["name"], f"{r['measurements']}", f"{r['held_equal']:.1%}", f"{r['held_slower']:.1%}", f"{r['width']:.2%}"]
+        for r in report["simulated"]
+    ]
+    return [
+        Sheet(
+            "A function of known duration, aim: within 2%",
+            ["lasts, ms", "median, ms", "interval", "error", ""],
+            known,
+            [
+                "The loop ends at its first look at the clock after its time is over, and the call takes time, too: "
+                "errors are above 0."
+            ],
+        ),
+        Sheet(
+            "Two equal contestants, aim: the interval of their ratio holds 1 in 95% of measurements",
+            ["", "ms", "measurements", "held", "width, median", "largest difference", ""],
+            equal,
+        ),
+        Sheet(
+            "By a simulated clock: intervals that hold the truth",
+            ["the machine", "measurements", "difference of equals", "ratio 1.1", "width, median"],
+            simulated,
+        ),
+    ]
+
+
+def met(yes: bool) -> str:
+    return "met" if yes else "NOT met"
+
+
+def present(report: dict[str, Any], warnings: list[str], folder: Path) -> None:
+    """Tables on the terminal and in clock.md."""
+    notes = [
+        *warnings,
+        f"machine: {', '.join(f'{key} {value}' for key, value in report['machine'].items())}",
+        f"equal contestants: {ITERATIONS} timed runs of each, in ten rounds or more; simulated: {SIMULATED_ITERATIONS}",
+    ]
+    tables = sheets(report)
+    console = out if out.is_terminal else Console(width=WIDTH)
+    for sheet in tables:
+        sheet.show(console)
+    for note in notes:
+        say(note)
+    head = f"# Validation of the clock, {report['started']}\n\n" + "".join(f"- {note}\n" for note in notes)
+    write_atomic(folder / "clock.md", (head + "\n" + "\n".join(sheet.markdown() for sheet in tables)).encode())
+    write_atomic(folder / "clock.json", (json.dumps(report, indent=1) + "\n").encode())
+    say(f"wrote {folder / 'clock.md'} and clock.json")
+
+
+if __name__ == "__main__":
+    run_app(app)

@@ -1,0 +1,58 @@
+"""A comparison of two profiles as a report."""
+
+from pathlib import Path
+from typing import Any
+
+from spiketicket.profiling.compare import Comparison
+from spiketicket.profiling.report.document import Column, Report, Section, Table
+from spiketicket.profiling.stored import FORMAT, VERSION
+
+
+def comparison_report(comparison: Comparison, before: Path, after: Path, machine: dict[str, Any]) -> Report:
+    """`machine`: facts of the later profile."""
+    changes = comparison.changes
+    beyond = [change for change in changes if change.exceeds]
+    faster = sum(change.ratio.value > 1 for change in beyond)
+    says = (
+        f"Of {len(changes)} latencies, {faster} became faster and {len(beyond) - faster} slower by more than noise, "
+        f"{len(changes) - len(beyond)} did not."
+    )
+    columns = (
+        Column("model"), Column("engine"), Column("T", form="d"), Column("batch", form="d"),
+        Column("threads", form="d"), Column("before", "ms", ".3f"), Column("after", "ms", ".3f"),
+        Column("speed", form=".3f", means="before / after: above 1 is faster now"),
+        Column("95% interval"), Column("verdict", means="slower or faster where the interval leaves out 1"),
+    )  # fmt: skip
+    rows = tuple(
+        (c.place.model, c.place.engine, c.place.timesteps, c.place.batch, c.place.threads, c.before, c.after,
+         c.ratio.value, f"{c.ratio.low:.3f} to {c.ratio.high:.3f}", c.verdict)
+        for c in changes
+    )  # fmt: skip
+    notes = (
+        "Intervals hold what varies within a measurement. Another process, another day or another build can shift "
+        "all of it by some percent: where that matters, measure both several times.",
+        *(f"only in one of the two: {place}" for place in comparison.alone),
+    )
+    sections = [Section("latency", "Latency, before and after", says, Table(columns, rows), (), notes)]
+    if comparison.accuracies:
+        sections.append(_accuracy(comparison))
+    data = {
+        "format": FORMAT, "version": VERSION, "kind": "comparison", "before": str(before), "after": str(after),
+        "warnings": comparison.warnings, "changes": [change.to_dict() for change in changes],
+        "accuracy": [{"model": m, "timesteps": t, "before": b, "after": a} for m, t, b, a in comparison.accuracies],
+        "alone": comparison.alone,
+    }  # fmt: skip
+    title = f"{before.name} against {after.name}"
+    facts = {"Machine": {key: str(value) for key, value in machine.items()}}
+    return Report("comparison", title, says, tuple(sections), data, tuple(comparison.warnings), facts)
+
+
+def _accuracy(comparison: Comparison) -> Section:
+    columns = (
+        Column("model"), Column("T", form="d"), Column("before", form=".2%"), Column("after", form=".2%"),
+        Column("change", "points", "+.2f"),
+    )  # fmt: skip
+    rows = tuple((m, t, old, new, 100 * (new - old)) for m, t, old, new in comparison.accuracies)
+    largest = max(rows, key=lambda row: abs(row[4]))
+    says = f"The largest change of accuracy is {largest[4]:+.2f} points ({largest[0]}, T = {largest[1]})."
+    return Section("accuracy", "Accuracy, before and after", says, Table(columns, rows))

@@ -1,0 +1,101 @@
+"""What can be timed on a model file: spiketicket's engines, and what else people run networks on."""
+
+import importlib
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiketicket.domain import INPUT, LOGITS_T
+from spiketicket.errors import SpikeTicketError
+from spiketicket.graph import Graph
+from spiketicket.runtime import Session
+from spiketicket.runtime.engine import ENGINE_NAMES
+from spiketicket.runtime.onnx_reader import read_model
+
+Floats = NDArray[np.float32]
+Run = Callable[[Floats, int], Floats]  # input as Session.run takes it, and T -> logits [T, N, classes]
+
+
+class Unavailable(SpikeTicketError):
+    """An engine that cannot be measured here, and why."""
+
+
+def open_engine(name: str, path: Path, threads: int, stack: ExitStack) -> Run:
+    """The model file `path` on an engine, on so many threads; `stack` closes it.
+
+    native, onnxruntime and reference run the file itself. openvino and torch get the same float32 weights in the form
+    that suits them: openvino the unrolled graph (it reads no Scan), compiled at the first run of every T and N; torch a
+    dense eager network, as it would run where nothing is exported. Raises Unavailable, saying why; ModelError.
+    """
+    if name in _FOREIGN:
+        return _FOREIGN[name](path, threads)
+    try:
+        session = stack.enter_context(Session(path, engine=name, threads=threads))
+    except ImportError as error:
+        raise Unavailable(str(error)) from error
+    return lambda x, timesteps: session.run({INPUT: x}, timesteps)[LOGITS_T]
+
+
+def _openvino(path: Path, threads: int) -> Run:
+    """One request that takes all threads, in exact float32."""
+    ov, properties = _import("openvino", "bench"), _import("openvino.properties", "bench")
+    hint = _import("openvino.properties.hint", "bench")
+    core = ov.Core()
+    graph = _graph(path)
+
+    @cache
+    def request(timesteps: int, batch: int) -> Any:
+        from spiketicket.export.unrolled import unrolled_onnx
+
+        model = unrolled_onnx(graph, timesteps, batch, outputs=(LOGITS_T,)).SerializeToString()
+        settings = {
+            hint.performance_mode: hint.PerformanceMode.LATENCY,
+            hint.inference_precision: ov.Type.f32,
+            properties.inference_num_threads: threads,
+        }
+        compiled = core.compile_model(core.read_model(model), "CPU", settings)
+        if compiled.get_property(hint.inference_precision) != ov.Type.f32:
+            raise Unavailable("OpenVINO does not compute in float32 here")
+        return compiled.create_infer_request()
+
+    def run(x: Floats, timesteps: int) -> Floats:
+        batch = x.shape[1] if graph.timed_input else x.shape[0]
+        return np.array(request(timesteps, batch).infer({INPUT: x}, share_inputs=True)[LOGITS_T])
+
+    return run
+
+
+def _torch(path: Path, threads: int) -> Run:
+    torch = _import("torch", "train")
+    from spiketicket.profiling.torch_network import TorchNetwork
+
+    torch.set_num_threads(threads)
+    network = TorchNetwork(_graph(path)).eval()
+
+    def run(x: Floats, timesteps: int) -> Floats:
+        with torch.inference_mode():
+            logits: Floats = network(torch.from_numpy(x), timesteps).numpy()
+        return logits
+
+    return run
+
+
+_FOREIGN: dict[str, Callable[[Path, int], Run]] = {"openvino": _openvino, "torch": _torch}
+PROFILED = (*ENGINE_NAMES, *_FOREIGN)
+
+
+def _graph(path: Path) -> Graph:
+    return read_model(path)[0]
+
+
+def _import(module: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.split(".")[0]
+        raise Unavailable(f"{package} is not installed: pip install 'spiketicket[{extra}]'") from error

@@ -1,0 +1,224 @@
+"""What an inference profile says: its sections, one builder each."""
+
+from collections.abc import Sequence
+
+from spiketicket.profiling.inference import ModelProfile
+from spiketicket.profiling.latency import MS, Latency
+from spiketicket.profiling.report.document import Axis, Column, Lines, Point, Section, Series, Table
+
+MS_AXIS = Axis("median of a run", "ms", form="g")
+
+
+def latency_section(models: Sequence[ModelProfile], percentiles: Sequence[float]) -> Section:
+    """Every engine at every T, batch and number of threads."""
+    rows = [(model.name, row) for model in models for row in model.latency.rows]
+    columns = (
+        Column("model"),
+        Column("engine"),
+        Column("T", form="d", means="timesteps"),
+        Column("batch", form="d", means="images per run"),
+        Column("threads", form="d"),
+        Column("median", "ms", ".3f", "of a run, all images of the batch together"),
+        Column("95% interval", "ms", means="where the true median lies, by the medians of rounds"),
+        *(Column(f"p{p:g}", "ms", ".3f") for p in percentiles if p != 50),
+        Column("min", "ms", ".3f"),
+        Column("spread", form=".1%", means="interquartile range / median"),
+        Column("n", form=",d", means="timed runs"),
+        Column("images/s", form=",.0f", means="batch / median"),
+        Column("one more T", "ms", "+.3f", "median more than with the next fewer timesteps, per timestep added"),
+        Column("its interval", "ms", means="95% interval of that difference, by pairs of rounds"),
+        Column("speed", form=".2f", means="times as fast as the first engine at this T"),
+    )
+    table = Table(columns, tuple(_latency_cells(name, row, percentiles) for name, row in rows))
+    missing = [f"{engine} was not measured: {why}" for m in models for engine, why in m.latency.missing.items()]
+    notes = (
+        "All engines and T of one batch and number of threads were timed in turns, in random order, each run on the "
+        "next of up to 32 different images.",
+        *dict.fromkeys(missing),
+    )
+    picture = _latency_picture(models)
+    title = "Latency by timesteps"
+    return Section("latency", title, _latency_sentence(models), table, (picture,) if picture else (), notes)
+
+
+def _latency_cells(name: str, row: Latency, percentiles: Sequence[float]) -> tuple[str | int | float | None, ...]:
+    timing, median = row.timing, row.timing.median()
+    return (
+        name,
+        row.engine,
+        row.timesteps,
+        row.batch,
+        row.threads,
+        MS * median.value,
+        f"{MS * median.low:.3f} to {MS * median.high:.3f}",
+        *(MS * timing.quantile(p / 100) for p in percentiles if p != 50),
+        MS * timing.min,
+        timing.spread,
+        timing.n,
+        row.images_per_second(),
+        None if row.marginal is None else MS * row.marginal.value,
+        None if row.marginal is None else f"{MS * row.marginal.low:+.3f} to {MS * row.marginal.high:+.3f}",
+        row.speed.value,
+    )
+
+
+def _first_group(model: ModelProfile) -> list[Latency]:
+    """The rows of the first batch and number of threads."""
+    first = model.latency.rows[0]
+    return [row for row in model.latency.rows if (row.batch, row.threads) == (first.batch, first.threads)]
+
+
+def _by_engine(rows: Sequence[Latency]) -> dict[str, list[Latency]]:
+    engines: dict[str, list[Latency]] = {}
+    for row in rows:
+        engines.setdefault(row.engine, []).append(row)
+    return engines
+
+
+def _latency_picture(models: Sequence[ModelProfile]) -> Lines | None:
+    if len(models[0].latency.rows) < 2:
+        return None
+    series = []
+    for model in models:
+        for engine, rows in _by_engine(_first_group(model)).items():
+            name = engine if len(models) == 1 else f"{model.name}, {engine}"
+            points = []
+            for row in rows:
+                m = row.timing.median().scaled(MS)
+                points.append(Point(row.timesteps, m.value, m.low, m.high))
+            series.append(Series(name, tuple(points)))
+    first = models[0].latency.rows[0]
+    what = f"batch {first.batch}, threads {first.threads}, a line per engine"
+    alt = f"Median milliseconds of a run against timesteps, {what}"
+    return Lines(Axis("timesteps T", form="d"), MS_AXIS, tuple(series), alt)
+
+
+def _latency_sentence(models: Sequence[ModelProfile]) -> str:
+    parts = []
+    for model in models:
+        engines = _by_engine(_first_group(model))
+        last = {engine: rows[-1] for engine, rows in engines.items()}
+        fastest = min(last.values(), key=lambda row: row.timing.median().value)
+        text = (
+            f"{model.name}: {fastest.engine} is fastest at T = {fastest.timesteps} with "
+            f"{MS * fastest.timing.median().value:.3g} ms (batch {fastest.batch}, threads {fastest.threads})"
+        )
+        others = [row for row in last.values() if row is not fastest]
+        if others:
+            second = min(others, key=lambda row: row.timing.median().value)
+            times = second.timing.median().value / fastest.timing.median().value
+            text += f"; {second.engine}, the next, takes {times:.2f} times as long"
+        if fastest.marginal is not None:
+            text += f"; its last timestep costs {MS * fastest.marginal.value:.3g} ms"
+        parts.append(text + ".")
+    return " ".join(parts)
+
+
+def first_logits_section(models: Sequence[ModelProfile]) -> Section | None:
+    """How long until there is something to decide by."""
+    rows = [(model, row) for model in models for row in model.latency.first]
+    if not rows:
+        return None
+    cells = []
+    for model, row in rows:
+        whole = next(
+            r
+            for r in reversed(model.latency.rows)
+            if (r.engine, r.batch, r.threads) == ("native", row.batch, row.threads)
+        )
+        first, last = (MS * timed.timing.median().value for timed in (row, whole))
+        cells.append((model.name, row.batch, row.threads, first, last, whole.timesteps))
+    columns = (
+        Column("model"), Column("batch", form="d"), Column("threads", form="d"),
+        Column("first logits", "ms", ".3f", "native, one timestep after the other"),
+        Column("all timesteps", "ms", ".3f", "native, in one run"), Column("T", form="d"),
+    )  # fmt: skip
+    name, _, _, first, whole_ms, steps = cells[0]
+    says = f"{name}: the first timestep's logits are there after {first:.3g} ms, all {steps} after {whole_ms:.3g} ms."
+    note = "Other engines compute all timesteps before they answer: their first logits come with the last."
+    return Section("first-logits", "Time to first logits", says, Table(columns, tuple(cells)), (), (note,))
+
+
+def throughput_section(models: Sequence[ModelProfile]) -> Section | None:
+    rows = [(model.name, row) for model in models for row in model.throughput]
+    if not rows:
+        return None
+    columns = (
+        Column("model"), Column("engine"), Column("T", form="d"), Column("batch", form="d"),
+        Column("streams", form="d", means="threads that run batches at the same time, each on one core"),
+        Column("images/s", form=",.0f"), Column("95% interval"),
+    )  # fmt: skip
+    cells = tuple(
+        (name, r.engine, r.timesteps, r.batch, r.streams, r.images_per_second.value,
+         f"{r.images_per_second.low:,.0f} to {r.images_per_second.high:,.0f}")
+        for name, r in rows
+    )  # fmt: skip
+    name, best = max(rows, key=lambda pair: pair[1].images_per_second.value)
+    says = (
+        f"{best.streams} streams: at most {best.images_per_second.value:,.0f} images a second, {name} in {best.engine}."
+    )
+    return Section("throughput", "Throughput", says, Table(columns, cells))
+
+
+def accuracy_section(models: Sequence[ModelProfile]) -> Section | None:
+    """Accuracy over T and of early exit, against what they cost."""
+    known = [model for model in models if model.accuracy]
+    if not known:
+        return None
+    columns = (
+        Column("model"), Column("T", form=".3g", means="timesteps; of early exit, their mean"),
+        Column("margin", form="g", means="early exit: by how much the best mean logit must lead"),
+        Column("accuracy", form=".2%"), Column("95% interval", means="Wilson's, of so many images"),
+        Column("latency", "ms", ".3f", "median per image, native, batch 1"),
+    )  # fmt: skip
+    cells: list[tuple[str | float | None, ...]] = []
+    series = []
+    for model in known:
+        ms = {float(row.timesteps): MS * row.timing.median().value for row in _native_alone(model)}
+        fixed = [
+            (None, row.timesteps, row.accuracy, ms.get(row.timesteps), f"T={row.timesteps}") for row in model.accuracy
+        ]
+        costs = model.exit_ms() if model.latency.exits else {}
+        left = [(e.margin, e.timesteps, e.accuracy, costs.get(e.margin), f"margin {e.margin:g}") for e in model.exits]
+        for margin, steps, a, cost, _ in (*fixed, *left):
+            cells.append((model.name, steps, margin, a.accuracy, f"{a.low:.1%} to {a.high:.1%}", cost))
+        label = "" if len(known) == 1 else f"{model.name}, "
+        for name, rows in ((f"{label}fixed T", fixed), (f"{label}early exit", left)):
+            points = tuple(
+                Point(cost, 100 * a.accuracy, 100 * a.low, 100 * a.high, text)
+                for _, _, a, cost, text in rows
+                if cost is not None
+            )
+            series += [Series(name, points)] if points else []
+    alt = "Accuracy in percent against milliseconds per image, of every fixed T and of early exit at several margins"
+    x, y = Axis("latency per image, native", "ms"), Axis("accuracy", "%")
+    note = (
+        "An image leaves at the first timestep at which its best mean logit leads the second by the margin. Accuracy "
+        "and mean T are of all images, latency of the timed ones, one by one."
+    )
+    return Section(
+        "accuracy",
+        "Accuracy against latency",
+        _accuracy_sentence(known),
+        Table(columns, tuple(cells)),
+        (Lines(x, y, tuple(series), alt),) if series else (),
+        (note,),
+    )
+
+
+def _accuracy_sentence(models: Sequence[ModelProfile]) -> str:
+    parts = []
+    for model in models:
+        last = model.accuracy[-1]
+        enough = next(r for r in model.accuracy if r.accuracy.high >= last.accuracy.accuracy)
+        text = f"{model.name} ({model.samples.source}): {last.accuracy.accuracy:.2%} at T = {last.timesteps}"
+        if enough.timesteps < last.timesteps:
+            text += f"; from T = {enough.timesteps} on ({enough.accuracy.accuracy:.2%}) that lies within the interval"
+        parts.append(text + ".")
+    return " ".join(parts)
+
+
+def _native_alone(model: ModelProfile) -> list[Latency]:
+    """Native, batch 1, the first number of threads."""
+    rows = [row for row in model.latency.rows if row.engine == "native" and row.batch == 1]
+    return [row for row in rows if row.threads == rows[0].threads]

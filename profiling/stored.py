@@ -1,0 +1,67 @@
+"""Profiles that were written as JSON, read again."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spiketicket.errors import InputError
+from spiketicket.files import read_bytes
+
+FORMAT, VERSION = "spiketicket.profile", 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a latency was measured of: rows of two profiles at one place can be compared."""
+
+    model: str
+    engine: str
+    timesteps: int
+    batch: int
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.engine}, T = {self.timesteps}, batch {self.batch}, threads {self.threads}"
+
+
+def read_profile(path: Path) -> dict[str, Any]:
+    """An inference profile of `snn-profile -x`. Raises InputError, saying what is wrong with the file."""
+    try:
+        data = json.loads(read_bytes(path, "profile", InputError))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON, or cut short: expected a profile that snn-profile -x wrote") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise InputError(f"{path} is no profile: expected the JSON that snn-profile -x writes")
+    if data.get("version") != VERSION or data.get("kind") != "inference":
+        raise InputError(
+            f"{path}: expected an inference profile of version {VERSION}, got {data.get('kind')!r} of version "
+            f"{data.get('version')!r}"
+        )
+    try:
+        latencies(data)
+        for model in data["models"]:
+            for row in model["accuracy"]:
+                float(row["accuracy"]) + int(row["timesteps"])
+        dict(data["machine"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is damaged: {type(error).__name__} {error}") from error
+    return data
+
+
+def latencies(data: dict[str, Any]) -> dict[Place, dict[str, Any]]:
+    """The rows of latencies by their place; of each, `ms` has the figures in milliseconds per run."""
+    found = {}
+    for model in data["models"]:
+        for row in model["latency"]:
+            place = Place(model["name"], row["engine"], row["timesteps"], row["batch"], row["threads"])
+            if not all(isinstance(row["ms"][key], int | float) for key in ("p50", "low", "high", "n")):
+                raise TypeError(f"ms of {place}")
+            found[place] = row
+    return found
+
+
+def accuracy_at(model: dict[str, Any], timesteps: int) -> dict[str, Any] | None:
+    """The row of accuracy at T, of one of a profile's models; None where none was measured."""
+    rows: list[dict[str, Any]] = model["accuracy"]
+    return next((row for row in rows if row["timesteps"] == timesteps), None)

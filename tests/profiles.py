@@ -1,0 +1,18 @@
+"""Small profiles by hand, as `snn-profile -x` writes them."""
+
+
+def latency(engine="native", timesteps=1, p50=1.0, wide=0.02, batch=1, threads=1):
+    ms = {"n": 100, "min": 0.9 * p50, "p50": p50, "p90": 1.1 * p50, "p95": 1.2 * p50, "p99": 1.5 * p50,
+          "low": p50 * (1 - wide), "high": p50 * (1 + wide), "spread": 0.05}  # fmt: skip
+    return {"engine": engine, "timesteps": timesteps, "batch": batch, "threads": threads, "ms": ms,
+            "images_per_second": 1000 * batch / p50, "speed": {"value": 1.0, "low": 1.0, "high": 1.0}}  # fmt: skip
+
+
+def model(name="a.onnx", rows=(), accuracies=()):
+    known = [{"timesteps": t, "accuracy": a, "low": a - 0.01, "high": a + 0.01} for t, a in accuracies]
+    return {"name": name, "file_bytes": 1000, "accuracy": known, "latency": list(rows)}
+
+
+def profile(*models, machine=None, warnings=()):
+    return {"format": "spiketicket.profile", "version": 1, "kind": "inference", "machine": machine or {"cpu": "x"},
+            "warnings": list(warnings), "models": list(models)}  # fmt: skip

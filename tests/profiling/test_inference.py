@@ -1,0 +1,186 @@
+"""The whole profile, of small models, from the measurement to the command."""
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from graphs import events, everything, write
+from profiles import latency, model, profile
+from typer.testing import CliRunner
+
+from spiketicket.errors import InputError
+from spiketicket.profiling import engines
+from spiketicket.profiling.cli import app
+from spiketicket.profiling.engines import PROFILED
+from spiketicket.profiling.inference import names
+from spiketicket.profiling.latency import measure_latency
+from spiketicket.profiling.samples import NOISE, load_samples
+from spiketicket.profiling.settings import Settings, usable_cores
+from spiketicket.runtime import Session
+
+DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "profile.schema.json").read_text())
+QUICK = ["--iterations", "12", "--warmup", "0", "--threads", "1"]
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return write(everything(np.random.default_rng(0)), tmp_path_factory.mktemp("m"))
+
+
+def quick(*engines, **options):
+    return Settings(engines, **{"timesteps": (1, 2), "iterations": 12, "warmup": 0, **options})
+
+
+@pytest.mark.parametrize("make", [everything, events])
+def test_engines_agree_with_the_oracle_and_are_timed(tmp_path, make):
+    """All of them, also those that get the network in another form; a timed input has T frames."""
+    path = write(make(np.random.default_rng(4)), tmp_path)
+    with Session(path, engine="reference") as oracle:
+        samples = load_samples(oracle, None, None, None)
+        x = samples.batches(2)[0]
+        frames = np.ascontiguousarray(np.broadcast_to(x, (3, *x.shape))) if oracle.timed_input else x
+        expected = oracle.run({"input": frames}, 3)["logits_t"]
+    with ExitStack() as stack:
+        for name in PROFILED:
+            run = engines.open_engine(name, path, 1, stack)
+            np.testing.assert_allclose(run(frames, 3), expected, rtol=1e-3, atol=1e-4, err_msg=name)
+    found = measure_latency(path, samples, quick(*PROFILED), [])
+    assert [(row.engine, row.timesteps) for row in found.rows] == [(name, t) for name in PROFILED for t in (1, 2)]
+    assert all(row.timing.n == 12 and row.timing.min > 0 for row in found.rows)
+    assert all((row.marginal is None) == (row.timesteps == 1) for row in found.rows)
+    assert {row.speed.value for row in found.rows if row.engine == "native"} == {1.0}
+
+
+def test_an_engine_that_is_missing_is_told_and_the_others_go_on(small, monkeypatch):
+    monkeypatch.setattr(
+        engines, "_import", lambda module, extra: (_ for _ in ()).throw(engines.Unavailable("not here"))
+    )
+    with Session(small) as session:
+        samples = load_samples(session, None, None, None)
+    found = measure_latency(small, samples, quick("openvino", "native"), [])
+    assert found.missing == {"openvino": "not here"} and {row.engine for row in found.rows} == {"native"}
+    with pytest.raises(engines.Unavailable, match="no engine can run the model: openvino: not here"):
+        measure_latency(small, samples, quick("openvino"), [])
+
+
+def test_samples_are_the_model_s_data_set_or_noise(small):
+    with Session(DIGITS) as session:
+        found = load_samples(session, None, None, 50)
+        assert found.source == "50 of 355 test images of digits" and len(found.labels) == 50
+        assert {len(batch) for batch in found.batches(8)} == {8} and len(found.batches(1)) == 32
+        assert len(found.batches(100)) == 1 and len(found.batches(100)[0]) == 100
+    with Session(small) as session:
+        assert load_samples(session, None, None, None).source == NOISE
+        with pytest.raises(InputError, match="the model takes images"):
+            load_samples(session, "digits", None, None)
+
+
+def test_the_command_writes_what_the_schema_says(tmp_path):
+    out = tmp_path / "out.json"
+    result = runner.invoke(
+        app, [str(DIGITS), *QUICK, "--timesteps", "1,3-5", "--batch", "1,4", "--streams", "1", "--duration", "0.05",
+              "--engines", "native,onnxruntime", "--percentile", "50,75", "--margin", "0.5,2", "-x", str(out),
+              "-x", str(tmp_path / "out.html"), "--budget", "1s"]
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    data = json.loads(out.read_text())
+    jsonschema.Draft202012Validator(SCHEMA).validate(data)
+    (measured,) = data["models"]
+    assert len(measured["latency"]) == 2 * 4 * 2 and measured["input"] == "355 of 355 test images of digits"
+    assert [row["timesteps"] for row in measured["accuracy"]] == [1, 2, 3, 4, 5]
+    assert measured["accuracy"][-1]["accuracy"] > 0.95 > measured["accuracy"][0]["low"]
+    assert [row["margin"] for row in measured["early_exit"]] == [0.5, 2.0]
+    assert all(row["ms"] > 0 for row in measured["early_exit"])
+    assert set(measured["latency"][0]["percentiles_ms"]) == {"50", "75"}
+    assert [row["engine"] for row in measured["memory"]] == ["native", "onnxruntime"]
+    assert len(measured["throughput"]) == 2 and measured["gpu"]["missing"]
+    assert "best: digits.onnx in" in result.output and "wrote" in result.output
+    page = (tmp_path / "out.html").read_text()
+    assert "digits.onnx" in page and page.count("<svg") >= 2
+
+
+def test_limits_decide_the_exit_code(tmp_path):
+    stored, limits = tmp_path / "p.json", tmp_path / "limits.toml"
+    stored.write_text(json.dumps(profile(model("a.onnx", [latency(p50=2.0)]))))
+    limits.write_text('[[limit]]\nmetric = "p50_ms"\nmax = 2.5\n')
+    kept = runner.invoke(app, [str(stored), "--check", str(limits)])
+    assert kept.exit_code == 0 and "kept: p50_ms of all rows: at most 2.5" in kept.output
+    limits.write_text('[[limit]]\nmetric = "p50_ms"\nmax = 1.5\n')
+    broken = runner.invoke(app, [str(stored), "--check", str(limits)])
+    assert broken.exit_code == 1 and "BROKEN: p50_ms" in broken.output
+
+
+def test_compare_command(tmp_path):
+    for name, p50 in (("a", 2.0), ("b", 1.0)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(profile(model("m.onnx", [latency(p50=p50)]))))
+    files = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    result = runner.invoke(app, ["--compare", *files, "-x", str(tmp_path / "c.json")])
+    assert result.exit_code == 0 and "1 became faster and 0 slower" in " ".join(result.output.split())
+    data = json.loads((tmp_path / "c.json").read_text())
+    jsonschema.Draft202012Validator(SCHEMA).validate(data)
+    assert data["changes"][0]["verdict"] == "faster" and data["changes"][0]["ratio"]["value"] == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--timesteps", "0"], "timesteps must be a whole number from 1 to 4096, got 0"),
+        (["--timesteps", "3,1"], "timesteps: expected rising whole numbers"),
+        (["--timesteps", "1,two"], "whole numbers separated by commas"),
+        (["--timesteps", "4-"], "whole numbers separated by commas"),
+        (["--batch", "0"], "batches: expected rising whole numbers from 1, got 0"),
+        (["--threads", "4096"], "this process may use"),
+        (["--streams", "4096"], "this process may use"),
+        (["--streams", "0"], "from 1 to"),
+        (["--engines", "tpu"], "engines: expected one or more of native"),
+        (["--engines", "native,native"], "each once"),
+        (["--duration", "0"], "expected duration above 0"),
+        (["--iterations", "0"], "iterations from 1"),
+        (["--warmup", "-1"], "warmup: expected a number of runs from 0"),
+        (["--percentile", "101"], "percentiles: expected numbers between 0 and 100"),
+        (["--margin", "-1"], "margins: expected numbers from 0"),
+        (["--margin", "wide"], "margin: expected numbers separated by commas"),
+        (["--pin", "4095"], "there is no core 4095; this process may use"),
+        (["--budget", "soon"], "expected a time such as 2ms"),
+        (["--check", "none.toml"], "none.toml"),
+        (["--energy", "none.json"], "none.json"),
+        (["-x", "report.pdf"], ".html"),
+        (["--dataset", "imagenet"], "unknown data set 'imagenet'"),
+        (["--dataset", "digits"], "the model takes images"),
+    ],
+)  # fmt: skip
+def test_refusals(small, options, message):
+    result = runner.invoke(app, [str(small), *QUICK, *options])
+    assert result.exit_code == 1 and message in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.onnx"], "none.onnx"),
+        (["README.md"], "not an ONNX file"),
+        (["--compare", "none.json", "none.json"], "none.json"),
+        (["model"], "expected one or more model files"),
+    ],
+)
+def test_foreign_files(arguments, message, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 1 and message in " ".join(result.stderr.split())
+
+
+def test_names_tell_files_apart():
+    assert names([Path("a/m.onnx"), Path("b/n.onnx")]) == ["m.onnx", "n.onnx"]
+    assert names([Path("a/m.onnx"), Path("b/m.onnx")]) == ["a/m.onnx", "b/m.onnx"]
+    with pytest.raises(InputError, match="each file once"):
+        names([Path("a/m.onnx"), Path("a/../a/m.onnx")])
+
+
+def test_as_many_threads_as_cores_are_the_most():
+    assert Settings(("native",), (1,), threads=(usable_cores(),)).threads == (usable_cores(),)
