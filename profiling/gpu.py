@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from spiketicket.profiling.nvidia_smi import nvidia_smi
+from spiketicket.profiling.nvidia_smi import ask
 from spiketicket.profiling.samples import Samples
 from spiketicket.profiling.settings import Settings
 from spiketicket.runtime.onnx_reader import read_model
 
 WARMUP, REPEATS = 10, 100
+_FACTS = ("name", "driver_version", "clocks.sm", "clocks.mem", "power.draw", "power.limit", "memory.total")
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,9 @@ class GpuProfile:
 
 def profile_gpu(path: Path, samples: Samples, settings: Settings) -> GpuProfile:
     """float32 and float16, eager and as a CUDA graph, at every T and batch; or why not."""
-    facts = nvidia_smi()
+    facts = _facts()
     if not facts:
-        return GpuProfile(
-            {}, [], "no NVIDIA GPU was found here (nvidia-smi does not answer): nothing was measured on one"
-        )
+        return GpuProfile({}, [], "no NVIDIA GPU was found here: nothing was measured on one")
     try:
         import torch
     except ImportError:
@@ -78,7 +77,7 @@ def profile_gpu(path: Path, samples: Samples, settings: Settings) -> GpuProfile:
                     GpuRow(precision, as_graph, t, batch, median(ms), float(np.quantile(ms, 0.95)), len(ms))
                     for as_graph, ms in ((False, eager), (True, captured))
                 ]
-    return GpuProfile(nvidia_smi(), rows)
+    return GpuProfile(_facts(), rows)
 
 
 def _captured(torch: Any, run: Callable[[], Any]) -> Callable[[], Any]:
@@ -104,3 +103,9 @@ def _event_ms(torch: Any, run: Callable[[], Any]) -> list[float]:
         end.record()
     torch.cuda.synchronize()
     return [float(begin.elapsed_time(end)) for begin, end in pairs]
+
+
+def _facts() -> dict[str, str]:
+    """Of the first GPU, which torch takes; empty where there is none."""
+    gpus = ask(_FACTS)
+    return gpus[0] if gpus else {}

@@ -3,8 +3,6 @@
 import os
 import platform
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -12,13 +10,13 @@ from pathlib import Path
 
 from spiketicket import __version__
 from spiketicket.errors import InputError
+from spiketicket.profiling.nvidia_smi import ask
 
 PROC = Path("/proc")
 CPUS = Path("/sys/devices/system/cpu")
 UNREADABLE = "not readable"
 
 _PACKAGES = ("numpy", "scipy", "onnx", "onnxruntime", "torch", "openvino", "tensorrt")
-_SECONDS_FOR_NVIDIA = 10
 
 
 def machine_facts() -> dict[str, str]:
@@ -129,16 +127,10 @@ def _virtual() -> str:
 
 def _gpu() -> str:
     """Names and driver as NVIDIA's tool gives them."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
+    gpus = ask(("name", "driver_version"))
+    if gpus is None:
         return "none known"
-    command = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS_FOR_NVIDIA).stdout
-    except (OSError, subprocess.SubprocessError):
-        return "none known: nvidia-smi fails"
-    gpus = [", driver ".join(part.strip() for part in line.split(",")) for line in told.splitlines() if line.strip()]
-    return "; ".join(gpus) or "none known"
+    return "; ".join(", driver ".join(gpu.values()) for gpu in gpus) or "none known: nvidia-smi fails"
 
 
 def _cpu_field(name: str) -> str:

@@ -1,16 +1,21 @@
-"""What NVIDIA's tool says of the first GPU."""
+"""What NVIDIA's tool says of the GPUs."""
 
+import shutil
 import subprocess
+from collections.abc import Sequence
 
-_QUERY = ("name", "driver_version", "clocks.sm", "clocks.mem", "power.draw", "power.limit", "memory.total")
+SECONDS = 20.0  # it can take some to wake a GPU
 
 
-def nvidia_smi() -> dict[str, str]:
-    """Name, driver, clocks and power of the first GPU; empty where there is none."""
-    command = ["nvidia-smi", f"--query-gpu={','.join(_QUERY)}", "--format=csv,noheader"]
+def ask(fields: Sequence[str]) -> list[dict[str, str]] | None:
+    """The fields of every GPU, as texts; None where there is no such tool, nothing where it fails."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    command = [tool, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS).stdout
     except (OSError, subprocess.SubprocessError):
-        return {}
-    fields = [field.strip() for field in answer.splitlines()[0].split(",")] if answer.strip() else []
-    return dict(zip(_QUERY, fields, strict=True)) if len(fields) == len(_QUERY) else {}
+        return []
+    rows = ([part.strip() for part in line.split(",")] for line in told.splitlines() if line.strip())
+    return [dict(zip(fields, row, strict=True)) for row in rows if len(row) == len(fields)]
