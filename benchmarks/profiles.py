@@ -1,6 +1,7 @@
-"""The profiles of docs/results: snn-profile's report of a VGG16 ticket at 98.13%, with its pictures.
+"""The profiles of docs/results: snn-profile's reports of a VGG16 ticket at 98.13% and of training, with their pictures.
 
     python benchmarks/profiles.py inference --data DIR
+    python benchmarks/profiles.py search
 
 The ticket is cuts.py's, made (half a minute) unless it is there.
 """
@@ -14,6 +15,7 @@ from cuts import Recipe, load_images, make_ticket
 
 from spiketicket.cli import err, guarded, make_app, out, say
 from spiketicket.files import write_atomic
+from spiketicket.profiling import paper
 from spiketicket.profiling.energy import CMOS_45NM
 from spiketicket.profiling.inference import Data, profile_models
 from spiketicket.profiling.inference_report import inference_report
@@ -22,6 +24,9 @@ from spiketicket.profiling.report.chart import svg
 from spiketicket.profiling.report.document import Report
 from spiketicket.profiling.report.files import write
 from spiketicket.profiling.report.terminal import show
+from spiketicket.profiling.run_cost import read_runs, setups_of, spent
+from spiketicket.profiling.search_cost import measure_search
+from spiketicket.profiling.search_report import Asked, search_report
 from spiketicket.profiling.settings import Settings
 
 TICKET = Recipe("vgg16", 98.13)
@@ -59,6 +64,24 @@ def inference(
     with err.status("reading ...") as status:
         profile = profile_models([model], settings, Data(None, data, images), CMOS_45NM, status.update)
     _write(inference_report(profile), folder / "profile-inference")
+
+
+@app.command()
+@guarded
+def search(
+    runs: Annotated[
+        list[Path] | None, typer.Option("--run", help="Run folder of snn-search, to hold against; repeatable.")
+    ] = None,
+    folder: Folder = Path("build/bench"),
+) -> None:
+    """VGG16 and ResNet19 at T = 1 to 5, batch 128, on the CPU: about ten minutes."""
+    asked = Asked(("vgg16", "resnet19"), (1, 2, 3, 4, 5), paper.BATCH, "cifar10", "float32")
+    histories = read_runs(runs or [])
+    of_runs = [setup for history in histories for setup in setups_of(history)]
+    with err.status("measuring ...") as status:
+        cost = measure_search([*asked.setups(), *of_runs], device="cpu", memory=asked.setups(), report=status.update)
+    found = [one for history in histories for one in spent(history, cost.costs.__getitem__)]
+    _write(search_report(asked, cost, found), folder / "profile-search")
 
 
 def _write(report: Report, base: Path) -> None:

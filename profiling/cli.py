@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from spiketicket.cli import EXIT_MISTAKE, err, guarded, out, run_app, say, whole_numbers
 from spiketicket.errors import InputError
 from spiketicket.profiling.budget import Budget, best, fits
+from spiketicket.profiling.cli_search import search, tickets
 from spiketicket.profiling.compare import compare
 from spiketicket.profiling.compare_report import comparison_report
 from spiketicket.profiling.energy import CMOS_45NM, load_energy_table
@@ -45,11 +46,13 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(search)
+app.command()(tickets)
 
 
 @app.callback()
 def group() -> None:
-    """Measure what models cost, timestep by timestep.
+    """Measure what models and searches cost, timestep by timestep.
 
     'snn-profile FILE...' is 'snn-profile model FILE...'.
     """

@@ -33,7 +33,7 @@ def open_engine(name: str, path: Path, threads: int, stack: ExitStack) -> Run:
     dense eager network, as it would run where nothing is exported. Raises Unavailable, saying why; ModelError.
     """
     if name in _FOREIGN:
-        return _FOREIGN[name](path, threads)
+        return _FOREIGN[name](path, threads, stack)
     try:
         session = stack.enter_context(Session(path, engine=name, threads=threads))
     except ImportError as error:
@@ -41,7 +41,7 @@ def open_engine(name: str, path: Path, threads: int, stack: ExitStack) -> Run:
     return lambda x, timesteps: session.run({INPUT: x}, timesteps)[LOGITS_T]
 
 
-def _openvino(path: Path, threads: int) -> Run:
+def _openvino(path: Path, threads: int, _stack: ExitStack) -> Run:
     """One request that takes all threads, in exact float32."""
     ov, properties = _import("openvino", "bench"), _import("openvino.properties", "bench")
     hint = _import("openvino.properties.hint", "bench")
@@ -70,10 +70,11 @@ def _openvino(path: Path, threads: int) -> Run:
     return run
 
 
-def _torch(path: Path, threads: int) -> Run:
+def _torch(path: Path, threads: int, stack: ExitStack) -> Run:
     torch = _import("torch", "train")
     from spiketicket.profiling.torch_network import TorchNetwork
 
+    stack.callback(torch.set_num_threads, torch.get_num_threads())  # it is the whole process's
     torch.set_num_threads(threads)
     network = TorchNetwork(_graph(path)).eval()
 
@@ -85,7 +86,7 @@ def _torch(path: Path, threads: int) -> Run:
     return run
 
 
-_FOREIGN: dict[str, Callable[[Path, int], Run]] = {"openvino": _openvino, "torch": _torch}
+_FOREIGN: dict[str, Callable[[Path, int, ExitStack], Run]] = {"openvino": _openvino, "torch": _torch}
 PROFILED = (*ENGINE_NAMES, *_FOREIGN)
 
 

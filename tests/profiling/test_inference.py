@@ -69,6 +69,16 @@ def test_an_engine_that_is_missing_is_told_and_the_others_go_on(small, monkeypat
         measure_latency(small, samples, quick("openvino"), [])
 
 
+def test_torch_has_its_threads_back(small):
+    import torch
+
+    before = torch.get_num_threads()
+    with ExitStack() as stack:
+        engines.open_engine("torch", small, before + 1, stack)
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
 def test_samples_are_the_model_s_data_set_or_noise(small):
     with Session(DIGITS) as session:
         found = load_samples(session, None, None, 50)
