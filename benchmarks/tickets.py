@@ -20,13 +20,12 @@ from tickets_report import collect, present
 
 from spiketicket.cli import guarded, make_app, say
 from spiketicket.errors import InputError, OutOfTimeError
+from spiketicket.profiling.paper import SPARSITIES
 from spiketicket.train.cli import progress_bar
 from spiketicket.train.data import Dataset, load_dataset
 from spiketicket.train.data.dataset import rank_in_class
 from spiketicket.train.search import Control, search
 from spiketicket.train.settings import Settings
-
-SPARSITIES = {4: 68.30, 8: 89.91, 11: 95.69, 14: 98.13}  # prunings of 25% -> percent of all parameters, in the paper
 
 app = make_app("Accuracy against sparsity of the paper's methods, in small.")
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from spiketicket.cli import out, say
 from spiketicket.files import write_atomic
+from spiketicket.profiling import paper
 from spiketicket.profiling.machine import machine_facts
 from spiketicket.train.curves import Curve, Point, make_curves
 from spiketicket.train.data import Dataset
@@ -35,12 +36,11 @@ PAPER_ACCURACY = {
     "EB+ET": (91.27, 90.66, 88.95, 84.86),
 }
 PAPER_HOURS = {
-    "IMP": (14.97, 29.86, 40.84, 51.99),
-    "IMP+ET": (11.19, 22.00, 30.11, 38.26),
-    "EB": (1.96, 0.74, 0.11, 0.09),
-    "EB+ET": (1.44, 0.55, 0.07, 0.06),
+    label: tuple(paper.HOURS["cifar10", "vgg16", label, n] for n in paper.SPARSITIES) for label in PAPER_ACCURACY
 }
-PAPER_GAIN = {"IMP": (1.34, 1.35, 1.35, 1.35), "EB": (1.36, 1.34, 1.18, 1.12)}
+PAPER_GAIN = {
+    slow: tuple(paper.GAINS["cifar10", "vgg16", f"{slow}+ET", n] for n in paper.SPARSITIES) for slow in ("IMP", "EB")
+}
 PAPER_DIVERGENCE = {"forward": (0.274, 0.158), "jensen-shannon": (0.281, 0.167)}  # D_3, D_4 by D_2: Table 2, VGG16
 NAMES = {"forward": "KL", "jensen-shannon": "JS"}
 ORDER = (*PAPER_ACCURACY, "random")

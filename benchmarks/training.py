@@ -35,7 +35,7 @@ from trainers import (
 from spiketicket.cli import err, guarded, make_app, out, say
 from spiketicket.errors import InputError
 from spiketicket.files import write_atomic
-from spiketicket.profiling import clock
+from spiketicket.profiling import clock, paper
 from spiketicket.profiling.machine import machine_facts
 from spiketicket.profiling.noise import Noise
 from spiketicket.profiling.timing import Timing, ratio
@@ -43,12 +43,6 @@ from spiketicket.train.models import ARCHITECTURES
 
 PRECISIONS = ("float32", "bf16")
 DATA = "a batch's images, augmented"
-EPOCH = 391  # iterations of batch 128: an epoch of CIFAR
-PAPER_BATCH = 128
-PAPER = {  # supplementary, Table 1: seconds per epoch on an RTX 2080 Ti, data loading included
-    "vgg16": {1: 26.45, 2: 29.15, 3: 32.44, 4: 37.26, 5: 44.49},
-    "resnet19": {1: 27.57, 2: 31.14, 3: 39.76, 4: 49.85, 5: 61.50},
-}
 AIMS = {"float32": 1.1, "bf16": 1.8}  # times as fast as the loop in float32
 WIDTH = 140
 
@@ -148,7 +142,7 @@ def present(report: dict[str, Any], results: list[Result], folder: Path) -> None
         sheets.append(seconds_sheet(group))
         if group[0].megabytes:
             sheets.append(memory_sheet(group))
-        if group[0].setup.batch == PAPER_BATCH:
+        if group[0].setup.batch == paper.BATCH:
             sheets.append(epoch_sheet(group))
     notes = [f"machine: {', '.join(f'{key} {value}' for key, value in report['machine'].items())}"]
     notes += disturbances([r.noise for r in results])
@@ -190,18 +184,18 @@ def memory_sheet(results: list[Result]) -> Sheet:
 
 def epoch_sheet(results: list[Result]) -> Sheet:
     """Seconds per epoch of CIFAR, and the paper's."""
-    first, paper = results[0], PAPER.get(results[0].setup.arch)
-    rows = [[c.name, *(f"{EPOCH * r.seconds[c].median().value:.2f}" for r in results)] for c in first.seconds]
-    if paper:
-        printed = (paper.get(r.setup.timesteps) for r in results)
-        rows.append(["paper, RTX 2080 Ti", *("-" if s is None else f"{s:.2f}" for s in printed)])
+    first, printed = results[0], paper.SECONDS_PER_EPOCH.get(results[0].setup.arch)
+    rows = [[c.name, *(f"{paper.EPOCH * r.seconds[c].median().value:.2f}" for r in results)] for c in first.seconds]
+    if printed:
+        theirs = (printed.get(r.setup.timesteps) for r in results)
+        rows.append(["paper, RTX 2080 Ti", *("-" if s is None else f"{s:.2f}" for s in theirs)])
     by_steps = {r.setup.timesteps: r for r in results}
     notes = []
     if {3, 5} <= by_steps.keys():
         medians = {steps: {c: s.median().value for c, s in by_steps[steps].seconds.items()} for steps in (3, 5)}
         gains = (f"{c.name} {medians[5][c] / medians[3][c]:.2f}x" for c in first.seconds)
         notes.append(f"T = 3 is faster than T = 5: {', '.join(gains)}")
-    title = f"{first.setup.arch}: seconds per epoch, {EPOCH} iterations of batch {PAPER_BATCH}"
+    title = f"{first.setup.arch}: seconds per epoch, {paper.EPOCH} iterations of batch {paper.BATCH}"
     return Sheet(title, ["", *(f"T = {r.setup.timesteps}" for r in results)], rows, notes)
 
 

@@ -49,7 +49,8 @@ def search(
 ) -> None:
     """Seconds of a training iteration by T, memory, and hours of searches projected from them.
 
-    Beside them the paper's figures, and what finished runs took. On two cores the defaults take about ten minutes.
+    Beside them the paper's figures, and what finished runs took. On a CPU begin with a small --batch or few
+    --iterations.
     """
     _check_endings(export)
     asked = Asked(

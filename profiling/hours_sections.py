@@ -98,7 +98,7 @@ def _telling(projections: Sequence[Projection], seconds: ByArch) -> str:
 def _notes(projections: Sequence[Projection], seconds: ByArch) -> tuple[str, ...]:
     plan = projections[0].plan
     inputs = [
-        f"{arch} {', '.join(f'{by_t[t]:.4g} s at T = {t}' for t in (plan.early_timesteps, plan.timesteps))}"
+        f"{arch} {', '.join(f'{by_t[t]:,.1f} s at T = {t}' for t in (plan.early_timesteps, plan.timesteps))}"
         for arch, by_t in seconds.items()
     ]
     notes = [

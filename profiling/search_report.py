@@ -123,7 +123,8 @@ def iteration_section(costs: Sequence[Cost]) -> Section:
 def epoch_section(costs: Sequence[Cost]) -> Section:
     """Beside the paper's Table 1, both also relative to the largest T."""
     columns = (
-        Column("network"), Column("T", form="d"), Column("epoch", "s", ".4g", "projected: iterations x seconds of one"),
+        Column("network"), Column("T", form="d"),
+        Column("epoch", "s", ",.1f", "projected: iterations x seconds of one"),
         Column("iterations", form="d", means="in an epoch"),
         Column("paper's epoch", "s", ".2f", "supplementary, Table 1, one RTX 2080 Ti"),
         Column("share", form=".0%", means="of the epoch at the largest T here"),
@@ -165,12 +166,12 @@ def epoch_section(costs: Sequence[Cost]) -> Section:
 def _fixed_cost(arch: str, group: Sequence[Cost], printed: dict[int, float]) -> str:
     """What does not grow with T, by a line through the seconds of an epoch."""
     if len(group) < 2:
-        return f"{arch}: {group[0].seconds_per_epoch:.4g} s at T = {group[0].setup.timesteps}."
+        return f"{arch}: {group[0].seconds_per_epoch:,.1f} s at T = {group[0].setup.timesteps}."
     fixed, step = fit({cost.setup.timesteps: cost.seconds_per_epoch for cost in group})
-    said = f"{arch}: about {fixed:.4g} s + {step:.4g} s per timestep (a fitted line)"
+    said = f"{arch}: about {fixed:,.1f} s + {step:,.1f} s per timestep (a fitted line)"
     if printed:
         theirs = fit(printed)
-        said += f"; the paper's figures: {theirs[0]:.4g} s + {theirs[1]:.4g} s"
+        said += f"; the paper's figures: {theirs[0]:.1f} s + {theirs[1]:.1f} s"
     return said + "."
 
 
