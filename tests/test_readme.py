@@ -33,7 +33,7 @@ def test_commands_run_as_printed(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
         assert done.stdout.strip()
-    assert {"digits.onnx", "latency.json", "latency.html", "runs", "tickets.png"} <= {
+    assert {"digits.onnx", "before.json", "profile.html", "after.json", "tickets.html", "runs", "tickets.png"} <= {
         path.name for path in tmp_path.iterdir()
     }
 
