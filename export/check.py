@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.errors import InputError, VerificationError
-from spiketicket.export.verify import MIN_TOP1_ROUNDED, Agreement, Tolerance, Trace, compare, join
+from spiketicket.export.verify import MIN_TOP1_ROUNDED, TENSORRT, Agreement, Tolerance, Trace, compare, join
 from spiketicket.graph import Graph
 from spiketicket.runtime.engine import Model, Options
 from spiketicket.runtime.planner import FIXED
 from spiketicket.runtime.reference import ReferenceEngine
 
-TENSORRT = "tensorrt"  # an engine that shows no spikes: its classes are held
 _BATCH = 4  # the float64 oracle keeps every value of a batch
 
 Floats = NDArray[np.float32]

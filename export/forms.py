@@ -10,11 +10,11 @@ from onnx import TensorProto, checker, helper
 
 from spiketicket.domain import INPUT, LOGITS_T, OPSET
 from spiketicket.errors import InputError, MissingExtraError, ModelError, SpikeTicketError
-from spiketicket.export.check import TENSORRT, Floats, Run, Samples, oracle_run
+from spiketicket.export.check import Floats, Run, Samples, oracle_run
 from spiketicket.export.onnx_writer import to_onnx
 from spiketicket.export.unrolled import unrolled_onnx
 from spiketicket.export.values import VALUES, check_values
-from spiketicket.export.verify import Trace, is_finite
+from spiketicket.export.verify import TENSORRT, Trace, is_finite
 from spiketicket.graph import Graph, Lif
 from spiketicket.runtime import Session, engine_file
 from spiketicket.runtime.engine import Model, Options

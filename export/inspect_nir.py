@@ -10,7 +10,7 @@ from typing import Any
 from spiketicket.domain import METADATA_PREFIX, TIMESTEPS
 from spiketicket.export.forms import NIR_DT
 from spiketicket.export.inspection import Inspection, Port, graph_layers, provenance, totals
-from spiketicket.export.nir_graph import flatten, load, nir
+from spiketicket.export.nir_graph import flatten, load, read_version
 from spiketicket.export.nir_reader import read_nir
 from spiketicket.export.onnx_writer import to_onnx
 
@@ -63,6 +63,6 @@ def _positive(value: Any) -> float | None:
 
 
 def _version(path: Path) -> str:
-    with suppress(KeyError, AttributeError):
-        return str(nir.read_version(path))
+    with suppress(KeyError, AttributeError):  # none, or no text
+        return str(read_version(path))
     return ""

@@ -154,7 +154,7 @@ def _verified(x: Inspection) -> Table:
                    left=("engine", "against"))  # fmt: skip
     for a in x.verification:
         logits = a.drift if "(" in a.engine else a.logits  # of what rounds: on all images
-        row = (a.engine, a.against, f"{a.images:,}", f"{a.mismatch:.1e}", f"{logits:.1e}", f"{a.top1:.1%}")
+        row = (a.engine, a.against, f"{a.images:,}", a.flips, f"{logits:.1e}", f"{a.top1:.1%}")
         table.add_row(*map(Text, row))
     return table
 

@@ -20,11 +20,11 @@ from spiketicket.files import read_bytes
 try:
     import h5py
     import nir
-    from nir.serialization import hdf2dict
+    from nir.serialization import hdf2dict, read_version
 except ImportError as error:
     raise MissingExtraError("nir", "nir", "reading and writing NIR") from error
 
-__all__ = ["Flat", "describe", "flatten", "load", "nir", "numbers"]
+__all__ = ["Flat", "describe", "flatten", "load", "nir", "numbers", "read_version"]
 
 
 @dataclass

@@ -51,5 +51,5 @@ def _verified(agreements: list[Agreement]) -> Table:
     for a in agreements:
         logits = a.drift if "(" in a.engine else a.logits  # of what rounds: on all samples
         accuracy = (("" if a.accuracy is None else f"{a.accuracy:.1%}"),) if labelled else ()
-        table.add_row(a.engine, str(a.images), f"{a.mismatch:.1e}", f"{logits:.1e}", f"{a.top1:.1%}", *accuracy)
+        table.add_row(a.engine, str(a.images), a.flips, f"{logits:.1e}", f"{a.top1:.1%}", *accuracy)
     return table

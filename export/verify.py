@@ -20,6 +20,7 @@ from spiketicket.errors import InputError, VerificationError
 MAX_MISMATCH = 1e-5  # share of spikes that may flip by rounding
 MIN_TOP1 = 0.75  # share of images with the same class, those with a flip included
 MIN_TOP1_ROUNDED = 0.95  # share of images whose class rounded weights may not change
+TENSORRT = "tensorrt"  # an engine that shows no spikes: its classes are held
 
 
 def is_finite(number: object) -> bool:
@@ -60,6 +61,11 @@ class Agreement:
     within: bool  # whether all logits of clean images lie within the tolerance
     top1: float  # share of images with the same class
     accuracy: float | None = None  # of `engine`, where labels are known
+
+    @property
+    def flips(self) -> str:
+        """`mismatch` in print."""
+        return "-" if self.engine.startswith(TENSORRT) else f"{self.mismatch:.1e}"
 
     @property
     def exact(self) -> bool:
