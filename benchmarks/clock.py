@@ -19,7 +19,7 @@ from results import Sheet, disturbances
 from rich.console import Console
 from simulated import SimulatedTime
 
-from spiketicket.cli import err, guarded, make_app, out, run_app, say
+from spiketicket.cli import err, guarded, make_app, out, say
 from spiketicket.domain import INPUT
 from spiketicket.files import write_atomic
 from spiketicket.profiling.clock import Run, measure
@@ -213,4 +213,4 @@ def present(report: dict[str, Any], warnings: list[str], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_app(app)
+    app()
