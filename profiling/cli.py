@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from spiketicket.cli import EXIT_MISTAKE, err, guarded, out, run_app, say, whole_numbers
 from spiketicket.errors import InputError
 from spiketicket.profiling.budget import Budget, best, fits
+from spiketicket.profiling.cli_report import Export, check_endings, hand_over
 from spiketicket.profiling.cli_search import search, tickets
 from spiketicket.profiling.compare import compare
 from spiketicket.profiling.compare_report import comparison_report
@@ -21,9 +22,6 @@ from spiketicket.profiling.inference import Data, profile_models
 from spiketicket.profiling.inference_report import inference_report
 from spiketicket.profiling.limits import Verdict, hold, read_limits
 from spiketicket.profiling.machine import pin, usable_cores
-from spiketicket.profiling.report.document import Report
-from spiketicket.profiling.report.files import check_ending, write
-from spiketicket.profiling.report.terminal import show
 from spiketicket.profiling.settings import PERCENTILES, Settings
 from spiketicket.profiling.stored import read_profile
 
@@ -56,17 +54,6 @@ def group() -> None:
 
     'snn-profile FILE...' is 'snn-profile model FILE...'.
     """
-
-
-Exports = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "-x",
-        "--export",
-        help="Write the report to a .json, .csv, .md, .tex or .html file; repeatable.",
-        show_default=False,
-    ),
-]
 
 
 @app.command(DEFAULT)
@@ -117,18 +104,17 @@ def profile_model(
         tuple[Path, Path] | None,
         typer.Option("--compare", help="Measure nothing: compare two profiles written by -x, before and after."),
     ] = None,
-    export: Exports = None,
+    export: Export = None,
 ) -> None:
     """Latency by engine, T, batch and threads; accuracy and early exit; layers, operations and energy; memory.
 
     All engines and T are measured in turn. A .json file of -x instead of model files: for --budget and --check.
     """
-    for path in export or []:
-        check_ending(path)
+    check_endings(export)
     limits = read_limits(check) if check else []
     allowed = Budget.parse(budget) if budget else None
     if comparison is not None:
-        _compare(*comparison, models, export or [])
+        _compare(*comparison, models, export)
         return
     if not models:
         raise InputError("expected one or more model files, or --compare BEFORE.json AFTER.json (-h shows the usage)")
@@ -156,7 +142,7 @@ def profile_model(
             with err.status("reading ...") as status:
                 profile = profile_models(models, settings, Data(dataset, data, images), table, status.update)
         report = inference_report(profile)
-        _put(report, export or [])
+        hand_over(report, export)
         measured = dict(report.data)
     if allowed is not None:
         _print_budget(measured, allowed)
@@ -166,18 +152,11 @@ def profile_model(
         raise typer.Exit(EXIT_MISTAKE)
 
 
-def _compare(before: Path, after: Path, models: Sequence[Path] | None, export: Sequence[Path]) -> None:
+def _compare(before: Path, after: Path, models: Sequence[Path] | None, export: Sequence[Path] | None) -> None:
     if models:
         raise InputError("--compare measures nothing: expected no model files beside it")
     old, new = read_profile(before), read_profile(after)
-    _put(comparison_report(compare(old, new), before, after, new["machine"]), export)
-
-
-def _put(report: Report, export: Sequence[Path]) -> None:
-    show(report, out)
-    for path in export:
-        write(report, path)
-        say(f"wrote {path}")
+    hand_over(comparison_report(compare(old, new), before, after, new["machine"]), export)
 
 
 def _print_budget(measured: dict[str, Any], budget: Budget) -> None:

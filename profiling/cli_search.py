@@ -5,12 +5,10 @@ from typing import Annotated
 
 import typer
 
-from spiketicket.cli import err, guarded, out, say, whole_numbers
+from spiketicket.cli import err, guarded, whole_numbers
 from spiketicket.errors import InputError
 from spiketicket.profiling import paper
-from spiketicket.profiling.report.document import Report
-from spiketicket.profiling.report.files import FORMS, check_ending, write
-from spiketicket.profiling.report.terminal import show
+from spiketicket.profiling.cli_report import Export, check_endings, hand_over
 from spiketicket.profiling.run_cost import read_runs, setups_of, spent
 from spiketicket.profiling.search_cost import measure_search
 from spiketicket.profiling.search_report import Asked, search_report
@@ -19,10 +17,6 @@ from spiketicket.profiling.tickets_report import tickets_report
 from spiketicket.train.settings import PRECISIONS
 
 Threads = Annotated[int | None, typer.Option(help="CPU threads.", show_default="all cores")]
-Export = Annotated[
-    list[Path] | None,
-    typer.Option("--export", "-x", help=f"Write the report, by its ending: {', '.join(FORMS)}; repeatable."),
-]
 
 
 @guarded
@@ -52,7 +46,7 @@ def search(
     Beside them the paper's figures, and what finished runs took. On a CPU begin with a small --batch or few
     --iterations.
     """
-    _check_endings(export)
+    check_endings(export)
     asked = Asked(
         tuple(_names("arch", arch)), tuple(_rising("timesteps", timesteps)), batch, _paper_dataset(dataset), precision
     )
@@ -64,7 +58,7 @@ def search(
             memory=asked.setups(), report=status.update,
         )  # fmt: skip
     found = [one for history in histories for one in spent(history, cost.costs.__getitem__)]
-    _hand_over(search_report(asked, cost, found), export)
+    hand_over(search_report(asked, cost, found), export)
 
 
 @guarded
@@ -82,24 +76,12 @@ def tickets(
 
     And which of them no other beats in accuracy and cost.
     """
-    _check_endings(export)
+    check_endings(export)
     with err.status("measuring ...") as status:
         table = measure_tickets(
             runs, data=data, threads=threads, iterations=iterations, duration=duration, report=status.update
         )
-    _hand_over(tickets_report(table), export)
-
-
-def _hand_over(report: Report, paths: list[Path] | None) -> None:
-    show(report, out)
-    for path in paths or []:
-        write(report, path)
-        say(f"wrote {path}")
-
-
-def _check_endings(paths: list[Path] | None) -> None:
-    for path in paths or []:
-        check_ending(path)
+    hand_over(tickets_report(table), export)
 
 
 def _names(option: str, text: str) -> list[str]:
