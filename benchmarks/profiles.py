@@ -1,4 +1,4 @@
-"""The profiles of docs/results: snn-profile's reports of a VGG16 ticket at 98.13% and of training, with their pictures.
+"""The profiles of docs/results: snn-profile's reports of a VGG16 ticket at 98.13% and of training, each with a picture.
 
     python benchmarks/profiles.py inference --data DIR
     python benchmarks/profiles.py search
@@ -6,7 +6,6 @@
 The ticket is cuts.py's, made (half a minute) unless it is there.
 """
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -63,7 +62,7 @@ def inference(
     )  # fmt: skip
     with err.status("reading ...") as status:
         profile = profile_models([model], settings, Data(None, data, images), CMOS_45NM, status.update)
-    _write(inference_report(profile), folder / "profile-inference")
+    _write(inference_report(profile), folder / "profile-inference", "latency")
 
 
 @app.command()
@@ -74,27 +73,25 @@ def search(
     ] = None,
     folder: Folder = Path("build/bench"),
 ) -> None:
-    """VGG16 and ResNet19 at T = 1 to 5, batch 128, on the CPU: about ten minutes."""
+    """VGG16 and ResNet19 at T = 1 to 5, batch 128, on the CPU: about eight minutes."""
     asked = Asked(("vgg16", "resnet19"), (1, 2, 3, 4, 5), paper.BATCH, "cifar10", "float32")
     histories = read_runs(runs or [])
     of_runs = [setup for history in histories for setup in setups_of(history)]
     with err.status("measuring ...") as status:
         cost = measure_search([*asked.setups(), *of_runs], device="cpu", memory=asked.setups(), report=status.update)
     found = [one for history in histories for one in spent(history, cost.costs.__getitem__)]
-    _write(search_report(asked, cost, found), folder / "profile-search")
+    _write(search_report(asked, cost, found), folder / "profile-search", "iteration")
 
 
-def _write(report: Report, base: Path) -> None:
-    """JSON and HTML, and each picture as an SVG file."""
+def _write(report: Report, base: Path, shown: str) -> None:
+    """JSON, HTML, and the first picture of the section `shown`."""
     show(report, out)
     for ending in (".json", ".html"):
         path = base.with_name(base.name + ending)
         write(report, path)
         say(f"wrote {path}")
-    for section in report.sections:
-        for number, picture in enumerate(section.pictures):
-            name = re.sub(r"-0$", "", f"{base.name}-{section.key}-{number}")
-            write_atomic(base.with_name(f"{name}.svg"), svg(picture, standalone=True).encode())
+    picture = next(section.pictures[0] for section in report.sections if section.key == shown)
+    write_atomic(base.with_name(f"{base.name}-{shown}.svg"), svg(picture, standalone=True).encode())
 
 
 if __name__ == "__main__":

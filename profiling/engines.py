@@ -5,16 +5,18 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.domain import INPUT, LOGITS_T
-from spiketicket.errors import SpikeTicketError
+from spiketicket.errors import DeviceError, MissingExtraError, SpikeTicketError
 from spiketicket.graph import Graph
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
+from spiketicket.runtime.nvidia import Nvidia
 from spiketicket.runtime.onnx_reader import read_model
 
 Floats = NDArray[np.float32]
@@ -28,9 +30,10 @@ class Unavailable(SpikeTicketError):
 def open_engine(name: str, path: Path, threads: int, stack: ExitStack) -> Run:
     """The model file `path` on an engine, on so many threads; `stack` closes it.
 
-    native, onnxruntime and reference run the file itself. openvino and torch get the same float32 weights in the form
-    that suits them: openvino the unrolled graph (it reads no Scan), compiled at the first run of every T and N; torch a
-    dense eager network, as it would run where nothing is exported. Raises Unavailable, saying why; ModelError.
+    native, onnxruntime and reference run the file itself. The others get the same weights in the form that suits them:
+    openvino and tensorrt the unrolled graph (they read no Scan), compiled at the first run of every T and N, tensorrt
+    with sums in float16, as it is exported; torch a dense eager network, as it would run where nothing is exported.
+    Raises Unavailable, saying why; ModelError.
     """
     if name in _FOREIGN:
         return _FOREIGN[name](path, threads, stack)
@@ -64,8 +67,7 @@ def _openvino(path: Path, threads: int, _stack: ExitStack) -> Run:
         return compiled.create_infer_request()
 
     def run(x: Floats, timesteps: int) -> Floats:
-        batch = x.shape[1] if graph.timed_input else x.shape[0]
-        return np.array(request(timesteps, batch).infer({INPUT: x}, share_inputs=True)[LOGITS_T])
+        return np.array(request(timesteps, _images(graph, x)).infer({INPUT: x}, share_inputs=True)[LOGITS_T])
 
     return run
 
@@ -86,12 +88,40 @@ def _torch(path: Path, threads: int, stack: ExitStack) -> Run:
     return run
 
 
-_FOREIGN: dict[str, Callable[[Path, int, ExitStack], Run]] = {"openvino": _openvino, "torch": _torch}
+def _tensorrt(path: Path, _threads: int, stack: ExitStack) -> Run:
+    """What `snn-export --format tensorrt` writes, for each T and N."""
+    from spiketicket.export.tensorrt import export_engine
+
+    try:
+        Nvidia("engine tensorrt")
+    except (MissingExtraError, DeviceError) as error:
+        raise Unavailable(str(error)) from error
+    folder = Path(stack.enter_context(TemporaryDirectory()))
+    graph = _graph(path)
+
+    @cache
+    def session(timesteps: int, batch: int) -> Session:
+        file = folder / f"{timesteps}-{batch}.engine"
+        export_engine(graph, file, timesteps=timesteps, batch=(batch,) * 3)
+        return stack.enter_context(Session(file, engine="tensorrt"))
+
+    return lambda x, timesteps: session(timesteps, _images(graph, x)).run({INPUT: x}, timesteps)[LOGITS_T]
+
+
+_FOREIGN: dict[str, Callable[[Path, int, ExitStack], Run]] = {
+    "openvino": _openvino,
+    "tensorrt": _tensorrt,
+    "torch": _torch,
+}
 PROFILED = (*ENGINE_NAMES, *_FOREIGN)
 
 
 def _graph(path: Path) -> Graph:
     return read_model(path)[0]
+
+
+def _images(graph: Graph, x: Floats) -> int:
+    return x.shape[1] if graph.timed_input else x.shape[0]
 
 
 def _import(module: str, extra: str) -> Any:

@@ -130,6 +130,6 @@ def _picture(projections: Sequence[Projection], seconds: ByArch, arch: str) -> L
         points = tuple(Point(100 * p.plan.sparsity(p.prunings), hours(p.all_epochs, seconds[arch])) for p in group)
         series.append(Series(method, points))
     return Lines(
-        Axis("p", "%", form=".2f"), Axis("hours in all, projected", log=True, form=".3g"), tuple(series),
+        Axis("p", "%", form=".2f"), Axis("hours in all, projected", log=True), tuple(series),
         f"Projected hours of all trainings against sparsity, {arch}",
     )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.domain import INPUT
-from spiketicket.errors import ModelError
+from spiketicket.errors import DeviceError, ModelError
 from spiketicket.profiling.clock import Measurement, measure
 from spiketicket.profiling.engines import Unavailable, open_engine
 from spiketicket.profiling.noise import Noise
@@ -134,7 +134,7 @@ def _contestants(
             run = open_engine(name, path, threads, stack)
             for t in settings.timesteps:
                 run(inputs[t][0], t)  # what an engine cannot do shows here
-        except (Unavailable, ModelError, TypeError) as error:
+        except (Unavailable, ModelError, DeviceError, TypeError) as error:
             missing[name] = str(error)
             continue
         for t in settings.timesteps:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import jsonschema
 import numpy as np
+import nvidia_standin
 import pytest
 from graphs import events, everything, write
 from profiles import latency, model, profile
 from typer.testing import CliRunner
 
 from spiketicket.errors import InputError
+from spiketicket.export.tensorrt import export_engine
 from spiketicket.profiling import engines
 from spiketicket.profiling.cli import app
 from spiketicket.profiling.engines import PROFILED
@@ -20,9 +22,11 @@ from spiketicket.profiling.latency import measure_latency
 from spiketicket.profiling.samples import NOISE, load_samples
 from spiketicket.profiling.settings import Settings, usable_cores
 from spiketicket.runtime import Session
+from spiketicket.runtime.onnx_reader import read_model
 
 DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "profile.schema.json").read_text())
+HERE = [name for name in PROFILED if name != "tensorrt"]  # it needs a GPU; its own tests stand in for that
 QUICK = ["--iterations", "12", "--warmup", "0", "--threads", "1"]
 
 runner = CliRunner()
@@ -47,11 +51,11 @@ def test_engines_agree_with_the_oracle_and_are_timed(tmp_path, make):
         frames = np.ascontiguousarray(np.broadcast_to(x, (3, *x.shape))) if oracle.timed_input else x
         expected = oracle.run({"input": frames}, 3)["logits_t"]
     with ExitStack() as stack:
-        for name in PROFILED:
+        for name in HERE:
             run = engines.open_engine(name, path, 1, stack)
             np.testing.assert_allclose(run(frames, 3), expected, rtol=1e-3, atol=1e-4, err_msg=name)
-    found = measure_latency(path, samples, quick(*PROFILED), [])
-    assert [(row.engine, row.timesteps) for row in found.rows] == [(name, t) for name in PROFILED for t in (1, 2)]
+    found = measure_latency(path, samples, quick(*HERE), [])
+    assert [(row.engine, row.timesteps) for row in found.rows] == [(name, t) for name in HERE for t in (1, 2)]
     assert all(row.timing.n == 12 and row.timing.min > 0 for row in found.rows)
     assert all((row.marginal is None) == (row.timesteps == 1) for row in found.rows)
     assert {row.speed.value for row in found.rows if row.engine == "native"} == {1.0}
@@ -67,6 +71,32 @@ def test_an_engine_that_is_missing_is_told_and_the_others_go_on(small, monkeypat
     assert found.missing == {"openvino": "not here"} and {row.engine for row in found.rows} == {"native"}
     with pytest.raises(engines.Unavailable, match="no engine can run the model: openvino: not here"):
         measure_latency(small, samples, quick("openvino"), [])
+
+
+@pytest.mark.parametrize("make", [everything, events])
+def test_tensorrt_runs_what_export_builds_for_every_t_and_batch(tmp_path, monkeypatch, make):
+    trt, _ = nvidia_standin.install(monkeypatch)
+    path = write(make(np.random.default_rng(4)), tmp_path)
+    with Session(path, engine="reference") as oracle:
+        samples = load_samples(oracle, None, None, None)
+        x, lead = samples.batches(2)[0], (1,) if oracle.timed_input else ()
+    export_engine(read_model(path)[0], tmp_path / "own.engine", timesteps=1, batch=(2, 2, 2))
+    with ExitStack() as stack:
+        run = engines.open_engine("tensorrt", path, 1, stack)
+        own = stack.enter_context(Session(tmp_path / "own.engine", engine="tensorrt"))
+        x = x.reshape(*lead, *x.shape)
+        np.testing.assert_array_equal(run(x, 1), own.run({"input": x}, 1)["logits_t"])
+    trt.calls.clear()
+    found = measure_latency(path, samples, quick("tensorrt", batches=(1, 2)), [])
+    shapes = [call[2:] for call in trt.calls if call[0] == "set_shape"]
+    expected = [((t,) if lead else ()) + (n, *x.shape[len(lead) + 1 :]) for n in (1, 2) for t in (1, 2)]
+    assert shapes == [(shape,) * 3 for shape in expected]
+    assert [(row.timesteps, row.batch) for row in found.rows] == [(1, 1), (2, 1), (1, 2), (2, 2)]
+
+
+def test_without_tensorrt_the_report_says_what_to_install(small):
+    with ExitStack() as stack, pytest.raises(engines.Unavailable, match=r"pip install 'spiketicket\[tensorrt\]'"):
+        engines.open_engine("tensorrt", small, 1, stack)
 
 
 def test_torch_has_its_threads_back(small):
