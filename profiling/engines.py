@@ -15,7 +15,7 @@ from spiketicket.domain import INPUT, LOGITS_T
 from spiketicket.errors import DeviceError, MissingExtraError, SpikeTicketError
 from spiketicket.graph import Graph
 from spiketicket.runtime import Session
-from spiketicket.runtime.engine import ENGINE_NAMES
+from spiketicket.runtime.engine import MODEL_ENGINES
 from spiketicket.runtime.nvidia import Nvidia
 from spiketicket.runtime.onnx_reader import read_model
 
@@ -113,7 +113,7 @@ _FOREIGN: dict[str, Callable[[Path, int, ExitStack], Run]] = {
     "tensorrt": _tensorrt,
     "torch": _torch,
 }
-PROFILED = (*ENGINE_NAMES, *_FOREIGN)
+PROFILED = (*MODEL_ENGINES, *_FOREIGN)
 
 
 def _graph(path: Path) -> Graph:
@@ -121,7 +121,7 @@ def _graph(path: Path) -> Graph:
 
 
 def _images(graph: Graph, x: Floats) -> int:
-    return x.shape[1] if graph.timed_input else x.shape[0]
+    return int(x.shape[1] if graph.timed_input else x.shape[0])
 
 
 def _import(module: str, extra: str) -> Any:

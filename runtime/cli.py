@@ -13,7 +13,7 @@ from rich.table import Table
 from spiketicket.cli import guarded, make_app, out, print_json, run_app, say
 from spiketicket.domain import INPUT, LOGITS
 from spiketicket.errors import InputError
-from spiketicket.runtime.engine import ENGINE_NAMES
+from spiketicket.runtime.engine import MODEL_ENGINES
 from spiketicket.runtime.evaluate import Evaluation, evaluate, exit_early
 from spiketicket.runtime.inputs import dataset_inputs, load_array
 from spiketicket.runtime.planner import AUTO, PLANS
@@ -40,7 +40,7 @@ def run(
             "takes a frame per timestep.",
         ),
     ] = None,
-    engine: Annotated[str, typer.Option(help=f"auto, {', '.join(ENGINE_NAMES)}.")] = "auto",
+    engine: Annotated[str, typer.Option(help=f"auto, {', '.join(MODEL_ENGINES)}.")] = "auto",
     timesteps: Annotated[int | None, typer.Option(help="Timesteps T.", show_default="the model's")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per run.")] = 32,
     threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="all")] = None,

@@ -107,7 +107,10 @@ _ENGINES = {
     "reference": ("spiketicket.runtime.reference", "ReferenceEngine"),
 }
 
-ENGINE_NAMES = tuple(_ENGINES)  # of the engines that run model files
+_ON_GPU = {"cuda": ("spiketicket.runtime.cuda.engine", "CudaEngine")}
+
+ENGINE_NAMES = tuple(_ENGINES)  # of those that run model files on any machine
+MODEL_ENGINES = (*ENGINE_NAMES, *_ON_GPU)  # of those that run model files
 
 # Engines that run files of their own.
 _COMPILED = {"tensorrt": ("spiketicket.runtime.tensorrt", "TensorRTEngine")}
@@ -116,7 +119,7 @@ DEFAULT_ENGINE = "native"
 
 def find_engine(name: str) -> type[Engine]:
     """The engine class of `name`, imported on demand. Raises InputError for an unknown name."""
-    engines = _ENGINES | _COMPILED
+    engines = _ENGINES | _ON_GPU | _COMPILED
     if name not in engines:
         raise InputError(f"unknown engine {name!r}: expected one of auto, {', '.join(engines)}")
     module, attribute = engines[name]

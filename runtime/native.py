@@ -26,6 +26,7 @@ from spiketicket.graph import (
 )
 from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes, lif_names
 from spiketicket.runtime.planner import decide
+from spiketicket.runtime.rates import rates
 
 if TYPE_CHECKING:
     from typing import Any
@@ -283,23 +284,13 @@ def _network(options: Options) -> "Any":
 
 
 def lif_parameters(node: Lif) -> object:
-    """The engine's form of the neuron, rounded as the operator's ONNX body rounds (potentials above rest)."""
-    keep, gain = _leak(node)
-    rest = np.float32(0 if node.v_reset is None else node.v_reset)
-    level, drop = np.float32(node.v_threshold) - rest, np.float32(node.drop)
-    return _native.Lif(keep, gain, float(level), float(drop), node.v_reset is None)
+    """The engine's form of the neuron."""
+    return _native.Lif(*rates(node), node.v_reset is None)
 
 
 def leak(node: Li) -> object:
-    """The engine's form of the integrator, rounded as the operator's ONNX body rounds."""
-    return _native.Leak(*_leak(node))
-
-
-def _leak(node: Lif | Li) -> tuple[float, float]:
-    """What one timestep keeps of the potential, and takes of the current; an infinite tau keeps all of it."""
-    one = np.float32(1)
-    rate = one / np.float32(node.tau)
-    return float(one - rate), float(rate if node.decay_input else one)
+    """The engine's form of the integrator."""
+    return _native.Leak(*rates(node)[:2])
 
 
 def _part_of(layer: Conv | Linear) -> Plan:

@@ -22,7 +22,8 @@ from spiketicket.runtime.engine import Floats, Model, Options, Plan
 
 AUTO, FIXED = "auto", "fixed"
 KERNELS = ("events", "events-int16", "sparse-events", "masks", "tables")
-PLANS = (AUTO, FIXED, *KERNELS)
+CUDA_KERNELS = ("sparse", "tensor", "tensor/sparse")
+PLANS = (AUTO, FIXED, *KERNELS, *CUDA_KERNELS)
 
 BY_ESTIMATE = "the least work by estimate"
 MOST_TIMESTEPS = 8  # of a measurement

@@ -23,7 +23,7 @@ from spiketicket.runtime.engine import (
 )
 from spiketicket.runtime.planner import AUTO, PLANS
 
-VALUES = ("float32", "int16")
+VALUES = ("float32", "int16", "float16")
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,15 @@ class Session:
         with Session("model.onnx") as session:
             logits = session.run({"input": images})["logits"]
 
-    `engine`: auto (native), native, onnxruntime or reference; tensorrt, for an engine file
-    (docs/tensorrt.md). `threads`: CPU threads (default: as many as this process may use). `plan`: how
-    the native engine chooses kernels: auto (the fastest by a measurement that is made once per machine
-    and model, and cached), fixed (by estimate: the same everywhere, to the last bit), or one of events,
-    events-int16, sparse-events, masks and tables, for every layer that it suits. `values`: float32, or
-    int16: the native engine may round the weights of a layer to whole numbers of at most 1023 times a
-    scale per output where that is faster; sums of them are exact, and 16 bits cannot overflow. Raises
+    `engine`: auto (native), native, onnxruntime, reference or cuda (docs/gpu.md); tensorrt, for an
+    engine file (docs/tensorrt.md). `threads`: CPU threads (default: as many as this process may use).
+    `plan`: how kernels are chosen: auto (the fastest by a measurement, which the native engine makes
+    once per machine and model, and keeps), fixed (by estimate: the same everywhere, to the last bit), or
+    one of the kernels, for every layer that it suits: events, events-int16, sparse-events, masks and
+    tables of the native engine, sparse, tensor and tensor/sparse of cuda. `values`: float32; int16: the
+    native engine may round the weights of a layer to whole numbers of at most 1023 times a scale per
+    output where that is faster; sums of them are exact, and 16 bits cannot overflow; float16: cuda rounds
+    weights on the tensor cores to float16 times a scale per output. Raises
     ModelError for a damaged or foreign file, InputError for an unknown engine, plan or values or a bad
     number of threads. Safe to call from several threads at once.
     """

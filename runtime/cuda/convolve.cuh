@@ -1,0 +1,88 @@
+// A layer of sparse weights: convolution (or linear layer), bias, what is added to it, neurons over all T, max-pooling.
+//
+// A warp computes one output channel. Its lanes are patches of PH x PW positions, or, where those are few (`lanes` > 1),
+// `lanes` of them share a patch and each takes every so many of the nonzeros. A nonzero is an offset from the corner of
+// the window in the input, and a weight: the same for all lanes, so that no memory traffic is spent on zeros.
+
+template <int T, int KIND>
+struct Source;
+
+template <int T>
+struct Source<T, SPIKES> {
+  typedef Word Element;
+  static const int SUMS = T;
+  static __device__ void add(float (&sum)[T], const Word *x, long long, float weight) {
+    const unsigned word = *x;
+#pragma unroll
+    for (int t = 0; t < T; ++t)
+      if (word >> t & 1u) sum[t] += weight;
+  }
+};
+
+template <int T>
+struct Source<T, TIMED> {
+  typedef float Element;
+  static const int SUMS = T;
+  static __device__ void add(float (&sum)[T], const float *x, long long step, float weight) {
+#pragma unroll
+    for (int t = 0; t < T; ++t) sum[t] += weight * x[t * step];
+  }
+};
+
+template <int T>
+struct Source<T, STATIC> {  // what is the same at every timestep is computed once
+  typedef float Element;
+  static const int SUMS = 1;
+  static __device__ void add(float (&sum)[1], const float *x, long long, float weight) { sum[0] += weight * *x; }
+};
+
+template <int T, int KIND, int PH, int PW>
+__global__ void convolve(const typename Source<T, KIND>::Element *in, long long in_image, long long in_step, int down,
+                         int right,  // elements from one output position's window to the one below, to the right
+                         const int2 *nonzeros, const int *starts, const float *bias, int rows, int height, int width,
+                         int images, int lanes, OPERAND(other), OPERAND(out), CELL) {
+  typedef Source<T, KIND> In;
+  const int row = blockIdx.y * blockDim.y + threadIdx.y;
+  if (row >= rows) return;  // the whole warp
+  const int high = height / PH, wide = width / PW;  // patches
+  const long long patches = static_cast<long long>(images) * high * wide;
+  const long long mine = (static_cast<long long>(blockIdx.x) * 32 + threadIdx.x) / lanes;
+  const long long patch = mine < patches ? mine : patches - 1;
+  const int n = static_cast<int>(patch / (high * wide)), place = static_cast<int>(patch % (high * wide));
+  const int top = place / wide * PH, left = place % wide * PW;
+  const typename In::Element *corner = in + n * in_image + static_cast<long long>(top) * down + left * right;
+
+  float sums[PH * PW][In::SUMS] = {};
+  const int end = starts[row + 1];
+#pragma unroll 4
+  for (int i = starts[row] + threadIdx.x % lanes; i < end; i += lanes) {
+    const int2 nonzero = nonzeros[i];
+    const float weight = __int_as_float(nonzero.y);
+#pragma unroll
+    for (int p = 0; p < PH * PW; ++p)
+      In::add(sums[p], corner + nonzero.x + p / PW * down + p % PW * right, in_step, weight);
+  }
+  for (int distance = lanes / 2; distance; distance /= 2)
+#pragma unroll
+    for (int p = 0; p < PH * PW; ++p)
+#pragma unroll
+      for (int s = 0; s < In::SUMS; ++s) sums[p][s] += __shfl_xor_sync(0xffffffffu, sums[p][s], distance);
+  if (mine >= patches || threadIdx.x % lanes) return;
+
+  const View added = VIEW(other), to = VIEW(out);
+  const Neuron neuron = NEURON;
+  unsigned fired = 0;
+#pragma unroll
+  for (int p = 0; p < PH * PW; ++p) {
+    const int feature = (row * height + top + p / PW) * width + left + p % PW;
+    float x[T];
+#pragma unroll
+    for (int t = 0; t < T; ++t) x[t] = sums[p][t < In::SUMS ? t : 0] + bias[row];
+    if (added.kind) add<T>(x, added, added.at(n, feature));
+    if (cell == PASS)
+      put<T>(x, to, to.at(n, feature));
+    else
+      fired |= neuron.run<T>(x, static_cast<long long>(n) * rows * height * width + feature);
+  }
+  if (cell != PASS) static_cast<Word *>(out_data)[to.at(n, (row * high + top / PH) * wide + left / PW)] = fired;
+}

@@ -1,0 +1,119 @@
+"""The sparse graph as a list of kernels: what one launch computes together."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from spiketicket.graph import (
+    Add,
+    And,
+    Concat,
+    Conv,
+    Flatten,
+    Graph,
+    Li,
+    Lif,
+    Linear,
+    MaxPool,
+    Node,
+    Repeat,
+    Unsqueeze,
+)
+
+SPIKES, TIMED, STATIC = 1, 2, 3  # what lies in a buffer; `Kind` of common.cuh
+VIEWS = (Flatten, Repeat, Unsqueeze)  # the same numbers under another shape
+POOL = (2, 2)  # the window that is taken in
+
+
+@dataclass(frozen=True)
+class Op:
+    """`node`, then the sum with the value `other`, then the neuron, then max-pooling of 2 x 2, where they are there."""
+
+    node: Node
+    inputs: tuple[str, ...]
+    output: str
+    parts: tuple[str, ...]  # the names of all nodes that it computes, the first one's first
+    other: str | None = None
+    neuron: Lif | Li | None = None
+    pooled: bool = False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.inputs if self.other is None else (*self.inputs, self.other)
+
+
+@dataclass(frozen=True)
+class Fused:
+    """`ops` in order; `kinds`: of every value that is computed; `sources`: of every value of the graph, which of these
+    it is (views are what they show)."""
+
+    graph: Graph
+    ops: tuple[Op, ...]
+    kinds: dict[str, int]
+    sources: dict[str, str]
+
+    def shape(self, value: str) -> tuple[int, int, int]:
+        """Of a computed value, as an image: vectors [F] and signals [C, L], too."""
+        shape = self.graph.values[value].shape
+        if len(shape) == 3:
+            return shape[0], shape[1], shape[2]
+        return (shape[0], 1, 1) if len(shape) == 1 else (shape[0], 1, shape[1])
+
+
+def fuse(graph: Graph, *, pooling: bool = True) -> Fused:
+    """What reads a layer alone is computed with it. Without `pooling`, the spikes of all neurons come to light."""
+    sources = {graph.input: graph.input}
+    for node in graph.nodes:
+        sources[node.output] = sources[node.inputs[0]] if isinstance(node, VIEWS) else node.output
+    nodes = [node for node in graph.nodes if not isinstance(node, VIEWS)]
+    readers = Counter([sources[graph.output], *(sources[name] for node in nodes for name in node.inputs)])
+    made: dict[str, Op] = {}  # by output, in order
+    for node in nodes:
+        inputs = tuple(sources[name] for name in node.inputs)
+        own = [made[name] for name in inputs if name in made and readers[name] == 1]
+        taken = _taken(node, inputs, own, pooling)
+        if taken is None:
+            taken = Op(node, inputs, node.output, (node.name,))
+        else:
+            made = {name: op for name, op in made.items() if not set(op.parts) & set(taken.parts)}
+        made[node.output] = taken
+    return Fused(graph, tuple(made.values()), _kinds(graph, made.values()), sources)
+
+
+def _taken(node: Node, inputs: tuple[str, ...], own: list[Op], pooling: bool) -> Op | None:
+    """The op of `own`, which nothing else reads, with `node` behind it; None where that cannot be."""
+    for op in reversed(own):
+        grown = replace(op, output=node.output, parts=(*op.parts, node.name))
+        weighted, bare = isinstance(op.node, Conv | Linear), op.neuron is None
+        if isinstance(node, Add) and weighted and bare and op.other is None:
+            return replace(grown, other=next(name for name in inputs if name != op.output))
+        if isinstance(node, Lif) and bare and (weighted or isinstance(op.node, Add)):
+            return replace(grown, neuron=node)
+        window = pooling and isinstance(node, MaxPool) and (node.kernel, node.strides) == (POOL, POOL)
+        if window and not any(node.pads) and weighted and isinstance(op.neuron, Lif) and not op.pooled:  # type: ignore[attr-defined]
+            return replace(grown, pooled=True)
+    return None
+
+
+def _kinds(graph: Graph, ops: Iterable[Op]) -> dict[str, int]:
+    kinds = {graph.input: TIMED if graph.timed_input else STATIC}
+    for op in ops:
+        read = {kinds[name] for name in op.reads}
+        spikes = isinstance(op.node, And) or (isinstance(op.node, Concat | MaxPool) and read == {SPIKES})
+        if isinstance(op.neuron or op.node, Lif) or spikes:
+            kinds[op.output] = SPIKES
+        elif isinstance(op.neuron or op.node, Li) or read != {STATIC}:
+            kinds[op.output] = TIMED
+        else:
+            kinds[op.output] = STATIC
+    return kinds
+
+
+def pads(fused: Fused) -> dict[str, tuple[int, int, int, int]]:
+    """The border that every computed value needs: top, left, bottom, right, the most that a convolution reads of it."""
+    found = dict.fromkeys(fused.kinds, (0, 0, 0, 0))
+    for op in fused.ops:
+        if isinstance(op.node, Conv):
+            before = found[op.inputs[0]]
+            found[op.inputs[0]] = tuple(max(a, b) for a, b in zip(before, op.node.pads, strict=True))  # type: ignore[assignment]
+    return found

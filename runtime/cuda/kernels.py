@@ -1,0 +1,65 @@
+"""The kernels of a launch: source, name and shape of the grid."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MOST_TIMESTEPS = 8  # of one launch: the bits of a word
+OPTIONS = ("--std=c++17",)
+FULL = 2**17  # threads that keep a GPU busy: about 1,000 for each of 132 multiprocessors
+FILES = ("common.cuh", "convolve.cuh", "tensor.cuh", "pointwise.cuh")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """`kernel`: as it is named in C++, with its template arguments. `nbytes`: of the weights that it reads."""
+
+    kernel: str
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    nbytes: int = 0
+
+
+def source() -> str:
+    """CUDA C++ of all kernels."""
+    return "\n".join((Path(__file__).parent / name).read_text() for name in FILES)
+
+
+def compiled(cupy: Any, names: Iterable[str]) -> dict[str, Any]:
+    """The kernels of these names for the present GPU. CuPy keeps them on disk (CUPY_CACHE_DIR)."""
+    wanted = sorted(set(names))
+    module = cupy.RawModule(code=source(), options=OPTIONS, name_expressions=wanted)
+    return {name: module.get_function(name) for name in wanted}
+
+
+def threads(count: int, kernel: str, arguments: tuple[Any, ...]) -> Launch:
+    """A thread for each of `count`."""
+    return Launch(kernel, (-(-count // 128),), (128,), arguments)
+
+
+def convolve(
+    name: str,
+    nbytes: int,
+    rows: int,
+    patches: int,
+    positions: int,
+    nonzeros: int,
+    before: tuple[Any, ...],
+    behind: tuple[Any, ...],
+) -> Launch:
+    """Four rows to a block. Lanes share a patch where the GPU would not be full otherwise and there is enough to share:
+    as many for any size of patch, because sums in another order may differ in their last bits."""
+    lanes = 1
+    while lanes < 32 and rows * positions * lanes < FULL and nonzeros > 4 * lanes * rows:
+        lanes *= 2
+    grid = (-(-patches * lanes // 32), -(-rows // 4))
+    return Launch(name, grid, (32, 4), (*before, np.int32(lanes), *behind), nbytes)
+
+
+def tensor(name: str, nbytes: int, rows: int, columns: int, arguments: tuple[Any, ...]) -> Launch:
+    """Blocks of 64 rows and 32 columns."""
+    return Launch(name, (-(-columns // 32), -(-rows // 64)), (128,), arguments, nbytes)

@@ -1,0 +1,174 @@
+"""A stand-in for CuPy: kernels are compiled by g++ and run by an emulator (cuda_host/emulator.h), arrays are NumPy's.
+
+It shows that the kernels compute what they should, and which calls are made; not that CUDA takes them, nor speed.
+"""
+
+import ctypes
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+
+from spiketicket.runtime.cuda import choice
+
+MARGIN = 4096  # bytes
+HOST = Path(__file__).parent / "cuda_host"
+FLAGS = ["-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror"]
+
+
+def install(monkeypatch, devices=1, capability="90"):
+    """Put it where `import cupy` finds it; returns the module, with `calls`: what was launched since."""
+    cupy = ModuleType("cupy")
+    cupy.calls = calls = []
+    cupy.__version__ = "14.0.0"
+    cupy.zeros = lambda shape, dtype: Array.of(np.zeros(shape, dtype))
+    cupy.asarray = Array.of
+    cupy.RawModule = lambda **options: Module(calls, **options)
+    cupy.cuda = SimpleNamespace(
+        Stream=lambda non_blocking: Stream(calls),
+        Event=Event,
+        Device=lambda: Device(capability),
+        get_elapsed_time=lambda begin, end: 1e3 * (end.time - begin.time),
+        runtime=SimpleNamespace(
+            CUDARuntimeError=CUDARuntimeError,
+            getDeviceCount=lambda: count(devices),
+            getDeviceProperties=lambda device: {"name": b"Stand-in GPU"},
+        ),
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(choice, "WARM_UP", 0)  # what is measured here says nothing
+    monkeypatch.setattr(choice, "TIMED", 1)
+    return cupy
+
+
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
+def count(devices):
+    if not devices:
+        raise CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+    return devices
+
+
+class Array(np.ndarray):
+    """With a margin of ones on both sides (NaN, or spikes at every timestep): what reads there shows, and so does what
+    writes there."""
+
+    @classmethod
+    def of(cls, array):
+        memory = np.full(array.nbytes + 2 * MARGIN, 0xFF, np.uint8)
+        made = memory[MARGIN : MARGIN + array.nbytes].view(array.dtype).reshape(array.shape).view(cls)
+        made[...] = array
+        made.memory = memory
+        return made
+
+    def __array_finalize__(self, other):
+        self.memory = getattr(other, "memory", None)
+
+    def set(self, array):
+        assert self.dtype == array.dtype and self.shape == array.shape
+        self[...] = array
+
+    def get(self):
+        assert self.memory[:MARGIN].min() == 0xFF and self.memory[-MARGIN:].min() == 0xFF, "written outside"
+        return np.array(self)
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
+class Module:
+    def __init__(self, calls, code, options, name_expressions):
+        assert options[0] == "--std=c++17"
+        self.calls = calls
+        self.names = list(name_expressions)
+        self.code = code
+
+    def get_function(self, name):
+        assert name in self.names
+        function = ctypes.PyDLL(str(build(self.code, name))).launch  # one at a time: the emulator has one block
+
+        def launch(grid, block, arguments):
+            shape = (ctypes.c_uint * 6)(*(*grid, 1, 1)[:3], *(*block, 1, 1)[:3])
+            held = [np.array(argument) for argument in arguments]
+            pointers = (ctypes.c_void_p * len(held))(*(array.ctypes.data for array in held))
+            done = lambda: function(shape, pointers)  # noqa: E731
+            done.held = held
+            if Stream.capturing is not None:
+                Stream.capturing.append(done)
+            else:
+                done()
+            self.calls.append((name, grid, block))
+
+        return launch
+
+
+def build(code, name):
+    """The shared library of a kernel; compiled once per source."""
+    text = f"""#include "emulator.h"
+{code}
+extern "C" void launch(unsigned *shape, void **arguments) {{ emulator::invoke<&{name}>(&{name}, shape, arguments); }}
+"""
+    headers = (HOST / "emulator.h").read_bytes()
+    key = hashlib.sha256(text.encode() + headers + " ".join(FLAGS).encode()).hexdigest()[:24]
+    folder = Path(tempfile.gettempdir()) / f"spiketicket-cuda-host-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    library = folder / f"{key}.so"
+    if not library.exists():
+        source = folder / f"{key}-{os.getpid()}.cpp"
+        source.write_text(text)
+        made = source.with_suffix(".so")
+        subprocess.run(["g++", *FLAGS, f"-I{HOST}", str(source), "-o", str(made)], check=True)
+        made.replace(library)
+        source.unlink()
+    return library
+
+
+class Stream:
+    capturing = None
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return False
+
+    def synchronize(self):
+        assert Stream.capturing is None, "a stream that is captured cannot be waited for"
+
+    def begin_capture(self):
+        Stream.capturing = []
+
+    def end_capture(self):
+        launches, Stream.capturing = Stream.capturing, None
+        return SimpleNamespace(launch=lambda stream: [launch() for launch in launches])
+
+
+class Device:
+    def __init__(self, capability):
+        self.compute_capability = capability
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return False
+
+
+class Event:
+    def record(self, stream):
+        self.time = time.perf_counter()
+
+    def synchronize(self):
+        pass
