@@ -217,6 +217,7 @@ def _data(
             "device": cost.device, "threads": cost.threads,
         },
         "machine": machine_facts(),
+        "warnings": list(cost.noise.warnings),
         "noise": cost.noise.to_dict(),
         "iterations": [one.to_dict() for one in costs],
         "paper_seconds_per_epoch": {

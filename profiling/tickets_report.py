@@ -33,6 +33,7 @@ def tickets_report(table: TicketTable) -> Report:
             "created": strftime("%Y-%m-%dT%H:%M:%S%z"),
             "settings": {"runs": list(runs), "engine": ENGINE, "batch": 1, "threads": table.threads},
             "machine": machine_facts(),
+            "warnings": list(table.noise.warnings),
             "noise": table.noise.to_dict(),
             "energy_table": table.energy.to_dict(),
             "tickets": [

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,7 @@ from spiketicket.train.loop import Tally, Trainee
 app = make_app("search and tickets")
 app.command()(search)
 app.command()(tickets)
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "profile.schema.json").read_text())
 TINY = Setup("vgg_digits", 2, 4, "digits", width=0.5)
 
 
@@ -174,7 +177,7 @@ def test_report_with_the_papers_seconds_shows_the_papers_figures():
     assert all(row[6] is not None for row in sections["gain"].table.rows)  # what the paper prints
     data = json.loads(json.dumps(report.data, allow_nan=False))
     assert (data["format"], data["version"], data["kind"]) == ("spiketicket.profile", 1, "search")
-    assert {"created", "settings", "machine", "noise"} <= set(data)
+    jsonschema.Draft202012Validator(SCHEMA).validate(data)
     assert len(data["projections"]) == 16 and {p["basis"] for p in data["projections"]} == {"projected"}
     inputs = data["projections"][-1]["inputs"]
     assert inputs["early_timesteps"] == 3 and inputs["seconds_per_epoch"]["5"] == pytest.approx(44.49)
