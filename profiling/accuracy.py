@@ -74,6 +74,16 @@ def by_timestep(means: NDArray[np.float32], labels: NDArray[np.int64]) -> list[A
     return [AtTimesteps(t, Accuracy.of(int(count), len(labels))) for t, count in enumerate(right, 1)]
 
 
+def settled(rows: Sequence[AtTimesteps]) -> AtTimesteps:
+    """The fewest timesteps from which on every interval holds the accuracy at the most; `rows` in rising order."""
+    last = found = rows[-1]
+    for row in reversed(rows):
+        if not row.accuracy.low <= last.accuracy.accuracy <= row.accuracy.high:
+            break
+        found = row
+    return found
+
+
 def early_exit(means: NDArray[np.float32], labels: NDArray[np.int64], margins: Sequence[float]) -> list[EarlyExit]:
     """What leaving early brings, of `mean_logits`: the rule of `Session.run_timesteps`, image by image."""
     leads = np.stack([lead(step) for step in means])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from spiketicket.profiling.accuracy import settled
 from spiketicket.profiling.inference import ModelProfile
 from spiketicket.profiling.latency import MS, Latency
 from spiketicket.profiling.report.document import Axis, Column, Lines, Point, Section, Series, Table
@@ -210,7 +211,7 @@ def _accuracy_sentence(models: Sequence[ModelProfile]) -> str:
     parts = []
     for model in models:
         last = model.accuracy[-1]
-        enough = next(r for r in model.accuracy if r.accuracy.high >= last.accuracy.accuracy)
+        enough = settled(model.accuracy)
         text = f"{model.name} ({model.samples.source}): {last.accuracy.accuracy:.2%} at T = {last.timesteps}"
         if enough.timesteps < last.timesteps:
             text += f"; from T = {enough.timesteps} on ({enough.accuracy.accuracy:.2%}) that lies within the interval"

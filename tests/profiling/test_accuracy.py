@@ -5,7 +5,15 @@ import pytest
 from graphs import events, everything, write
 
 from spiketicket.domain import INPUT, LOGITS
-from spiketicket.profiling.accuracy import Accuracy, by_timestep, early_exit, mean_logits, usual_margins
+from spiketicket.profiling.accuracy import (
+    Accuracy,
+    AtTimesteps,
+    by_timestep,
+    early_exit,
+    mean_logits,
+    settled,
+    usual_margins,
+)
 from spiketicket.runtime import Session
 from spiketicket.runtime.evaluate import exit_early
 from spiketicket.runtime.inputs import presented
@@ -48,6 +56,15 @@ def test_accuracy_by_timestep_by_hand():
     rows = by_timestep(means, np.array([0, 1, 1]))
     assert [row.timesteps for row in rows] == [1, 2]
     assert [row.accuracy.accuracy for row in rows] == [pytest.approx(2 / 3), 1.0]
+
+
+@pytest.mark.parametrize(
+    ("right", "timesteps"),
+    [((50, 90, 91, 90), 2), ((90, 50, 91, 90), 3), ((99, 60, 61, 60), 2), ((10, 20, 40, 80), 4), ((80,), 1)],
+)
+def test_settled_at_the_timestep_from_which_on_accuracy_is_the_last_one_s(right, timesteps):
+    rows = [AtTimesteps(t, Accuracy.of(count, 100)) for t, count in enumerate(right, 1)]
+    assert settled(rows).timesteps == timesteps
 
 
 def test_wilson_interval():
