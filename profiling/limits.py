@@ -55,13 +55,15 @@ class Verdict:
 
 def read_limits(path: Path) -> list[Limit]:
     """The limits of a TOML file. Raises InputError for what is unknown or impossible in it."""
+    content = read_bytes(path, "limits", InputError)
     try:
-        parsed = _toml(read_bytes(path, "limits", InputError).decode())
+        parsed = _toml(content.decode())
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}") from error
     entries = parsed.get("limit")
     if set(parsed) != {"limit"} or not isinstance(entries, list) or not entries:
-        raise InputError(f"{path}: expected one or more [[limit]] tables and nothing else, got {', '.join(parsed)}")
+        got = ", ".join(parsed) or "nothing"
+        raise InputError(f"{path}: expected one or more [[limit]] tables and nothing else, got {got}")
     return [_limit(f"{path}, limit {number}", entry) for number, entry in enumerate(entries, 1)]
 
 

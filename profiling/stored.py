@@ -27,8 +27,9 @@ class Place:
 
 def read_profile(path: Path) -> dict[str, Any]:
     """An inference profile of `snn-profile -x`. Raises InputError, saying what is wrong with the file."""
+    content = read_bytes(path, "profile", InputError)
     try:
-        data = json.loads(read_bytes(path, "profile", InputError))
+        data = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON, or cut short: expected a profile that snn-profile -x wrote") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
