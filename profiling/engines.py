@@ -60,6 +60,7 @@ def _openvino(path: Path, threads: int, _stack: ExitStack) -> Run:
             hint.performance_mode: hint.PerformanceMode.LATENCY,
             hint.inference_precision: ov.Type.f32,
             properties.inference_num_threads: threads,
+            hint.enable_cpu_pinning: threads > 1,  # all networks of one thread would be pinned to the same core
         }
         compiled = core.compile_model(core.read_model(model), "CPU", settings)
         if compiled.get_property(hint.inference_precision) != ov.Type.f32:

@@ -1,7 +1,9 @@
 """The whole profile, of small models, from the measurement to the command."""
 
 import json
-from contextlib import ExitStack
+import os
+import threading
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import jsonschema
@@ -59,6 +61,20 @@ def test_engines_agree_with_the_oracle_and_are_timed(tmp_path, make):
     assert all(row.timing.n == 12 and row.timing.min > 0 for row in found.rows)
     assert all((row.marginal is None) == (row.timesteps == 1) for row in found.rows)
     assert {row.speed.value for row in found.rows if row.engine == "native"} == {1.0}
+
+
+def test_openvino_leaves_networks_of_one_thread_all_cores():
+    """Pinned, several of them would share one core, and no stream would add anything."""
+    images = np.zeros((8, 1, 8, 8), np.float32)
+    with ExitStack() as stack:
+        run = engines.open_engine("openvino", DIGITS, 1, stack)
+        allowed, seen = os.sched_getaffinity(0), set()
+        thread = threading.Thread(target=lambda: [run(images, 2) for _ in range(300)])
+        thread.start()
+        while thread.is_alive():
+            with suppress(ProcessLookupError):
+                seen.add(frozenset(os.sched_getaffinity(thread.native_id or 0)))
+    assert seen == {frozenset(allowed)}
 
 
 def test_an_engine_that_is_missing_is_told_and_the_others_go_on(small, monkeypatch):
