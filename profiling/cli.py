@@ -114,6 +114,10 @@ def profile_model(
     limits = read_limits(check) if check else []
     allowed = Budget.parse(budget) if budget else None
     if comparison is not None:
+        if limits or allowed is not None:
+            raise InputError(
+                "--compare holds two profiles against each other: expected no --budget or --check beside it"
+            )
         _compare(*comparison, models, export)
         return
     if not models:
@@ -122,6 +126,10 @@ def profile_model(
         measured = read_profile(models[0])
         if not limits and allowed is None:
             raise InputError(f"{models[0]} is measured already: give --budget or --check, or model files")
+        if export:
+            raise InputError(
+                f"{models[0]} is measured already, there is nothing new to write: expected no -x beside it"
+            )
     else:
         cores = _ranges("pin", pinned) if pinned else None
         with pin(list(cores)) if cores else nullcontext():

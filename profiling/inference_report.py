@@ -45,8 +45,9 @@ def inference_report(profile: InferenceProfile) -> Report:
 
 def _lead(profile: InferenceProfile) -> str:
     s = profile.settings
+    measured = dict.fromkeys(row.engine for model in profile.models for row in model.latency.rows)
     parts = [
-        f"Measured {profile.created}: {', '.join(s.engines)} at T = {', '.join(map(str, s.timesteps))}, batch "
+        f"Measured {profile.created}: {', '.join(measured)} at T = {', '.join(map(str, s.timesteps))}, batch "
         f"{', '.join(map(str, s.batches))}, threads {', '.join(map(str, s.threads))}."
     ]
     for model in profile.models:

@@ -42,11 +42,11 @@ class Settings:
             if not numbers or list(numbers) != sorted(set(numbers)) or numbers[0] < 1:
                 raise InputError(f"{name}: expected rising whole numbers from 1, got {_listed(numbers)}")
         cores = usable_cores()
-        if self.threads[-1] > cores or (self.streams or 1) > cores or (self.streams is not None and self.streams < 1):
-            asked = max(self.threads[-1], self.streams or 1)
-            raise InputError(
-                f"threads and streams: this process may use {cores} cores, from 1 to {cores} make sense, got {asked}"
-            )
+        for name, asked in (("threads", self.threads[-1]), ("streams", 1 if self.streams is None else self.streams)):
+            if not 1 <= asked <= cores:
+                raise InputError(
+                    f"{name}: this process may use {cores} cores, from 1 to {cores} make sense, got {asked}"
+                )
         if not self.duration > 0 or (self.iterations is not None and self.iterations < 1):
             raise InputError(
                 f"expected duration above 0 and iterations from 1, got {self.duration} and {self.iterations}"

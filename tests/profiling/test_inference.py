@@ -83,6 +83,8 @@ def test_an_engine_that_is_missing_is_told_and_the_others_go_on(small, monkeypat
     )
     with Session(small) as session:
         samples = load_samples(session, None, None, None)
+    printed = runner.invoke(app, [str(small), *QUICK, "--timesteps", "1", "--engines", "openvino,native"]).output
+    assert ": native at T = 1" in printed and "openvino was not measured: not here" in printed
     found = measure_latency(small, samples, quick("openvino", "native"), [])
     assert found.missing == {"openvino": "not here"} and {row.engine for row in found.rows} == {"native"}
     with pytest.raises(engines.Unavailable, match="no engine can run the model: openvino: not here"):
@@ -170,6 +172,8 @@ def test_limits_decide_the_exit_code(tmp_path):
     limits.write_text('[[limit]]\nmetric = "p50_ms"\nmax = 1.5\n')
     broken = runner.invoke(app, [str(stored), "--check", str(limits)])
     assert broken.exit_code == 1 and "BROKEN: p50_ms" in broken.output
+    written = runner.invoke(app, [str(stored), "--check", str(limits), "-x", str(tmp_path / "p.html")])
+    assert written.exit_code == 1 and "expected no -x beside it" in " ".join(written.stderr.split())
 
 
 def test_compare_command(tmp_path):
@@ -193,7 +197,7 @@ def test_compare_command(tmp_path):
         (["--batch", "0"], "batches: expected rising whole numbers from 1, got 0"),
         (["--threads", "4096"], "this process may use"),
         (["--streams", "4096"], "this process may use"),
-        (["--streams", "0"], "from 1 to"),
+        (["--streams", "0"], "make sense, got 0"),
         (["--engines", "tpu"], "engines: expected one or more of native"),
         (["--engines", "native,native"], "each once"),
         (["--duration", "0"], "expected duration above 0"),
@@ -223,6 +227,7 @@ def test_refusals(small, options, message):
         (["README.md"], "not an ONNX file"),
         (["--compare", "none.json", "none.json"], "none.json"),
         (["model"], "expected one or more model files"),
+        (["--compare", "none.json", "none.json", "--budget", "1ms"], "expected no --budget or --check beside it"),
     ],
 )
 def test_foreign_files(arguments, message, monkeypatch):
