@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from spiketicket.cli import EXIT_MISTAKE, err, guarded, out, run_app, say, whole_numbers
+from spiketicket.cli import EXIT_MISTAKE, err, guarded, number_ranges, out, run_app, say
 from spiketicket.errors import InputError
 from spiketicket.profiling.budget import Budget, best, fits
 from spiketicket.profiling.cli_report import Export, check_endings, hand_over
@@ -131,13 +131,13 @@ def profile_model(
                 f"{models[0]} is measured already, there is nothing new to write: expected no -x beside it"
             )
     else:
-        cores = _ranges("pin", pinned) if pinned else None
+        cores = number_ranges("pin", pinned) if pinned is not None else None
         with pin(list(cores)) if cores else nullcontext():
             settings = Settings(
                 tuple(name.strip() for name in engines.split(",") if name.strip()),
-                _ranges("timesteps", timesteps),
-                _ranges("batch", batch),
-                _ranges("threads", threads) if threads else (usable_cores(),),
+                number_ranges("timesteps", timesteps),
+                number_ranges("batch", batch),
+                number_ranges("threads", threads) if threads is not None else (usable_cores(),),
                 streams,
                 duration,
                 iterations,
@@ -189,19 +189,6 @@ def _print_budget(measured: dict[str, Any], budget: Budget) -> None:
 def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
     for verdict in verdicts:
         say(f"{'kept' if verdict.kept else 'BROKEN'}: {verdict.limit}; {verdict.row}: {verdict.value:g}")
-
-
-def _ranges(name: str, text: str) -> tuple[int, ...]:
-    """1,3,5 or 1-5 or both, in rising order. Raises InputError."""
-    numbers: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if dash and first and last:
-            low, high = whole_numbers(name, f"{first},{last}")
-            numbers += range(low, high + 1)
-        else:
-            numbers += whole_numbers(name, part)
-    return tuple(numbers)
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spiketicket.cli import err, guarded, whole_numbers
+from spiketicket.cli import err, guarded, number_ranges
 from spiketicket.errors import InputError
 from spiketicket.profiling import paper
 from spiketicket.profiling.cli_report import Export, check_endings, hand_over
@@ -22,7 +22,7 @@ Threads = Annotated[int | None, typer.Option(help="CPU threads.", show_default="
 @guarded
 def search(
     arch: Annotated[str, typer.Option(help="Networks, separated by commas.")] = "vgg16,resnet19",
-    timesteps: Annotated[str, typer.Option(help="Numbers of timesteps, separated by commas.")] = "1,2,3,4,5",
+    timesteps: Annotated[str, typer.Option(help="Numbers of timesteps, as in 1,3,5 or 1-5.")] = "1,2,3,4,5",
     batch: Annotated[int, typer.Option(help="Images per iteration; the paper's is 128.")] = paper.BATCH,
     dataset: Annotated[
         str, typer.Option(help=f"Whose images, epochs and hours: {', '.join(paper.EPOCHS)}.")
@@ -92,7 +92,7 @@ def _names(option: str, text: str) -> list[str]:
 
 
 def _rising(option: str, text: str) -> list[int]:
-    numbers = whole_numbers(option, text)
+    numbers = list(number_ranges(option, text))
     if numbers != sorted(set(numbers)):
         raise InputError(f"{option}: expected rising numbers, got {text}")
     return numbers

@@ -8,6 +8,7 @@ from spiketicket.errors import InputError
 from spiketicket.profiling.stored import Place, accuracy_at, latencies
 from spiketicket.profiling.timing import Interval
 
+SAME_MODEL = ("arch", "dataset")
 SAME_MACHINE = ("cpu", "cores", "instruction set", "governor")
 
 
@@ -85,6 +86,12 @@ def _ratio(before: dict[str, float], after: dict[str, float]) -> Interval:
 
 def _warnings(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     found = []
+    for old in before["models"]:
+        new = next((model for model in after["models"] if model["name"] == old["name"]), None)
+        for key in SAME_MODEL:
+            was, now = (model["metadata"].get(key) if model else None for model in (old, new))
+            if new and was != now:
+                found.append(f"not the same network: {key} of {old['name']} was {was}, is {now}")
     for fact in SAME_MACHINE:
         a, b = before["machine"].get(fact), after["machine"].get(fact)
         if a != b:

@@ -55,4 +55,6 @@ def _accuracy(comparison: Comparison) -> Section:
     rows = tuple((m, t, old, new, 100 * (new - old)) for m, t, old, new in comparison.accuracies)
     largest = max(rows, key=lambda row: abs(row[4]))
     says = f"The largest change of accuracy is {largest[4]:+.2f} points ({largest[0]}, T = {largest[1]})."
+    if not largest[4]:
+        says = "Accuracy did not change."
     return Section("accuracy", "Accuracy, before and after", says, Table(columns, rows))

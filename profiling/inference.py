@@ -18,6 +18,7 @@ from spiketicket.profiling.latency import Latencies, measure_latency
 from spiketicket.profiling.layers import LayerProfile, profile_layers
 from spiketicket.profiling.machine import machine_facts
 from spiketicket.profiling.memory import Memory, measure_memory
+from spiketicket.profiling.noise import Noise, Watch
 from spiketicket.profiling.samples import Samples, load_samples
 from spiketicket.profiling.settings import Settings
 from spiketicket.profiling.stored import FORMAT, VERSION
@@ -54,6 +55,7 @@ class ModelProfile:
     memory: dict[str, Memory]  # by engine
     counters: Counters | CountersUnavailable
     gpu: GpuProfile
+    noises: dict[str, Noise]  # by what was measured meanwhile
 
     def to_dict(self, settings: Settings) -> dict[str, Any]:
         return {
@@ -89,9 +91,14 @@ class InferenceProfile:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What makes the figures doubtful; each said once."""
-        found = [warning for model in self.models for noise in model.latency.noises for warning in noise.warnings]
-        return tuple(dict.fromkeys(found))
+        """What makes the figures doubtful, and which of them."""
+        several = len(self.models) > 1
+        return tuple(
+            f"{model.name}, {what}: {warning}" if several else f"{what.capitalize()}: {warning}"
+            for model in self.models
+            for what, noise in model.noises.items()
+            for warning in noise.warnings
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -102,7 +109,7 @@ class InferenceProfile:
             "settings": self.settings.to_dict(),
             "machine": self.machine,
             "warnings": list(self.warnings),
-            "noise": [noise.to_dict() for model in self.models for noise in model.latency.noises],
+            "noise": [noise.to_dict() for model in self.models for noise in model.noises.values()],
             "models": [model.to_dict(self.settings) for model in self.models],
         }
 
@@ -150,11 +157,10 @@ def _profile(
             margins = margins or usual_margins(means)
             accuracy = by_timestep(means, samples.labels)
             exits = early_exit(means, samples.labels, margins)
-        batch = np.concatenate(samples.batches(1)[:8])
         say("layers")
-        layers = profile_layers(
-            session, np.ascontiguousarray(presented(session, batch[:1] if native else batch, most)), most, energy=energy
-        )
+        several = np.ascontiguousarray(presented(session, np.concatenate(samples.batches(session.batch or 1)), most))
+        with Watch() as watch:
+            layers = profile_layers(session, several, most, duration=settings.duration, energy=energy)
         one = np.array(presented(session, samples.batches(1)[0], most))
         say("CPU counters")
         counters = count(lambda: session.run({INPUT: one}, most), COUNTED)
@@ -169,6 +175,7 @@ def _profile(
     measured = [engine for engine in settings.engines if engine in ENGINE_NAMES and engine not in latency.missing]
     memory = {engine: measure_memory(engine, path, one, settings.threads[0], most) for engine in measured}
     gpu = profile_gpu(path, samples, settings)
+    noises = {**latency.noises, "layers": watch.noise(0.0)}
     return ModelProfile(
-        path, name, metadata, samples, latency, throughput, accuracy, exits, layers, memory, counters, gpu
+        path, name, metadata, samples, latency, throughput, accuracy, exits, layers, memory, counters, gpu, noises
     )

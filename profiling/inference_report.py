@@ -62,7 +62,13 @@ def _facts(profile: InferenceProfile) -> dict[str, dict[str, str]]:
     for model in profile.models:
         title = "Model" if len(profile.models) == 1 else f"Model {model.name}"
         facts[title] = {"file": str(model.path), **model.metadata}
-    settings = {key: str(value) for key, value in profile.settings.to_dict().items() if value not in (None, ())}
+    settings = {
+        key: ", ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
+        if isinstance(value, list | tuple)
+        else str(value)
+        for key, value in profile.settings.to_dict().items()
+        if value not in (None, (), [])
+    }
     return {**facts, "Settings": settings, "Machine": profile.machine}
 
 

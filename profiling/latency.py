@@ -75,7 +75,7 @@ class Latencies:
     rows: list[Latency] = field(default_factory=list)
     first: list[Streamed] = field(default_factory=list)
     exits: list[Streamed] = field(default_factory=list)
-    noises: list[Noise] = field(default_factory=list)
+    noises: dict[str, Noise] = field(default_factory=dict)  # by batch and threads
     missing: dict[str, str] = field(default_factory=dict)  # engine -> why
 
 
@@ -99,7 +99,7 @@ def measure_latency(path: Path, samples: Samples, settings: Settings, margins: S
                 warmup=settings.warmup,
                 seed=settings.seed,
             )
-        found.noises.append(measured.noise)
+        found.noises[f"latency at batch {batch}, threads {threads}"] = measured.noise
         found.rows += _rows(measured, runs, settings.timesteps, batch, threads)
         for kind, margin in streams:
             timing = measured.timings[kind, margin]

@@ -36,15 +36,15 @@ class Samples:
 def load_samples(session: Session, dataset: str | None, data: Path | None, limit: int | None) -> Samples:
     """Test images of `dataset`, or of the model's own where it is None, `limit` of them at most (None: all).
 
-    Where the model's own is not at hand: noise. Raises DataError, MissingExtraError and InputError for a data set that
-    was asked for.
+    Where the model's own is not at hand: noise. Raises DataError, MissingExtraError and InputError for a data set, or
+    a folder, that was asked for.
     """
     name = dataset or session.metadata.get("dataset", "")
     try:
         loaded = load_dataset(name, data)
         images, labels = dataset_inputs(session, loaded, "test"), loaded.test.labels
     except (DataError, MissingExtraError, InputError):
-        if dataset is not None:
+        if dataset is not None or (data is not None and name):
             raise
         noise = np.random.default_rng(0).standard_normal((TIMED, *session.input_shape), dtype=np.float32)
         return Samples(noise, None, NOISE)

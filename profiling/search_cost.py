@@ -125,6 +125,10 @@ def measure_search(
     setups = list(dict.fromkeys(setups))
     if iterations is not None and duration is not None:
         raise InputError("iterations, duration: expected one of the two, got both")
+    if iterations is not None and iterations < 1:
+        raise InputError(f"iterations: expected 1 or more, got {iterations}")
+    if duration is not None and not duration > 0:
+        raise InputError(f"duration: expected seconds above 0, got {duration}")
     threads = check_threads(threads)
     try:
         import torch

@@ -47,6 +47,11 @@ def search_report(asked: Asked, cost: SearchCost, runs: Sequence[Spent] = ()) ->
     sections = [iteration_section(costs), epoch_section(costs), memory_section(costs)]
     if projections:
         sections += [hours_section(projections, by_arch), gain_section(projections, by_arch)]
+    else:
+        needed = f"T = {paper.EARLY_TIMESTEPS} and a larger one, of a network and data set that the paper has"
+        sections.append(
+            Section("hours", "Hours of a search", f"Hours were not projected: they take seconds at {needed}.")
+        )
     if runs:
         sections.append(run_section(runs, cost.threads))
     where = f"{cost.device}, threads: {cost.threads}" if cost.device == "cpu" else cost.device
@@ -105,7 +110,7 @@ def iteration_section(costs: Sequence[Cost]) -> Section:
         notes.append("Fewer than six iterations give no 95% interval: low and high are the fastest and the slowest.")
     labels = tuple(f"{cost.setup.arch}, T = {cost.setup.timesteps}" for cost in costs)
     picture = Bars(
-        Axis("median of an iteration", "s"),
+        Axis("medians of an iteration's parts", "s"),
         labels,
         {part: tuple(cost.parts[part].median().value for cost in costs) for part in PARTS},
         "Seconds of an iteration by network and T, in parts",
@@ -169,9 +174,11 @@ def _fixed_cost(arch: str, group: Sequence[Cost], printed: dict[int, float]) -> 
         return f"{arch}: {group[0].seconds_per_epoch:,.1f} s at T = {group[0].setup.timesteps}."
     fixed, step = fit({cost.setup.timesteps: cost.seconds_per_epoch for cost in group})
     said = f"{arch}: about {fixed:,.1f} s + {step:,.1f} s per timestep (a fitted line)"
+    if not fixed:
+        said = f"{arch}: about {step:,.1f} s per timestep (a line through the origin)"
     if printed:
         theirs = fit(printed)
-        said += f"; the paper's figures: {theirs[0]:.1f} s + {theirs[1]:.1f} s"
+        said += f"; the paper's figures: {theirs[0]:.1f} s + {theirs[1]:.1f} s per timestep"
     return said + "."
 
 

@@ -6,6 +6,7 @@ from spiketicket.profiling.accuracy import settled
 from spiketicket.profiling.inference import ModelProfile
 from spiketicket.profiling.latency import MS, Latency
 from spiketicket.profiling.report.document import Axis, Column, Lines, Point, Section, Series, Table
+from spiketicket.profiling.timing import ratio
 
 MS_AXIS = Axis("median of a run", "ms", form="g")
 
@@ -107,8 +108,12 @@ def _latency_sentence(models: Sequence[ModelProfile]) -> str:
         others = [row for row in last.values() if row is not fastest]
         if others:
             second = min(others, key=lambda row: row.timing.median().value)
-            times = second.timing.median().value / fastest.timing.median().value
-            text += f"; {second.engine}, the next, takes {times:.2f} times as long"
+            times = ratio(second.timing, fastest.timing)
+            text += (
+                f"; {second.engine}, the next, takes {times.value:.2f} times as long"
+                if times.low > 1
+                else f"; {second.engine} cannot be told from it (ratio {times.low:.2f} to {times.high:.2f})"
+            )
         if fastest.marginal is not None:
             text += f"; its last timestep costs {MS * fastest.marginal.value:.3g} ms"
         parts.append(text + ".")
@@ -193,30 +198,51 @@ def accuracy_section(models: Sequence[ModelProfile]) -> Section | None:
             series += [Series(name, points)] if points else []
     alt = "Accuracy in percent against milliseconds per image, of every fixed T and of early exit at several margins"
     x, y = Axis("latency per image, native", "ms"), Axis("accuracy", "%")
-    note = (
+    notes = (
         "An image leaves at the first timestep at which its best mean logit leads the second by the margin. Accuracy "
-        "and mean T are of all images, latency of the timed ones, one by one."
+        "and mean T are of all images, latency of the timed ones, one by one.",
+        "Early exit takes one timestep per call, which costs more than all of them in one run: it pays where it stands "
+        "above the curve of fixed T.",
     )
     return Section(
         "accuracy",
         "Accuracy against latency",
-        _accuracy_sentence(known),
+        " ".join(map(_accuracy_sentence, known)),
         Table(columns, tuple(cells)),
         (Lines(x, y, tuple(series), alt),) if series else (),
-        (note,),
+        notes,
     )
 
 
-def _accuracy_sentence(models: Sequence[ModelProfile]) -> str:
-    parts = []
-    for model in models:
-        last = model.accuracy[-1]
-        enough = settled(model.accuracy)
-        text = f"{model.name} ({model.samples.source}): {last.accuracy.accuracy:.2%} at T = {last.timesteps}"
-        if enough.timesteps < last.timesteps:
-            text += f"; from T = {enough.timesteps} on ({enough.accuracy.accuracy:.2%}) that lies within the interval"
-        parts.append(text + ".")
-    return " ".join(parts)
+def _accuracy_sentence(model: ModelProfile) -> str:
+    last = model.accuracy[-1]
+    enough = settled(model.accuracy)
+    text = f"{model.name} ({model.samples.source}): {last.accuracy.accuracy:.2%} at T = {last.timesteps}"
+    if enough.timesteps < last.timesteps:
+        text += f"; from T = {enough.timesteps} on ({enough.accuracy.accuracy:.2%}) that lies within the interval"
+    return f"{text}. {_exit_sentence(model)}".strip()
+
+
+def _exit_sentence(model: ModelProfile) -> str:
+    """Which margins are better than every fixed T: where none of these is as accurate in as little time."""
+    costs = model.exit_ms() if model.latency.exits else {}
+    fixed = {float(row.timesteps): MS * row.timing.median().value for row in _native_alone(model)}
+    if not costs or not fixed:
+        return ""
+    paying = [
+        leaving.margin
+        for leaving in model.exits
+        if leaving.margin in costs
+        and not any(
+            row.accuracy.accuracy >= leaving.accuracy.accuracy and fixed[row.timesteps] <= costs[leaving.margin]
+            for row in model.accuracy
+            if row.timesteps in fixed
+        )
+    ]
+    if not paying:
+        return "Early exit does not pay here: for every margin there is a fixed T as accurate in less time."
+    margins = " and ".join(f"{margin:g}" for margin in paying)
+    return f"Early exit with a margin of {margins} is better than any fixed T of this accuracy."
 
 
 def _native_alone(model: ModelProfile) -> list[Latency]:

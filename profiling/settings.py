@@ -32,9 +32,8 @@ class Settings:
     def __post_init__(self) -> None:
         unknown = [name for name in self.engines if name not in PROFILED]
         if unknown or not self.engines or len(set(self.engines)) < len(self.engines):
-            raise InputError(
-                f"engines: expected one or more of {', '.join(PROFILED)}, each once, got {', '.join(self.engines)}"
-            )
+            got = f"unknown {', '.join(unknown)}" if unknown else ", ".join(self.engines) or "none"
+            raise InputError(f"engines: expected one or more of {', '.join(PROFILED)}, each once, got {got}")
         for t in self.timesteps:
             check_timesteps(t)
         for name in ("timesteps", "batches", "threads"):
@@ -47,10 +46,10 @@ class Settings:
                 raise InputError(
                     f"{name}: this process may use {cores} cores, from 1 to {cores} make sense, got {asked}"
                 )
-        if not self.duration > 0 or (self.iterations is not None and self.iterations < 1):
-            raise InputError(
-                f"expected duration above 0 and iterations from 1, got {self.duration} and {self.iterations}"
-            )
+        if not self.duration > 0:
+            raise InputError(f"duration: expected seconds above 0, got {self.duration:g}")
+        if self.iterations is not None and self.iterations < 1:
+            raise InputError(f"iterations: expected 1 or more, got {self.iterations}")
         if self.warmup is not None and self.warmup < 0:
             raise InputError(f"warmup: expected a number of runs from 0, got {self.warmup}")
         if not all(0 < p < 100 for p in self.percentiles):

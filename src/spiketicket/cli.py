@@ -85,6 +85,22 @@ def whole_numbers(name: str, text: str) -> list[int]:
         raise InputError(f"{name}: expected whole numbers separated by commas, got {text!r}") from error
 
 
+def number_ranges(name: str, text: str) -> tuple[int, ...]:
+    """The numbers of an option such as 1,3,5 or 1-5 or both, in its order. Raises InputError, naming the option."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        try:
+            first = int(low)
+            last = int(high) if dash else first
+        except ValueError as error:
+            raise InputError(f"{name}: expected whole numbers as in 1,3 or 1-5, got {text!r}") from error
+        if last < first:
+            raise InputError(f"{name}: expected a rising range, got {part.strip()!r}")
+        numbers += range(first, last + 1)
+    return tuple(numbers)
+
+
 def say(message: str) -> None:
     """Print one line of plain text to stdout, paths and names as they are."""
     out.print(message, markup=False, highlight=False, soft_wrap=True)

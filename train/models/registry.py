@@ -81,7 +81,7 @@ def _factory(name: str) -> Factory:
     if not points:
         names = ", ".join(known())
         raise InputError(
-            f"unknown arch {name!r}: expected one of {names}; register others first, or --import their module"
+            f"unknown arch {name!r}: expected one of {names}; register others first (snn-search: --import their module)"
         )
     if len({point.value for point in points}) > 1:
         raise InputError(f"network {name!r} comes from several packages: {', '.join(map(_origin, points))}")
