@@ -1,4 +1,15 @@
-"""Small profiles by hand, as `snn-profile -x` writes them."""
+"""Small profiles by hand, as `snn-profile -x` writes them, and what they are held against."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+
+SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "profile.schema.json").read_text())
+
+
+def check_schema(data):
+    jsonschema.Draft202012Validator(SCHEMA).validate(data)
 
 
 def latency(engine="native", timesteps=1, p50=1.0, wide=0.02, batch=1, threads=1):

@@ -6,12 +6,11 @@ import threading
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import nvidia_standin
 import pytest
 from graphs import events, everything, write
-from profiles import latency, model, profile
+from profiles import check_schema, latency, model, profile
 from typer.testing import CliRunner
 
 from spiketicket.errors import InputError
@@ -27,7 +26,6 @@ from spiketicket.runtime import Session
 from spiketicket.runtime.onnx_reader import read_model
 
 DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"
-SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "profile.schema.json").read_text())
 HERE = [name for name in PROFILED if name != "tensorrt"]  # it needs a GPU; its own tests stand in for that
 QUICK = ["--iterations", "12", "--warmup", "0", "--threads", "1"]
 
@@ -148,7 +146,7 @@ def test_the_command_writes_what_the_schema_says(tmp_path):
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     data = json.loads(out.read_text())
-    jsonschema.Draft202012Validator(SCHEMA).validate(data)
+    check_schema(data)
     (measured,) = data["models"]
     assert len(measured["latency"]) == 2 * 4 * 2 and measured["input"] == "355 of 355 test images of digits"
     assert [row["timesteps"] for row in measured["accuracy"]] == [1, 2, 3, 4, 5]
@@ -161,6 +159,11 @@ def test_the_command_writes_what_the_schema_says(tmp_path):
     assert "best: digits.onnx in" in result.output and "wrote" in result.output
     page = (tmp_path / "out.html").read_text()
     assert "digits.onnx" in page and page.count("<svg") >= 2
+
+
+@pytest.mark.parametrize("name", ["inference", "search"])
+def test_published_profiles_are_what_the_schema_says(name):
+    check_schema(json.loads((Path(__file__).parents[2] / "docs" / "results" / f"profile-{name}.json").read_text()))
 
 
 def test_limits_decide_the_exit_code(tmp_path):
@@ -183,7 +186,7 @@ def test_compare_command(tmp_path):
     result = runner.invoke(app, ["--compare", *files, "-x", str(tmp_path / "c.json")])
     assert result.exit_code == 0 and "1 became faster and 0 slower" in " ".join(result.output.split())
     data = json.loads((tmp_path / "c.json").read_text())
-    jsonschema.Draft202012Validator(SCHEMA).validate(data)
+    check_schema(data)
     assert data["changes"][0]["verdict"] == "faster" and data["changes"][0]["ratio"]["value"] == pytest.approx(2)
 
 

@@ -10,6 +10,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from profiles import check_schema
 from typer.testing import CliRunner
 
 from spiketicket.cli import make_app

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from profiles import check_schema
 from run_folders import plan, write_run
 from typer.testing import CliRunner
 
