@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.domain import INPUT, LOGITS_T
-from spiketicket.errors import DeviceError, MissingExtraError, SpikeTicketError
+from spiketicket.errors import DeviceError, MissingExtraError, ModelError, SpikeTicketError
 from spiketicket.graph import Graph
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import MODEL_ENGINES
@@ -25,6 +25,9 @@ Run = Callable[[Floats, int], Floats]  # input as Session.run takes it, and T ->
 
 class Unavailable(SpikeTicketError):
     """An engine that cannot be measured here, and why."""
+
+
+CANNOT = (Unavailable, ModelError, DeviceError, TypeError)  # what opening an engine or its first run raises
 
 
 def open_engine(name: str, path: Path, threads: int, stack: ExitStack) -> Run:

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.domain import INPUT
-from spiketicket.errors import DeviceError, ModelError
 from spiketicket.profiling.clock import Measurement, measure
-from spiketicket.profiling.engines import Unavailable, open_engine
+from spiketicket.profiling.engines import CANNOT, Unavailable, open_engine
 from spiketicket.profiling.noise import Noise
 from spiketicket.profiling.samples import Samples
 from spiketicket.profiling.settings import Settings
@@ -134,7 +133,7 @@ def _contestants(
             run = open_engine(name, path, threads, stack)
             for t in settings.timesteps:
                 run(inputs[t][0], t)  # what an engine cannot do shows here
-        except (Unavailable, ModelError, DeviceError, TypeError) as error:
+        except CANNOT as error:
             missing[name] = str(error)
             continue
         for t in settings.timesteps:

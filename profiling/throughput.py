@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from spiketicket.errors import ModelError
-from spiketicket.profiling.engines import Unavailable, open_engine
+from spiketicket.profiling.engines import CANNOT, open_engine
 from spiketicket.profiling.samples import Samples
 from spiketicket.profiling.settings import Settings
 from spiketicket.profiling.timing import Interval, Timing
@@ -50,7 +49,7 @@ def measure_throughput(path: Path, samples: Samples, settings: Settings, streams
         for name in settings.engines:
             try:
                 workers[name] = [_worker(name, path, x, timesteps, stack) for _ in range(streams)]
-            except (Unavailable, ModelError, TypeError):
+            except CANNOT:
                 continue  # the table of latencies says why
         seconds: dict[str, list[tuple[float, ...]]] = {name: [] for name in workers}
         for _ in range(ROUNDS):
