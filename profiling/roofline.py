@@ -2,9 +2,9 @@
 
 Both are measured, in the minute of the measurement that they stand beside:
 
-- additions: the native engine's own kernels `events` and `masks`, whichever is faster, on a small layer without zeros
-  whose weights lie in the first cache and where every neuron fires at every timestep. So every addition is a synaptic
-  operation, and no kernel of this engine does more of them.
+- additions: the native engine's own dense kernels, whichever is fastest, on a small layer without zeros whose weights
+  lie in the first cache and where every neuron fires at every timestep. So every addition is a synaptic operation, and
+  no kernel of this engine does more of them.
 - bytes: copies of an array of the size that a run of the model touches, so that what stays in a cache from run to
   run is compared with that cache.
 """
@@ -22,7 +22,7 @@ from spiketicket.graph import Conv, Flatten, Graph, Lif, Linear, Repeat
 from spiketicket.runtime.engine import Model, Options
 
 REPEATS = 40
-PROBES = {"events": 16, "masks": 64}  # kernel -> input channels of the layer
+PROBES = {"events": 16, "masks": 64, "tables": 64}  # kernel -> input channels of the layer
 SMALLEST, LARGEST = 2**18, 2**28  # bytes of the array that is copied
 OUTPUTS, SIZE, TIMESTEPS = 64, 8, 5
 

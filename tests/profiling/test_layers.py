@@ -11,9 +11,10 @@ from spiketicket.errors import InputError
 from spiketicket.profiling.energy import CMOS_45NM, EnergyTable
 from spiketicket.profiling.layer_times import LayerTimes, median
 from spiketicket.profiling.layers import profile_layers
-from spiketicket.profiling.roofline import Roof, measure_roof
+from spiketicket.profiling.roofline import PROBES, Roof, measure_roof
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
+from spiketicket.runtime.planner import KERNELS
 
 GRAPHS = [everything, events, gates_and_joins, residual_blocks]
 
@@ -143,6 +144,11 @@ def test_the_interval_of_a_median():
     interval = median(np.array([10, 9, 8, 7, 6, 5, 4, 3, 2, 1.0]))
     assert (interval.low, interval.value, interval.high) == (2, 5.5, 9)
     assert median(np.array([3.0, 1.0])).to_dict() == {"value": 2.0, "low": 1.0, "high": 3.0}
+
+
+def test_the_roof_is_that_of_the_fastest_kernel():
+    """All that take float32 weights; `sparse-events` skips, and is slowest where there is nothing to skip."""
+    assert set(PROBES) == set(KERNELS) - {"events-int16", "sparse-events"}
 
 
 def test_the_roof():
