@@ -46,7 +46,8 @@ class GpuProfile:
 
 
 def profile_gpu(path: Path, samples: Samples, settings: Settings) -> GpuProfile:
-    """float32 and float16, eager and as a CUDA graph, at every T and batch; or why not."""
+    """float32 (exact: convolutions would otherwise take TensorFloat-32, of 10 bits, where a GPU has it) and float16,
+    eager and as a CUDA graph, at every T and batch; or why not."""
     facts = _facts()
     if not facts:
         return GpuProfile({}, [], "no NVIDIA GPU was found here: nothing was measured on one")
@@ -70,7 +71,7 @@ def profile_gpu(path: Path, samples: Samples, settings: Settings) -> GpuProfile:
                 def run(network: Any = network, x: Any = x, t: int = t) -> Any:
                     return network(x, t)
 
-                with torch.inference_mode():
+                with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                     eager = _event_ms(torch, run)
                     captured = _event_ms(torch, _captured(torch, run))
                 rows += [
@@ -82,6 +83,7 @@ def profile_gpu(path: Path, samples: Samples, settings: Settings) -> GpuProfile:
 
 def _captured(torch: Any, run: Callable[[], Any]) -> Callable[[], Any]:
     side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # as torch asks for before a capture
         for _ in range(3):
             run()

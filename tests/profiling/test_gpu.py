@@ -1,10 +1,12 @@
 """The GPU's section where there is no GPU, and what NVIDIA's tool says."""
 
 import os
+from itertools import product
 from pathlib import Path
 
 import pytest
 
+from spiketicket.profiling import gpu
 from spiketicket.profiling.gpu import profile_gpu
 from spiketicket.profiling.nvidia_smi import ask
 from spiketicket.profiling.samples import load_samples
@@ -42,6 +44,40 @@ def test_fields_of_every_gpu(nvidia_smi):
 def test_no_tool(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert ask(("name",)) is None
+
+
+def test_rows_of_every_precision_t_and_batch(monkeypatch, nvidia_smi):
+    """With a CPU in the GPU's place: what is run, and in which arithmetic; not how long."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from spiketicket.profiling.torch_network import TorchNetwork
+
+    asked, arithmetic = [], []
+
+    def event_ms(_, run):
+        arithmetic.append(torch.backends.cudnn.allow_tf32)
+        run()
+        return [1.0, 2.0, 3.0]
+
+    def to(moved, device, dtype):
+        asked.append((device, dtype))
+        return moved
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    monkeypatch.setattr(TorchNetwork, "to", to)
+    monkeypatch.setattr(TorchNetwork, "forward", lambda *_: None)
+    monkeypatch.setattr(gpu, "_event_ms", event_ms)
+    monkeypatch.setattr(gpu, "_captured", lambda _, run: run)
+    nvidia_smi("Z9, 570.1, 1 MHz, 2 MHz, 3 W, 4 W, 5 MiB\\n")
+    with Session(DIGITS) as session:
+        samples = load_samples(session, None, None, 4)
+    before = torch.backends.cudnn.allow_tf32
+    found = profile_gpu(DIGITS, samples, Settings(("native",), (1, 3), (1, 2)))
+    places = [(row.precision, row.batch, row.timesteps, row.graph) for row in found.rows]
+    assert places == list(product(("float32", "float16"), (1, 2), (1, 3), (False, True)))
+    assert {(row.p50, row.p95, row.n) for row in found.rows} == {(2.0, 2.9, 3)} and found.missing == ""
+    assert set(asked) == {("cuda", torch.float32), ("cuda", torch.float16)}
+    assert not any(arithmetic) and torch.backends.cudnn.allow_tf32 == before  # float32 is not TensorFloat-32
 
 
 def test_the_section_says_why_nothing_was_measured(monkeypatch, tmp_path, nvidia_smi):
