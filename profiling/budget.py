@@ -65,6 +65,9 @@ def best(found: list[Fit]) -> Fit | None:
     """The most accurate of those that fit, of equals the fastest; where no accuracy is known, the one with the largest
     T. None where nothing fits."""
     inside = [fit for fit in found if fit.timesteps is not None]
-    if not inside:
-        return None
-    return max(inside, key=lambda fit: (-1.0 if fit.accuracy is None else fit.accuracy, fit.timesteps or 0, -fit.ms))
+    return max(inside, key=_worth, default=None)
+
+
+def _worth(fit: Fit) -> tuple[bool, float, float]:
+    known = fit.accuracy is not None
+    return known, (fit.accuracy if fit.accuracy is not None else fit.timesteps) or 0.0, -fit.ms

@@ -38,3 +38,10 @@ def test_best_is_the_most_accurate_and_of_equals_the_fastest():
     assert best(fits(profile(small, large), Budget(0.1))) is None
     equal = model("equal.onnx", [latency(timesteps=2, p50=0.9)], [(2, 0.5)])
     assert best(fits(profile(small, equal), Budget(1.5))).model == "equal.onnx"
+    longer = model("longer.onnx", [latency(timesteps=3, p50=1.1)], [(3, 0.5)])
+    assert best(fits(profile(longer, equal), Budget(1.5))).model == "equal.onnx"  # T is no merit of its own
+
+
+def test_best_without_accuracy_has_the_largest_t_and_of_equals_is_the_fastest():
+    rows = [latency("torch", 2, p50=1.0), latency("native", 2, p50=0.5), latency("onnxruntime", 1, p50=0.1)]
+    assert best(fits(profile(model("a.onnx", rows)), Budget(2.0))).engine == "native"
