@@ -101,13 +101,13 @@ def _memory_section(models: list[ModelProfile]) -> Section:
 
 
 def _counters_section(model: ModelProfile) -> Section:
-    counters, title = model.counters, "CPU counters"
+    counters, title, what = model.counters, "CPU counters", f"{model.layers.engine}, batch 1"
     if isinstance(counters, CountersUnavailable):
         return Section("counters", title, f"CPU counters were not read: {counters.reason}.")
     rows = tuple((name.replace("_", " "), value) for name, value in asdict(counters).items())
-    says = "What one run costs, native, batch 1."
+    says = f"What one run costs, {what}."
     if counters.instructions and counters.cycles:
-        says = f"{counters.instructions / counters.cycles:.2f} instructions per cycle, native, batch 1."
+        says = f"{counters.instructions / counters.cycles:.2f} instructions per cycle, {what}."
     return Section("counters", title, says, Table((Column("counter"), Column("per run", form=",.0f")), rows))
 
 
