@@ -3,7 +3,7 @@
 This file has not run on a GPU yet; what tests hold is what it says where there is none.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from spiketicket.graph import Graph
 from spiketicket.profiling.nvidia_smi import ask
 from spiketicket.profiling.samples import Samples
 from spiketicket.profiling.settings import Settings
@@ -35,7 +36,7 @@ class GpuRow:
 
 @dataclass(frozen=True)
 class GpuProfile:
-    """`missing`: why there are no rows."""
+    """`missing`: why there are no rows, or no more of them."""
 
     facts: dict[str, str]  # of nvidia-smi, clocks and power right after the measurement
     rows: list[GpuRow]
@@ -57,10 +58,18 @@ def profile_gpu(path: Path, samples: Samples, settings: Settings) -> GpuProfile:
         return GpuProfile(facts, [], "torch is not installed: pip install 'spiketicket[train]'")
     if not torch.cuda.is_available():
         return GpuProfile(facts, [], f"torch {torch.__version__} does not see the GPU")
+    rows: list[GpuRow] = []
+    missing = ""
+    try:
+        rows.extend(_rows(torch, read_model(path)[0], samples, settings))
+    except (RuntimeError, TypeError) as error:  # CUDA's own errors; a node that torch has not: all else is measured
+        missing = f"torch cannot run the model on the GPU: {str(error).splitlines()[0]}"
+    return GpuProfile(_facts(), rows, missing)
+
+
+def _rows(torch: Any, graph: Graph, samples: Samples, settings: Settings) -> Iterator[GpuRow]:
     from spiketicket.profiling.torch_network import TorchNetwork
 
-    graph = read_model(path)[0]
-    rows = []
     for precision, dtype in (("float32", torch.float32), ("float16", torch.float16)):
         network = TorchNetwork(graph).eval().to("cuda", dtype)
         for batch in settings.batches:
@@ -74,11 +83,8 @@ def profile_gpu(path: Path, samples: Samples, settings: Settings) -> GpuProfile:
                 with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                     eager = _event_ms(torch, run)
                     captured = _event_ms(torch, _captured(torch, run))
-                rows += [
-                    GpuRow(precision, as_graph, t, batch, median(ms), float(np.quantile(ms, 0.95)), len(ms))
-                    for as_graph, ms in ((False, eager), (True, captured))
-                ]
-    return GpuProfile(_facts(), rows)
+                for as_graph, ms in ((False, eager), (True, captured)):
+                    yield GpuRow(precision, as_graph, t, batch, median(ms), float(np.quantile(ms, 0.95)), len(ms))
 
 
 def _captured(torch: Any, run: Callable[[], Any]) -> Callable[[], Any]:

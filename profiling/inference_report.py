@@ -123,5 +123,8 @@ def _gpu_section(models: list[ModelProfile]) -> Section:
         return Section("gpu", "GPU", f"{models[0].gpu.missing}.".capitalize())
     name, precision, _, t, batch, p50, _, _ = min(rows, key=lambda row: row[5])
     says = f"torch, dense: at best {p50:.3f} ms ({name}, {precision}, T = {t}, batch {batch})."
-    notes = tuple(f"{key}: {value}" for key, value in models[0].gpu.facts.items())
+    notes = (
+        *dict.fromkeys(m.gpu.missing for m in models if m.gpu.missing),
+        *(f"{key}: {value}" for key, value in models[0].gpu.facts.items()),
+    )
     return Section("gpu", "GPU", says, Table(columns, rows), (), notes)

@@ -80,6 +80,22 @@ def test_rows_of_every_precision_t_and_batch(monkeypatch, nvidia_smi):
     assert not any(arithmetic) and torch.backends.cudnn.allow_tf32 == before  # float32 is not TensorFloat-32
 
 
+def test_what_cuda_refuses_does_not_end_the_profile(monkeypatch, nvidia_smi):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from spiketicket.profiling.torch_network import TorchNetwork
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(TorchNetwork, "to", full)
+    nvidia_smi("Z9, 570.1, 1 MHz, 2 MHz, 3 W, 4 W, 5 MiB\\n")
+    with Session(DIGITS) as session:
+        samples = load_samples(session, None, None, 4)
+    found = profile_gpu(DIGITS, samples, Settings(("native",), (1,)))
+    assert found.rows == [] and found.missing == "torch cannot run the model on the GPU: CUDA out of memory."
+
+
 def test_the_section_says_why_nothing_was_measured(monkeypatch, tmp_path, nvidia_smi):
     torch = pytest.importorskip("torch", reason="torch is not installed")
     if torch.cuda.is_available():
