@@ -22,7 +22,7 @@ def hours_section(projections: Sequence[Projection], seconds: ByArch) -> Section
     rows = tuple(
         (
             p.plan.arch, p.method, p.plan.sparsity(p.prunings), "projected",
-            hours(p.paper_epochs, seconds[p.plan.arch]), said(p.paper_epochs), _printed(p),
+            hours(p.paper_epochs, seconds[p.plan.arch]), said(p.paper_epochs), p.printed_hours,
             hours(p.all_epochs, seconds[p.plan.arch]), said(p.all_epochs), None if p.stop is None else p.stop.epochs,
         )
         for p in projections
@@ -44,14 +44,13 @@ def gain_section(projections: Sequence[Projection], seconds: ByArch) -> Section:
     )  # fmt: skip
     rows = []
     for slow, fast in pairs(projections):
-        epoch, key = seconds[slow.plan.arch], (slow.plan.dataset, slow.plan.arch)
-        printed = paper.GAINS.get((*key, fast.method, fast.prunings))
-        theirs = _printed(slow), _printed(fast)
+        epoch = seconds[slow.plan.arch]
+        theirs = slow.printed_hours, fast.printed_hours
         rows.append(
             (
                 slow.plan.arch, f"{fast.method} over {slow.method}", slow.plan.sparsity(slow.prunings), "projected",
                 hours(slow.paper_epochs, epoch) / hours(fast.paper_epochs, epoch),
-                hours(slow.all_epochs, epoch) / hours(fast.all_epochs, epoch), printed,
+                hours(slow.all_epochs, epoch) / hours(fast.all_epochs, epoch), fast.printed_gain,
                 theirs[0] / theirs[1] if theirs[0] and theirs[1] else None,
             )
         )  # fmt: skip
@@ -76,10 +75,6 @@ def pairs(projections: Sequence[Projection]) -> list[tuple[Projection, Projectio
 def said(epochs: Epochs) -> str:
     """1138 at T = 3, 282 at T = 5."""
     return ", ".join(f"{round(number, 1):g} at T = {t}" for t, number in sorted(epochs.items()))
-
-
-def _printed(p: Projection) -> float | None:
-    return paper.HOURS.get((p.plan.dataset, p.plan.arch, p.method, p.prunings))
 
 
 def _telling(projections: Sequence[Projection], seconds: ByArch) -> str:

@@ -52,6 +52,21 @@ class Projection:
     paper_epochs: Epochs
     all_epochs: Epochs
 
+    @property
+    def printed_hours(self) -> float | None:
+        """The paper's, of Table 3; None where it has none, as of searches at another T than its own."""
+        return self._printed(paper.HOURS)
+
+    @property
+    def printed_gain(self) -> float | None:
+        return self._printed(paper.GAINS)
+
+    def _printed(self, table: Mapping[paper.Key, float]) -> float | None:
+        plan = self.plan
+        if (plan.timesteps, plan.early_timesteps) != (paper.TIMESTEPS, paper.EARLY_TIMESTEPS):
+            return None
+        return table.get((plan.dataset, plan.arch, self.method, self.prunings))
+
     def to_dict(self, seconds_per_epoch: Mapping[int, float]) -> dict[str, Any]:
         used = {*self.paper_epochs, *self.all_epochs}
         return {
@@ -75,7 +90,7 @@ class Projection:
             "all_trainings": {
                 "epochs": _plain(self.all_epochs), "hours": hours(self.all_epochs, seconds_per_epoch),
             },
-            "paper_hours": paper.HOURS.get((self.plan.dataset, self.plan.arch, self.method, self.prunings)),
+            "paper_hours": self.printed_hours,
         }  # fmt: skip
 
 

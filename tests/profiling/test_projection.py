@@ -1,6 +1,7 @@
 """Hours projected from seconds per epoch, by hand and beside the paper's Table 3; runs measured beside them."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,14 @@ def test_figures_are_those_of_the_papers_tables():
             t = int(row["method"].removeprefix("train T="))
             assert paper.SECONDS_PER_EPOCH[row["arch"].lower()][t] == float(row["value"])
     assert seen == len(paper.HOURS) + len(paper.GAINS) == 192
+
+
+def test_the_papers_hours_are_of_its_own_t():
+    ours = project(SMALL, "IMP+ET", 4)
+    assert (ours.printed_hours, ours.printed_gain) == (11.19, 1.34)
+    other = project(replace(SMALL, timesteps=4), "IMP+ET", 4)
+    assert other.printed_hours is other.printed_gain is None
+    assert other.to_dict({3: 1.0, 4: 2.0})["paper_hours"] is None
 
 
 def test_no_early_bird_for_a_network_that_the_paper_has_not():
