@@ -2,18 +2,22 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from graphs import events, everything, feed, gates_and_joins, residual_blocks, write
 
 from spiketicket.errors import InputError
+from spiketicket.profiling import layer_times, roofline
 from spiketicket.profiling.energy import CMOS_45NM, EnergyTable
 from spiketicket.profiling.layer_times import LayerTimes, median
-from spiketicket.profiling.layers import profile_layers
+from spiketicket.profiling.layers import _input_rate, profile_layers
+from spiketicket.profiling.operations import LayerOperations, workload
 from spiketicket.profiling.roofline import PROBES, Roof, measure_roof
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
+from spiketicket.runtime.native import NativeEngine
 from spiketicket.runtime.planner import KERNELS
 
 GRAPHS = [everything, events, gates_and_joins, residual_blocks]
@@ -138,12 +142,65 @@ def test_a_timestep_takes_what_it_adds_to_a_run():
     assert times.overhead.value == pytest.approx(1 / 11) and times.covered.value == pytest.approx(10.5 / 11)
 
 
+def test_times_are_per_image_where_a_model_takes_several(monkeypatch):
+    """Two images at a time; a layer takes 3 s, a run 8 s, with clocks 10 s."""
+    now = [0.0]
+
+    def takes(seconds, result=None):
+        def run(*_):
+            now[0] += seconds
+            return result
+
+        return run
+
+    graph = SimpleNamespace(fixed_timesteps=True)
+    session = SimpleNamespace(
+        timed_input=False, batch=2, graph=graph, time_layers=takes(10.0, {"a": 3.0}), run=takes(8.0)
+    )
+    monkeypatch.setattr(layer_times, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    times = layer_times.time_layers(session, np.zeros((4, 1), np.float32), 3, duration=0.0)
+    assert times.layers["a"].tolist() == [[1.5]] * 10
+    assert set(times.plain) == {4.0} and set(times.clocked) == {5.0}
+
+
 def test_the_interval_of_a_median():
     # Of 10 samples, the true median lies between the 2nd and the 9th in 1 - 2 * (1 + 10) / 1024 = 97.9% of all cases,
     # between the 3rd and the 8th in 1 - 2 * (1 + 10 + 45) / 1024 = 89.1%.
     interval = median(np.array([10, 9, 8, 7, 6, 5, 4, 3, 2, 1.0]))
     assert (interval.low, interval.value, interval.high) == (2, 5.5, 9)
     assert median(np.array([3.0, 1.0])).to_dict() == {"value": 2.0, "low": 1.0, "high": 3.0}
+
+
+def test_roofline_counts_all_operations_and_bytes(tmp_path):
+    profile = profile_of(everything(np.random.default_rng(0)), tmp_path)
+    weighted = [row for row in profile.rows if row.density is not None]
+    assert any(sum(row.macs) for row in weighted) and any(sum(row.acs) for row in weighted)
+    for row in weighted:
+        expected = profile.roof.share(sum(row.acs) + sum(row.macs), sum(row.bytes), row.seconds.value)
+        assert row.roofline == pytest.approx(expected)
+
+
+def test_inputs_of_a_kernel_that_reads_several_values():
+    large, small = (LayerOperations("a", True, True, n, rate, (1.0,), (1,)) for n, rate in ((90, 0.1), (10, 0.6)))
+    assert _input_rate([large, small]) == pytest.approx((9 + 6) / 100) and _input_rate([]) is None
+
+
+@pytest.mark.parametrize("kernel", PROBES)
+def test_the_probe_adds_as_much_as_is_counted(monkeypatch, tmp_path, kernel):
+    """Every neuron fires, and the rate is that of the synaptic operations of its layer."""
+    graph = roofline._probe(PROBES[kernel])
+    with Session(write(graph, tmp_path), engine="reference") as session:
+        work = workload(session, np.ones((1, *graph.input_shape), np.float32))
+    (conv,) = (layer for layer in work.layers if layer.name == "conv")
+    assert conv.input_rate == 1
+    monkeypatch.setattr(NativeEngine, "time_layers", lambda *_: {"conv": 0.5})
+    assert roofline._additions(kernel, 1) == pytest.approx(sum(conv.acs) / 0.5)
+
+
+def test_bandwidth_counts_what_is_read_and_written(monkeypatch):
+    """128 copies of half of 256 KiB in a second, by a clock that moves a second per look."""
+    monkeypatch.setattr(roofline, "time", SimpleNamespace(perf_counter=iter(range(100)).__next__))
+    assert roofline._bandwidth(2**18, 1) == 128 * 2**18
 
 
 def test_the_roof_is_that_of_the_fastest_kernel():

@@ -100,6 +100,36 @@ def test_an_iteration_is_that_of_a_search():
     assert [len(seconds) for seconds in iteration.parts.values()] == [1] * len(PARTS)
 
 
+def test_every_part_is_timed_as_itself(monkeypatch):
+    """By a clock that a batch moves by 1, a forward pass by 10, a backward pass by 100 and the optimiser by 1000."""
+    from spiketicket.profiling import training_iteration
+
+    iteration = training_iteration.Iteration(TINY, Batches(stand_in("digits")), Group())
+    now = [0.0]
+
+    def moves(owner, name, seconds):
+        function = getattr(owner, name)
+
+        def moved(*arguments, **options):
+            now[0] += seconds
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, moved)
+
+    def batches(those=iteration.batches):
+        for batch in those:
+            now[0] += 1
+            yield batch
+
+    iteration.batches = batches()
+    moves(iteration.trainee.model, "forward", 10)
+    moves(torch.Tensor, "backward", 100)
+    moves(iteration.trainee.optimiser, "step", 1000)
+    monkeypatch.setattr(training_iteration, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    iteration.in_parts()
+    assert iteration.parts == {"data": [1], "forward": [10], "backward": [100], "optimiser": [1000]}
+
+
 def test_stand_ins_are_like_the_data_sets(cifar_folder):
     assert set(FORMS) == set(DATASET_NAMES)
     for name, real in (("digits", load_dataset("digits")), ("cifar10", load_dataset("cifar10", cifar_folder))):
