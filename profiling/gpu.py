@@ -23,7 +23,8 @@ _FACTS = ("name", "driver_version", "clocks.sm", "clocks.mem", "power.draw", "po
 
 @dataclass(frozen=True)
 class GpuRow:
-    """Milliseconds of a run by CUDA events: those of the device, without Python's."""
+    """Milliseconds from event to event on the device. Without a graph, they hold its waits for Python where launching
+    takes longer than computing."""
 
     precision: str
     graph: bool  # one CUDA graph per run
