@@ -50,16 +50,17 @@ def measure(
     iterations: int | None = None,
     warmup: int | None = None,
     seed: int = 0,
+    lead: bool = True,
 ) -> Measurement[Key]:
     """Time every contestant in rounds: each has one turn in a round, in an order that is shuffled anew.
 
-    A turn is about 20 ms of timed runs, or one run. Where runs are shorter than 0.1 s and there are rivals, a pause and
-    2 ms of untimed runs (one at least) come first. Rounds go on until each contestant has had `duration` seconds on
-    average, pauses included, and for ten rounds at least; with `iterations`, until each has had exactly that many timed
-    runs, spread evenly over rounds. `warmup`: untimed runs of each before; None: until it is steady, that is until the
-    median of the last five runs is at most 2% below that of the five before, after 0.05 s at least and 3 s (or two
-    runs) at most. `seed`: of the order. Garbage collection is off meanwhile. Raises InputError for arguments out of
-    range, and whatever a run raises.
+    A turn is about 20 ms of timed runs, or one run. Where runs are shorter than 0.1 s and there are rivals, a pause
+    comes first and, with `lead`, 2 ms of untimed runs (one at least). Rounds go on until each contestant has had
+    `duration` seconds on average, pauses included, and for ten rounds at least; with `iterations`, until each has had
+    exactly that many timed runs, spread evenly over rounds. `warmup`: untimed runs of each before; None: until it is
+    steady, that is until the median of the last five runs is at most 2% below that of the five before, after 0.05 s at
+    least and 3 s (or two runs) at most. `seed`: of the order. Garbage collection is off meanwhile. Raises InputError
+    for arguments out of range, and whatever a run raises.
     """
     if not runs or duration < 0 or (iterations is not None and iterations < 1) or (warmup is not None and warmup < 0):
         raise InputError(
@@ -76,7 +77,8 @@ def measure(
                 for key in order:
                     if len(order) > 1 and last[key] < SETTLED:
                         time.sleep(PAUSE)
-                        _turn(runs[key], LEAD)
+                        if lead:
+                            _turn(runs[key], LEAD)
                     turn = _turn(runs[key], TURN) if size is None else _runs(runs[key], size)
                     rounds[key].append(turn)
                     last[key] = turn[-1]

@@ -41,9 +41,34 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Accuracies:
+    """Of one model at one T, before and after."""
+
+    model: str
+    timesteps: int
+    before: Interval
+    after: Interval
+
+    @property
+    def change(self) -> float:
+        return self.after.value - self.before.value
+
+    @property
+    def exceeds(self) -> bool:
+        """Whether the change is more than what as many other images could make: as of independent counts."""
+        up = self.change > 0
+        a, b = (self.before.high, self.after.low) if up else (self.before.low, self.after.high)
+        return abs(self.change) > sqrt((a - self.before.value) ** 2 + (b - self.after.value) ** 2)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"model": self.model, "timesteps": self.timesteps, "before": self.before.value,
+                "after": self.after.value, "exceeds": self.exceeds}  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Comparison:
     changes: list[Change]
-    accuracies: list[tuple[str, int, float, float]]  # model, T, before, after
+    accuracies: list[Accuracies]
     alone: list[str]  # places that only one of the two has
     warnings: list[str]
 
@@ -66,7 +91,7 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> Comparison:
     ]
     models = {model["name"]: model for model in after["models"]}
     accuracies = [
-        (model["name"], row["timesteps"], row["accuracy"], now["accuracy"])
+        Accuracies(model["name"], row["timesteps"], *map(_interval, (row, now)))
         for model in before["models"]
         if model["name"] in models
         for row in model["accuracy"]
@@ -74,6 +99,10 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> Comparison:
     ]
     alone = [str(place) for place in (*old, *new) if place not in common]
     return Comparison(changes, accuracies, alone, _warnings(before, after))
+
+
+def _interval(row: dict[str, float]) -> Interval:
+    return Interval(row["accuracy"], row["low"], row["high"])
 
 
 def _ratio(before: dict[str, float], after: dict[str, float]) -> Interval:
@@ -89,7 +118,7 @@ def _warnings(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     for old in before["models"]:
         new = next((model for model in after["models"] if model["name"] == old["name"]), None)
         for key in SAME_MODEL:
-            was, now = (model["metadata"].get(key) if model else None for model in (old, new))
+            was, now = (model.get("metadata", {}).get(key) if model else None for model in (old, new))
             if new and was != now:
                 found.append(f"not the same network: {key} of {old['name']} was {was}, is {now}")
     for fact in SAME_MACHINE:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from spiketicket.profiling.compare import Comparison
+from spiketicket.profiling.compare import Accuracies, Comparison
 from spiketicket.profiling.report.document import Column, Report, Section, Table
 from spiketicket.profiling.stored import FORMAT, VERSION
 
@@ -39,7 +39,7 @@ def comparison_report(comparison: Comparison, before: Path, after: Path, machine
     data = {
         "format": FORMAT, "version": VERSION, "kind": "comparison", "before": str(before), "after": str(after),
         "warnings": comparison.warnings, "changes": [change.to_dict() for change in changes],
-        "accuracy": [{"model": m, "timesteps": t, "before": b, "after": a} for m, t, b, a in comparison.accuracies],
+        "accuracy": [one.to_dict() for one in comparison.accuracies],
         "alone": comparison.alone,
     }  # fmt: skip
     title = f"{before.name} against {after.name}"
@@ -51,10 +51,21 @@ def _accuracy(comparison: Comparison) -> Section:
     columns = (
         Column("model"), Column("T", form="d"), Column("before", form=".2%"), Column("after", form=".2%"),
         Column("change", "points", "+.2f"),
+        Column("verdict", means="of independent counts; on the same images, smaller changes may be real"),
     )  # fmt: skip
-    rows = tuple((m, t, old, new, 100 * (new - old)) for m, t, old, new in comparison.accuracies)
-    largest = max(rows, key=lambda row: abs(row[4]))
-    says = f"The largest change of accuracy is {largest[4]:+.2f} points ({largest[0]}, T = {largest[1]})."
-    if not largest[4]:
+    rows = tuple(
+        (one.model, one.timesteps, one.before.value, one.after.value, 100 * one.change, _verdict(one))
+        for one in comparison.accuracies
+    )
+    largest = max(comparison.accuracies, key=lambda one: abs(one.change))
+    says = (
+        f"The largest change of accuracy is {100 * largest.change:+.2f} points ({largest.model}, T = "
+        f"{largest.timesteps}): {_verdict(largest)}."
+    )
+    if not largest.change:
         says = "Accuracy did not change."
     return Section("accuracy", "Accuracy, before and after", says, Table(columns, rows))
+
+
+def _verdict(one: Accuracies) -> str:
+    return "within noise" if not one.exceeds else "better" if one.change > 0 else "worse"

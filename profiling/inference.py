@@ -1,6 +1,7 @@
 """The whole profile of one or several model files."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -141,11 +142,19 @@ def names(paths: Sequence[Path]) -> list[str]:
     return [str(path) for path in paths]
 
 
+def _open(path: Path, settings: Settings) -> Session:
+    """By which accuracy, layers and counters are measured: native, else the first engine that runs model files here."""
+    candidates = [name for name in settings.engines if name in ENGINE_NAMES]
+    for name in sorted(candidates, key=lambda name: name != "native"):
+        with suppress(ImportError):
+            return Session(path, engine=name, threads=settings.threads[0])
+    return Session(path, engine="reference", threads=settings.threads[0])
+
+
 def _profile(
     path: Path, name: str, settings: Settings, data: Data, energy: EnergyTable, say: Callable[[str], None]
 ) -> ModelProfile:
-    native = "native" in settings.engines
-    with Session(path, engine="native" if native else "reference", threads=settings.threads[0]) as session:
+    with _open(path, settings) as session:
         most = settings.timesteps[-1]
         samples = load_samples(session, data.dataset, data.folder, data.limit)
         accuracy: list[AtTimesteps] = []

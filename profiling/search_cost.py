@@ -160,6 +160,7 @@ def measure_search(
             found = measure(
                 _reported(runs, None if iterations is None else warm_up + iterations, report),
                 iterations=iterations, duration=SECONDS if duration is None else duration, warmup=warm_up,
+                lead=False,  # iterations note their parts themselves, of timed runs and others
             )  # fmt: skip
         finally:
             torch.set_num_threads(threads_before)

@@ -245,16 +245,6 @@ def _exit_sentence(model: ModelProfile) -> str:
     return f"Early exit with a margin of {margins} is better than any fixed T of this accuracy."
 
 
-def _settled(rows: Sequence[AtTimesteps]) -> AtTimesteps:
-    """The first row from which on every interval holds the accuracy of the last."""
-    settled = final = rows[-1]
-    for row in reversed(rows):
-        if not row.accuracy.low <= final.accuracy.accuracy <= row.accuracy.high:
-            break
-        settled = row
-    return settled
-
-
 def _native_alone(model: ModelProfile) -> list[Latency]:
     """Native, batch 1, the first number of threads."""
     rows = [row for row in model.latency.rows if row.engine == "native" and row.batch == 1]

@@ -113,6 +113,8 @@ def _peak(setup: Setup, group: Group) -> int:
     Iteration(SMALL, Batches(stand_in(SMALL.dataset), group.device), group).whole()  # loads what any network needs
     gc.collect()
     reset_peak()
+    if not group.cpu:
+        torch.cuda.reset_peak_memory_stats(group.device)
     before = process_bytes("VmRSS") if group.cpu else torch.cuda.memory_allocated(group.device)
     iteration = Iteration(setup, batches, group)
     for _ in range(ITERATIONS):

@@ -21,7 +21,9 @@ def test_verdicts():
     assert [change.verdict for change in found.changes] == ["within noise", "slower", "faster"]
     assert found.changes[2].ratio.value == pytest.approx(2.0)
     assert found.changes[0].ratio.low == pytest.approx(1 / 1.02 * (1 - 0.028), rel=2e-3)
-    assert found.accuracies == [("a.onnx", 1, 0.5, 0.6)] and found.alone == [] and found.warnings == []
+    (accuracy,) = found.accuracies
+    assert (accuracy.model, accuracy.timesteps, accuracy.before.value, accuracy.after.value) == ("a.onnx", 1, 0.5, 0.6)
+    assert accuracy.exceeds and found.alone == [] and found.warnings == []
 
 
 def test_one_model_each_is_compared_whatever_it_is_called():
@@ -46,8 +48,21 @@ def test_report_counts_what_changed(tmp_path):
     report = comparison_report(compare(before, after), tmp_path / "b.json", tmp_path / "a.json", {"cpu": "x"})
     assert "0 became faster and 1 slower by more than noise, 1 did not" in report.lead
     assert [row[-1] for row in report.sections[0].table.rows] == ["within noise", "slower"]
-    assert report.sections[1].table.rows[0][-1] == pytest.approx(-5)
+    assert report.sections[1].table.rows[0][-2] == pytest.approx(-5)
+    assert report.sections[1].table.rows[0][-1] == "worse"  # by more than two intervals of a point each
+    assert report.sections[1].says == "The largest change of accuracy is -5.00 points (a.onnx, T = 1): worse."
+    near = profile(model(rows=[latency(timesteps=1)], accuracies=[(1, 0.51)]))
+    assert [one.exceeds for one in compare(before, near).accuracies] == [False]
     json.dumps(report.data, allow_nan=False)
+
+
+def test_other_networks_are_warned_of():
+    before, after = (profile(model(rows=[latency()])) for _ in range(2))
+    before["models"][0]["metadata"] = {"arch": "vgg16", "dataset": "cifar10"}
+    after["models"][0]["metadata"] = {"arch": "vgg16", "dataset": "digits"}
+    assert compare(before, before).warnings == []
+    expected = "not the same network: dataset of a.onnx was cifar10, is digits"
+    assert expected in compare(before, after).warnings
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 """All tickets of a run: the front by brute force, balance by hand, and the whole table of a small search."""
 
 import json
-from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,7 +19,6 @@ from spiketicket.profiling.pareto import front
 from spiketicket.profiling.tickets import measure_tickets
 from spiketicket.profiling.tickets_report import tickets_report
 
-SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "profile.schema.json").read_text())
 POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12)
 
 
@@ -102,7 +99,7 @@ def test_report_of_a_run(table):
     assert any(note.startswith("Energy is an estimate") for note in tickets_section.notes)
     data = json.loads(json.dumps(report.data, allow_nan=False))
     assert (data["format"], data["version"], data["kind"]) == ("spiketicket.profile", 1, "tickets")
-    jsonschema.Draft202012Validator(SCHEMA).validate(data)
+    check_schema(data)
     assert [one["round"] for one in data["tickets"]] == [0, 1, 2]
 
 

@@ -13,11 +13,20 @@ def timing(*values):
 
 
 def test_figures_of_all_runs():
-    t = Timing(((3.0, 1.0, 2.0), (5.0, 4.0)))
-    assert (t.n, t.min, t.seconds) == (5, 1.0, [3.0, 1.0, 2.0, 5.0, 4.0])
-    assert [t.quantile(q) for q in (0, 0.25, 0.5, 1)] == [1.0, 2.0, 3.0, 5.0]
-    assert t.spread == pytest.approx((4 - 2) / 3)
-    assert list(t.medians) == [2.0, 4.5]
+    t = Timing(((3.0, 1.0, 2.0), (5.0, 4.0, 6.0)))
+    assert (t.n, t.min, t.seconds) == (6, 1.0, [3.0, 1.0, 2.0, 5.0, 4.0, 6.0])
+    assert [t.quantile(q) for q in (0, 0.2, 0.5, 1)] == pytest.approx([1.0, 2.0, 3.5, 6.0])
+    assert t.spread == pytest.approx((4.75 - 2.25) / 3.5)
+    assert list(t.medians) == [2.0, 5.0]
+
+
+def test_slow_turns_weigh_as_much_as_fast_ones():
+    """One turn of ten is ten times slower, and holds a tenth of the runs: a tenth of the time it is that slow."""
+    timing = Timing((*[(1.0,) * 20] * 9, (10.0, 10.0)))
+    assert timing.quantile(0.85) == 1.0 and timing.quantile(0.96) == 10.0
+    alike = Timing(tuple((float(i), float(i + 1)) for i in range(0, 20, 2)))
+    assert alike.quantile(0.33) == pytest.approx(np.quantile(range(20), 0.33))
+    assert Timing(((2.0,),)).quantile(0.9) == 2.0
 
 
 def test_figures_in_another_unit():
