@@ -1,6 +1,7 @@
 """What spiking networks need beside SpikingJelly's layers. Time-major tensors `[T, N, ...]`."""
 
 from enum import Enum, auto
+from itertools import pairwise
 
 import torch
 from spikingjelly.activation_based import layer, surrogate
@@ -12,7 +13,7 @@ from spiketicket.train.neurons import LIFNode
 from spiketicket.train.norms import FoldedBatchNorm2d, StaticBatchNorm2d, TimestepBatchNorm2d
 from spiketicket.train.taps import convolve_by_taps
 
-__all__ = ["Conv2d", "LIFNode", "Repeat", "TimestepBatchNorm2d", "batch_norm", "conv", "lay_out", "lif"]
+__all__ = ["Conv2d", "LIFNode", "Repeat", "TimestepBatchNorm2d", "batch_norm", "conv", "fuse", "lay_out", "lif"]
 
 # Of convolutions in float32 on a CPU (docs/LOG.md):
 SMALL, DEEP = 4, 128  # up to so many pixels along a side and from so many channels on, taps.py is the fastest
@@ -101,6 +102,23 @@ def lay_out(network: nn.Module, device: torch.device, *, mixed: bool) -> None:
         if isinstance(module, Conv2d):
             module.layout = layout
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def fuse(network: nn.Module) -> None:
+    """Have batch norm per timestep compute the neurons that follow it, where GPU kernels know both (cuda/fused.py).
+
+    A second call changes nothing. Neurons with another surrogate than arctan, or whose potentials are recorded, stay.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Sequential):
+            for norm, neurons in pairwise(module):
+                if type(norm) is TimestepBatchNorm2d and isinstance(neurons, LIFNode) and _fusible(norm, neurons):
+                    norm.__dict__["neurons"] = neurons  # no child of it: parameters keep their names
+
+
+def _fusible(norm: TimestepBatchNorm2d, neurons: LIFNode) -> bool:
+    plain = isinstance(neurons.surrogate_function, surrogate.ATan) and not neurons.store_v_seq
+    return bool(plain and norm.affine and neurons.step_mode == "m")
 
 
 def batch_norm(channels: int, kind: str, *, timed: bool = True) -> nn.Module:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from spiketicket.train.batches import Batches
+from spiketicket.train.cuda.fused import available
 from spiketicket.train.data import Split
 from spiketicket.train.distributed import Group
-from spiketicket.train.layers import lay_out
+from spiketicket.train.layers import fuse, lay_out
 from spiketicket.train.masks import Masks, apply_masks, hold_masks
 from spiketicket.train.models import logits, prunable
 from spiketicket.train.recipes import RECIPES
@@ -78,6 +79,8 @@ class Trainee:
         self.dtype = _DTYPES[settings.precision]
         self.model = model.to(group.device)
         lay_out(self.model, group.device, mixed=self.dtype != torch.float32)
+        if not group.cpu and available():
+            fuse(self.model)
         self.held = apply_masks(self.model, masks)
         self.wrapped = group.wrapped(self.model)
         decay = (0.0, settings.weight_decay) if self.recipe.decay_is_dampening else (settings.weight_decay, 0.0)

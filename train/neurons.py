@@ -29,17 +29,31 @@ from spikingjelly.activation_based import neuron, surrogate
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from spiketicket.train.cuda.fused import LifNumbers
+
 PART = 1 << 16  # neurons per thread whose timesteps are worked off together: their potentials stay in its cache
 
 
 class LIFNode(neuron.LIFNode):  # type: ignore[misc]  # SpikingJelly is untyped
     """SpikingJelly's LIFNode; with an arctan surrogate, several timesteps on a CPU are computed as above.
 
-    On other devices, where SpikingJelly has fused kernels, and for single steps it is SpikingJelly's own.
+    On other devices, where SpikingJelly has fused kernels, and for single steps it is SpikingJelly's own. Where the
+    batch norm before it has computed the spikes already, and has set `fired`, they pass through.
     """
+
+    fired = False
+
+    @property
+    def numbers(self) -> LifNumbers:
+        """As the fused kernels take them."""
+        c = _Constants.of(self)
+        return LifNumbers.of(c.k, c.c, c.r, c.threshold, c.alpha, soft=c.soft, detached=c.detach_reset)
 
     def multi_step_forward(self, x_seq: Tensor, *args: Tensor, **kwargs: object) -> Any:
         """Currents `[T, N, ...]` -> spikes of the same shape, type and memory format."""
+        if self.fired:
+            self.fired = False
+            return x_seq
         if x_seq.device.type != "cpu" or self.store_v_seq or not isinstance(self.surrogate_function, surrogate.ATan):
             if x_seq.dtype in (torch.float32, torch.float64):
                 return super().multi_step_forward(x_seq, *args, **kwargs)

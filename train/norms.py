@@ -12,6 +12,8 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 
 from spiketicket.errors import InputError
+from spiketicket.train.cuda import fused
+from spiketicket.train.neurons import LIFNode
 
 OVER = (1, 3, 4)  # the dimensions of [T, N, C, H, W] that batch statistics run over
 
@@ -23,7 +25,11 @@ class TimestepBatchNorm2d(nn.BatchNorm2d):
     iteration. (SpikingJelly's multi-step BatchNorm2d folds time into the batch: one set of
     statistics over all timesteps.) Type and memory format stay, statistics are float32 at least.
     Raises InputError for other shapes and, in training, for a single value per channel.
+
+    With `neurons` (layers.py, `fuse`) it computes these too, in training, and gives out spikes.
     """
+
+    neurons: "LIFNode | None" = None
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 5:
@@ -32,6 +38,9 @@ class TimestepBatchNorm2d(nn.BatchNorm2d):
         if not self.training and self.running_mean is not None:
             out = super().forward(x.flatten(0, 1))
             return out.reshape(x.shape)
+        if self.neurons is not None and _processes() == 1 and fused.suits(x):
+            self.neurons.fired = True
+            return fused.batch_norm_lif(x, self, self._statistics(len(x)).momenta, self.neurons.numbers)
         function: Any = _OneProcess if _processes() == 1 else _AllProcesses
         out = function.apply(x, self.weight, self.bias, self._statistics(len(x)))
         return out

@@ -1,14 +1,13 @@
 """Engine `cuda`: the network on an NVIDIA GPU, through CuPy."""
 
 from collections.abc import Iterator
-from importlib import import_module
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from spiketicket.errors import DeviceError, MissingExtraError
 from spiketicket.runtime.cuda.choice import asked, fastest
+from spiketicket.runtime.cuda.device import load_cupy
 from spiketicket.runtime.cuda.fusion import Fused, fuse
 from spiketicket.runtime.cuda.kernels import MOST_TIMESTEPS
 from spiketicket.runtime.cuda.program import Choice, Program
@@ -16,7 +15,6 @@ from spiketicket.runtime.cuda.store import Store
 from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes, lif_names
 from spiketicket.runtime.planner import AUTO
 
-OLDEST = 7, 5  # compute capability
 KEPT = 8  # programs of other T or batch
 
 
@@ -26,7 +24,7 @@ class CudaEngine(Engine):
 
     def __init__(self, model: Model, options: Options) -> None:
         self.graph, self.options = model.graph, options
-        self.cupy = _cupy()
+        self.cupy = load_cupy("engine cuda")
         self.fused = fuse(self.graph)
         self.store = Store(self.cupy, parts=1 if options.values == "float16" else 2)
         self.device = self.cupy.cuda.Device()
@@ -135,20 +133,3 @@ def _lengths(timesteps: int) -> list[int]:
     count = -(-timesteps // MOST_TIMESTEPS)
     short, longer = divmod(timesteps, count)
     return [short + 1] * longer + [short] * (count - longer)
-
-
-def _cupy() -> Any:
-    try:
-        cupy = import_module("cupy")
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("cupy", "gpu", "engine cuda") from error
-    except (ImportError, OSError) as error:
-        raise DeviceError(f"engine cuda: cupy is installed, but does not load: {error}") from error
-    try:
-        cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise DeviceError(f"engine cuda needs an NVIDIA GPU: {error}") from error
-    capability = cupy.cuda.Device().compute_capability
-    if (int(capability[:-1]), int(capability[-1])) < OLDEST:
-        raise DeviceError(f"engine cuda needs a GPU of compute capability 7.5 or later, here is {capability}")
-    return cupy

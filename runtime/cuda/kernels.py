@@ -1,6 +1,5 @@
 """The kernels of a launch: source, name and shape of the grid."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import numpy as np
 
 MOST_TIMESTEPS = 8  # of one launch: the bits of a word
-OPTIONS = ("--std=c++17",)
 FULL = 2**17  # threads that keep a GPU busy: about 1,000 for each of 132 multiprocessors
 FILES = ("common.cuh", "convolve.cuh", "tensor.cuh", "pointwise.cuh")
 
@@ -27,13 +25,6 @@ class Launch:
 def source() -> str:
     """CUDA C++ of all kernels."""
     return "\n".join((Path(__file__).parent / name).read_text() for name in FILES)
-
-
-def compiled(cupy: Any, names: Iterable[str]) -> dict[str, Any]:
-    """The kernels of these names for the present GPU. CuPy keeps them on disk (CUPY_CACHE_DIR)."""
-    wanted = sorted(set(names))
-    module = cupy.RawModule(code=source(), options=OPTIONS, name_expressions=wanted)
-    return {name: module.get_function(name) for name in wanted}
 
 
 def threads(count: int, kernel: str, arguments: tuple[Any, ...]) -> Launch:

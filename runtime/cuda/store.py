@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from spiketicket.graph import Conv, Linear
-from spiketicket.runtime.cuda import kernels
 from spiketicket.runtime.cuda.buffers import Layout
+from spiketicket.runtime.cuda.device import compiled
+from spiketicket.runtime.cuda.kernels import source
 from spiketicket.runtime.cuda.weights import dense_tiles, depth_offsets, nonzeros, sparse_tiles
 
 
@@ -38,7 +39,7 @@ class Store:
         """Kernels by name; those that are new are compiled together."""
         missing = set(names) - self.compiled.keys()
         if missing:
-            self.compiled |= kernels.compiled(self.cupy, missing)
+            self.compiled |= compiled(self.cupy, source(), missing)
         return self.compiled
 
     def nonzeros(self, node: Conv | Linear, read: Layout) -> Arrays:

@@ -1,4 +1,4 @@
-// Runs CUDA kernels on the CPU: just as much of CUDA as runtime/cuda uses.
+// Runs CUDA kernels on the CPU: just as much of CUDA as runtime/cuda and train/cuda use.
 //
 // The threads of a block are fibers of one thread of the CPU, run in turn until they end or meet a barrier; blocks run one
 // after the other. A barrier that not all threads of a block (or lanes of a warp) reach is an error, as is memory outside
@@ -44,6 +44,12 @@ inline float __int_as_float(int bits) {
   float value;
   std::memcpy(&value, &bits, 4);
   return value;
+}
+
+inline int __float_as_int(float value) {
+  int bits;
+  std::memcpy(&bits, &value, 4);
+  return bits;
 }
 
 namespace emulator {

@@ -1,0 +1,45 @@
+"""NVIDIA's compiler, without a GPU: NVRTC, which CuPy compiles with, too."""
+
+import ctypes
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+
+from spiketicket.runtime.cuda.device import OPTIONS
+
+ARCHITECTURES = ["sm_75", "sm_90"]  # the oldest that we are for, and a new one
+
+
+def compiler():
+    try:
+        files = importlib.metadata.files("nvidia-cuda-nvrtc")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("nvidia-cuda-nvrtc is not installed: it comes with the extra dev")
+    (library,) = [file for file in files if file.name.startswith("libnvrtc.so")]
+    return ctypes.CDLL(str(Path(library.locate())))
+
+
+def compile_for(architecture, source, expressions):
+    """The log of the compiler, with what ptxas says of each kernel. Fails where it refuses."""
+    nvrtc, program, size = compiler(), ctypes.c_void_p(), ctypes.c_size_t()
+    assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None) == 0
+    for name in expressions:
+        assert nvrtc.nvrtcAddNameExpression(program, name.encode()) == 0
+    options = [*OPTIONS, f"--gpu-architecture={architecture}", "--ptxas-options=-v"]
+    given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+    failed = nvrtc.nvrtcCompileProgram(program, len(options), given)
+    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetProgramLog(program, log)
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    assert not failed, log.value.decode()
+    return log.value.decode()
+
+
+def assert_compiles(architecture, source, expressions):
+    """Without a warning, and with all that a thread holds in registers."""
+    log = compile_for(architecture, source, expressions)
+    assert log.count("Compiling entry function") == len(expressions)
+    assert log.count(" 0 bytes spill stores, 0 bytes spill loads") == len(expressions)
+    assert "warning" not in log

@@ -1,0 +1,127 @@
+"""Batch norm and neurons fused for GPUs, run on the CPU by an emulator, against the modules that they replace."""
+
+import cupy_standin
+import pytest
+import torch
+from cuda_compiler import ARCHITECTURES, assert_compiles
+from torch import nn
+
+from spiketicket.train.config import ModelConfig, NeuronConfig
+from spiketicket.train.cuda import fused
+from spiketicket.train.layers import TimestepBatchNorm2d, fuse, lif
+from spiketicket.train.models import build, lif_spikes, logits
+
+NEURONS = [
+    NeuronConfig(),
+    NeuronConfig(tau=2.0, decay_input=False, v_reset=None, detach_reset=False),
+    NeuronConfig(tau=1.5, v_threshold=0.8, v_reset=-0.3, detach_reset=False, surrogate_alpha=3.0),
+    NeuronConfig(tau=3.0, v_reset=None, detach_reset=True),
+]
+
+
+@pytest.fixture(autouse=True)
+def cupy(monkeypatch):
+    fused._kernel.cache_clear()
+    yield cupy_standin.install(monkeypatch)
+    fused._kernel.cache_clear()
+
+
+def both(neuron, channels):
+    """The modules, and the same ones fused."""
+    pairs = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        norm = TimestepBatchNorm2d(channels)
+        nn.init.normal_(norm.weight, 1.5, 0.3)
+        nn.init.normal_(norm.bias, 0.5, 0.3)
+        pairs.append(nn.Sequential(norm, lif(neuron)))
+    fuse(pairs[1])
+    assert pairs[1][0].neurons is pairs[1][1] and pairs[0][0].neurons is None
+    assert pairs[1].state_dict().keys() == pairs[0].state_dict().keys()
+    return pairs
+
+
+@pytest.mark.parametrize("neuron", NEURONS, ids=str)
+@pytest.mark.parametrize("shape", [(5, 3, 7, 4, 5), (1, 2, 40, 3, 3), (8, 2, 33, 5, 1)], ids=str)
+def test_forward_and_backward_are_those_of_the_modules(cupy, shape, neuron):
+    torch.manual_seed(0)
+    x = torch.randn(shape) * 2 + 30  # a mean that would cost digits
+    towards = torch.randn(shape)
+    found = []
+    for network in both(neuron, shape[2]):
+        currents = x.clone().requires_grad_()
+        spikes = network(currents)
+        spikes.backward(towards)
+        norm = network[0]
+        found.append((spikes, currents.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var))
+    assert 0.02 < found[0][0].mean() < 0.98
+    assert torch.equal(found[0][0], found[1][0])
+    for plain, ours in zip(found[0][1:], found[1][1:], strict=True):
+        torch.testing.assert_close(ours, plain, rtol=2e-4, atol=2e-4 * float(plain.abs().max()))
+    assert {name.split("<")[0] for name, _, _ in cupy.calls} == {
+        "moments", "statistics", "forward", "backward_sums", "totals", "backward"
+    }  # fmt: skip
+
+
+def test_bfloat16(cupy):
+    """Spikes and derivatives in bfloat16; all between is float32, so that they are the exact ones, rounded once."""
+    torch.manual_seed(0)
+    x, towards = torch.randn(5, 4, 6, 4, 4).bfloat16(), torch.randn(5, 4, 6, 4, 4).bfloat16()
+    plain, ours = both(NeuronConfig(), 6)
+    exact, currents = x.float().requires_grad_(), x.clone().requires_grad_()
+    expected, spikes = plain(exact), ours(currents)
+    assert spikes.dtype == torch.bfloat16 and torch.equal(spikes.float(), expected)
+    expected.backward(towards.float())
+    spikes.backward(towards)
+    torch.testing.assert_close(currents.grad.float(), exact.grad, rtol=2**-8, atol=1e-5)
+
+
+def test_layout_stays_channels_last(cupy):
+    x = torch.randn(2, 3, 4, 5, 6).permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    assert fused.rows_of(x).data_ptr() == x.data_ptr()
+    spikes = both(NeuronConfig(), 4)[1](x)
+    assert spikes.shape == x.shape and spikes[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_other_cases_are_left_to_the_modules(cupy):
+    plain, ours = both(NeuronConfig(), 3)
+    x = torch.randn(5, 4, 3, 4, 4)
+    for network in (plain, ours):
+        network(x)
+        network.eval()
+        network[1].reset()
+    cupy.calls.clear()
+    assert torch.equal(plain(x), ours(x))
+    assert not fused.suits(x.double()) and not fused.suits(torch.randn(9, 4, 3, 4, 4))
+    assert cupy.calls == []
+
+
+def test_a_network_trains_the_same(cupy):
+    """Spikes of every layer are seen by hooks, too."""
+    found = []
+    for fusing in (False, True):
+        torch.manual_seed(0)
+        network = build(ModelConfig("vgg_digits", 1, 8, 10, 3)).train()
+        if fusing:
+            fuse(network)
+            fuse(network)
+        out = logits(network, torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(3)))
+        out.square().mean().backward()
+        spikes = lif_spikes(network, torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(4)))
+        found.append((out, {n: p.grad for n, p in network.named_parameters()}, spikes))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=1e-4)
+    for name, grad in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], grad, rtol=1e-3, atol=1e-5 + 1e-3 * float(grad.abs().max()))
+    assert found[0][2].keys() == found[1][2].keys()
+    assert all(torch.equal(found[0][2][name], found[1][2][name]) for name in found[0][2])
+    assert any(name.startswith("forward") for name, _, _ in cupy.calls)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_kernels_compile(architecture):
+    names = [f"moments<{kind}>" for kind in fused.TYPES.values()]
+    for steps in (5, fused.MOST_TIMESTEPS):
+        names += [f"{kernel}<{steps}>" for kernel in ("statistics", "totals")]
+        for kernel in ("forward", "backward_sums", "backward"):
+            names += [f"{kernel}<{steps}, {kind}>" for kind in fused.TYPES.values()]
+    assert_compiles(architecture, fused.SOURCE.read_text(), names)

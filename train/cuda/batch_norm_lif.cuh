@@ -1,0 +1,227 @@
+// Batch norm per timestep and the LIF neurons behind it, forward and backward, over all T timesteps.
+//
+// Currents x, spikes and their derivatives are [T, rows, channels]: images channels-last, rows = images x pixels. Batch
+// statistics are of each timestep and channel, over rows. Only x and the statistics are kept for the backward pass:
+// potentials are computed again. Equations: norms.py and neurons.py.
+
+struct Bfloat16 {
+  unsigned short bits;
+};
+
+__device__ inline float number(float x) { return x; }
+__device__ inline float number(Bfloat16 x) { return __int_as_float(static_cast<int>(x.bits) << 16); }
+__device__ inline void store(float &to, float x) { to = x; }
+__device__ inline void store(Bfloat16 &to, float x) {  // to the nearest, ties to even
+  const unsigned bits = static_cast<unsigned>(__float_as_int(x));
+  to.bits = x == x ? (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16 : 0x7fc0u;
+}
+
+const int WARPS = 8;  // of a block that sums over rows; its lanes are 32 channels
+
+// The neuron in the letters of neurons.py; `half_alpha` is alpha / 2, `steep` pi alpha / 2.
+#define LIF float k, float c, float r, float threshold, float half_alpha, float steep, int soft, int detached
+#define NEURON \
+  Lif { k, c, r, threshold, half_alpha, steep, soft, detached }
+
+struct Lif {
+  float k, c, r, threshold, half_alpha, steep;
+  int soft, detached;
+
+  // h above the threshold, of all timesteps from rest.
+  template <int T>
+  __device__ void charge(const float (&y)[T], float (&z)[T]) const {
+    float v = r;
+#pragma unroll
+    for (int t = 0; t < T; ++t) {
+      const float h = (1.0f - k) * v + c * y[t] + k * r;
+      z[t] = h - threshold;
+      v = z[t] >= 0.0f ? (soft ? z[t] : r) : h;
+    }
+  }
+
+  // Derivatives by spikes become those by y.
+  template <int T>
+  __device__ void backward(const float (&z)[T], float (&by)[T]) const {
+    float by_v = 0.0f;
+#pragma unroll
+    for (int t = T - 1; t >= 0; --t) {
+      const float curve = steep * z[t], g = half_alpha / (1.0f + curve * curve);
+      float d = soft || z[t] < 0.0f ? 1.0f : 0.0f;
+      if (!detached) d += g * (soft ? -threshold : r - (z[t] + threshold));
+      by[t] = c * (by[t] * g + by_v * d);
+      by_v = (1.0f - k) * by[t] / c;
+    }
+  }
+};
+
+// [T, 2, channels]: what statistics are in memory. First the mean, then 1 / sqrt(variance + eps).
+struct Statistics {
+  const float *values;
+  int channels;
+  __device__ float mean(int t, int channel) const { return values[2 * t * channels + channel]; }
+  __device__ float scale(int t, int channel) const { return values[(2 * t + 1) * channels + channel]; }
+};
+
+// Sums of a block's warps, lane by lane, in the first warp.
+__device__ inline float over_warps(float value, float (&shared)[WARPS][33]) {
+  __syncthreads();
+  shared[threadIdx.y][threadIdx.x] = value;
+  __syncthreads();
+  float sum = 0.0f;
+  if (threadIdx.y == 0)
+    for (int warp = 0; warp < WARPS; ++warp) sum += shared[warp][threadIdx.x];
+  return sum;
+}
+
+// Of a chunk of rows: mean and sum of squared differences from it, to parts [T, chunks, 2, channels]. Differences are
+// from the chunk's first row, so that a large mean costs no digits.
+template <class S>
+__global__ void moments(const S *x, float *parts, int rows, int channels, int chunk) {
+  __shared__ float shared[WARPS][33];
+  const int channel = blockIdx.x * 32 + threadIdx.x, t = blockIdx.z;
+  const int own = min(channel, channels - 1), begin = blockIdx.y * chunk, end = min(begin + chunk, rows);
+  const S *from = x + static_cast<long long>(t) * rows * channels + own;
+  const float first = number(from[static_cast<long long>(begin) * channels]);
+  float sum = 0.0f, squares = 0.0f;
+  for (int row = begin + threadIdx.y; row < end; row += WARPS) {
+    const float difference = number(from[static_cast<long long>(row) * channels]) - first;
+    sum += difference;
+    squares += difference * difference;
+  }
+  sum = over_warps(sum, shared);
+  squares = over_warps(squares, shared);
+  if (threadIdx.y || channel >= channels) return;
+  float *to = parts + (static_cast<long long>(t) * gridDim.y + blockIdx.y) * 2 * channels + channel;
+  to[0] = first + sum / (end - begin);
+  to[channels] = squares - sum * sum / (end - begin);
+}
+
+// Parts become statistics, and move the running ones, timestep after timestep. A thread of y = t is a timestep.
+template <int T>
+__global__ void statistics(const float *parts, float *statistics, float *running_mean, float *running_var,
+                           const float *momenta, int rows, int channels, int chunk, int chunks, float eps) {
+  __shared__ float means[T][33], variances[T][33];
+  const int channel = blockIdx.x * 32 + threadIdx.x, t = threadIdx.y, own = min(channel, channels - 1);
+  const float *from = parts + static_cast<long long>(t) * chunks * 2 * channels + own;
+  float mean = 0.0f, squares = 0.0f;
+  int count = 0;
+  for (int i = 0; i < chunks; ++i, from += 2 * channels) {
+    const int size = min(chunk, rows - i * chunk);
+    const float difference = from[0] - mean, share = static_cast<float>(size) / (count + size);
+    mean += difference * share;
+    squares += from[channels] + difference * difference * count * share;
+    count += size;
+  }
+  if (channel < channels) {
+    statistics[2 * t * channels + channel] = mean;
+    statistics[(2 * t + 1) * channels + channel] = 1.0f / sqrtf(squares / rows + eps);
+  }
+  means[t][threadIdx.x] = mean;
+  variances[t][threadIdx.x] = squares / (rows - 1);
+  __syncthreads();
+  if (t || channel >= channels || !running_mean) return;
+  float running = running_mean[channel], variance = running_var[channel];
+  for (int step = 0; step < T; ++step) {
+    running += momenta[step] * (means[step][threadIdx.x] - running);
+    variance += momenta[step] * (variances[step][threadIdx.x] - variance);
+  }
+  running_mean[channel] = running;
+  running_var[channel] = variance;
+}
+
+// Normalised currents z and what goes into the neurons, y, of one element at all timesteps.
+template <int T, class S>
+__device__ void normalise(const S *x, long long element, long long step, Statistics of, float weight, float bias,
+                          int channel, float (&z)[T], float (&y)[T]) {
+#pragma unroll
+  for (int t = 0; t < T; ++t) {
+    z[t] = (number(x[element + t * step]) - of.mean(t, channel)) * of.scale(t, channel);
+    y[t] = z[t] * weight + bias;
+  }
+}
+
+template <int T, class S>
+__global__ void forward(const S *x, S *spikes, const float *statistics, const float *weight, const float *bias,
+                        long long step, int channels, LIF) {
+  const long long element = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (element >= step) return;
+  const int channel = static_cast<int>(element % channels);
+  float z[T], y[T], gap[T];
+  normalise<T>(x, element, step, Statistics{statistics, channels}, weight[channel], bias[channel], channel, z, y);
+  (NEURON).charge<T>(y, gap);
+#pragma unroll
+  for (int t = 0; t < T; ++t) store(spikes[element + t * step], gap[t] >= 0.0f ? 1.0f : 0.0f);
+}
+
+// Derivatives by y of one element, and z.
+template <int T, class S>
+__device__ void derive(const S *x, const S *by_spikes, long long element, long long step, Statistics of, float weight,
+                       float bias, int channel, const Lif &neuron, float (&z)[T], float (&by)[T]) {
+  float y[T], gap[T];
+  normalise<T>(x, element, step, of, weight, bias, channel, z, y);
+  neuron.charge<T>(y, gap);
+#pragma unroll
+  for (int t = 0; t < T; ++t) by[t] = number(by_spikes[element + t * step]);
+  neuron.backward<T>(gap, by);
+}
+
+// Of a chunk of rows: sums of the derivatives by y, and of these times z, to parts [T, chunks, 2, channels].
+template <int T, class S>
+__global__ void backward_sums(const S *x, const S *by_spikes, float *parts, const float *statistics,
+                              const float *weight, const float *bias, int rows, int channels, int chunk, LIF) {
+  __shared__ float shared[WARPS][33];
+  const int channel = blockIdx.x * 32 + threadIdx.x, own = min(channel, channels - 1);
+  const int begin = blockIdx.y * chunk, end = min(begin + chunk, rows);
+  const long long step = static_cast<long long>(rows) * channels;
+  const Lif neuron = NEURON;
+  float sums[2][T] = {};
+  for (int row = begin + threadIdx.y; row < end; row += WARPS) {
+    float z[T], by[T];
+    derive<T>(x, by_spikes, static_cast<long long>(row) * channels + own, step, Statistics{statistics, channels},
+              weight[own], bias[own], own, neuron, z, by);
+#pragma unroll
+    for (int t = 0; t < T; ++t) {
+      sums[0][t] += by[t];
+      sums[1][t] += by[t] * z[t];
+    }
+  }
+#pragma unroll
+  for (int t = 0; t < T; ++t)
+#pragma unroll
+    for (int which = 0; which < 2; ++which) {
+      const float sum = over_warps(sums[which][t], shared);
+      if (threadIdx.y == 0 && channel < channels)
+        parts[((static_cast<long long>(t) * gridDim.y + blockIdx.y) * 2 + which) * channels + channel] = sum;
+    }
+}
+
+// Parts become means over rows, [T, 2, channels], and derivatives by bias and weight, [2, channels].
+template <int T>
+__global__ void totals(const float *parts, float *means, float *by_parameters, int rows, int channels, int chunks) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;  // of [2, channels]
+  if (i >= 2 * channels) return;
+  float total = 0.0f;
+  for (int t = 0; t < T; ++t) {
+    float sum = 0.0f;
+    for (int j = 0; j < chunks; ++j) sum += parts[(static_cast<long long>(t) * chunks + j) * 2 * channels + i];
+    means[2 * t * channels + i] = sum / rows;
+    total += sum;
+  }
+  by_parameters[i] = total;
+}
+
+template <int T, class S>
+__global__ void backward(const S *x, const S *by_spikes, S *by_x, const float *statistics, const float *means,
+                         const float *weight, const float *bias, long long step, int channels, LIF) {
+  const long long element = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (element >= step) return;
+  const int channel = static_cast<int>(element % channels);
+  const Statistics of{statistics, channels};
+  float z[T], by[T];
+  derive<T>(x, by_spikes, element, step, of, weight[channel], bias[channel], channel, NEURON, z, by);
+#pragma unroll
+  for (int t = 0; t < T; ++t) {
+    const float *mean = means + 2 * t * channels + channel;
+    store(by_x[element + t * step], weight[channel] * of.scale(t, channel) * (by[t] - mean[0] - z[t] * mean[channels]));
+  }
+}
