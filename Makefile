@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | sanitize | sanitize-threads | mutants | cross | wheel-check | headers
+# make demo | test | lint | bench | gpu-bench | sanitize | sanitize-threads | mutants | cross | wheel-check | headers
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ NATIVE := CMakeLists.txt $(wildcard runtime/csrc/*)
 HEADERS := build/onnxruntime
 OPERATORS := $(if $(wildcard $(HEADERS)),-C cmake.define.SPIKETICKET_ONNXRUNTIME_INCLUDE=$(abspath $(HEADERS)))
 
-.PHONY: demo test lint bench sanitize sanitize-threads mutants cross wheel-check headers clean
+.PHONY: demo test lint bench gpu-bench sanitize sanitize-threads mutants cross wheel-check headers clean
 
 $(INSTALLED): pyproject.toml constraints.txt $(NATIVE) $(wildcard $(HEADERS))
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -38,6 +38,11 @@ DATA := data
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/inference.py --data $(DATA)
 	for ticket in build/bench/models/*-98.13-*; do $(BIN)/python benchmarks/layers.py $$ticket || exit 1; done
+
+# The same on an NVIDIA GPU (docs/gpu.md): inference, then training. CuPy and torch for CUDA must be in the environment.
+gpu-bench:
+	$(PYTHON) benchmarks/gpu.py --data $(DATA) --out build/gpu-bench
+	$(PYTHON) benchmarks/training.py --device cuda:0 --batch 128 --duration 2 --out build/gpu-bench/training
 
 # The engine's tests under the address and undefined-behaviour sanitizers, without torch.
 SANITIZED := build/sanitize/bin

@@ -21,11 +21,17 @@ from spiketicket.profiling.clock import synchronised
 from spiketicket.profiling.memory import process_bytes, reset_peak
 from spiketicket.train.batches import Batches
 from spiketicket.train.config import ModelConfig
+from spiketicket.train.cuda.fused import available
+from spiketicket.train.cuda.graphed import GraphedStep
 from spiketicket.train.data import Augmentation, Dataset, Normalisation, Split
-from spiketicket.train.layers import lay_out
+from spiketicket.train.distributed import Group
+from spiketicket.train.layers import fuse, lay_out
+from spiketicket.train.loop import Tally, Trainee
+from spiketicket.train.masks import dense_masks
 from spiketicket.train.models import build
+from spiketicket.train.settings import Settings
 
-LOOP, FOLDED, OURS = "loop", "folded", "spiketicket"
+LOOP, FOLDED, OURS, GRAPHED = "loop", "folded", "spiketicket", "spiketicket, CUDA graph"
 CONTIGUOUS, LAST, CHOSEN = "contiguous", "channels-last", "chosen"
 SEED = 0
 WARM_UP = 2  # iterations
@@ -54,9 +60,11 @@ class Contestant:
         return torch.bfloat16 if self.precision == "bf16" else None
 
 
-def contestants(precisions: list[str]) -> list[Contestant]:
+def contestants(precisions: list[str], device: str) -> list[Contestant]:
     """The loop in float32 as its authors ran it; the others in each precision and two memory formats."""
     others = [(FOLDED, CONTIGUOUS), (FOLDED, LAST), (OURS, CONTIGUOUS), (OURS, CHOSEN)]
+    if device != "cpu":
+        others.append((GRAPHED, CHOSEN))
     return [
         Contestant(LOOP, "float32", CONTIGUOUS),
         *(Contestant(kind, precision, form) for precision in precisions for kind, form in others),
@@ -74,12 +82,14 @@ class Setup:
         """Every contestant starts from the same weights."""
         torch.manual_seed(SEED)
         network = build(ModelConfig(self.arch, 3, 32, 10, self.timesteps)).to(kind)
-        if contestant.kind != OURS:
+        if contestant.kind in (LOOP, FOLDED):
             network = LoopNetwork(network) if contestant.kind == LOOP else folded_network(network)
         if contestant.format == LAST:
             network = network.to(memory_format=torch.channels_last)
         elif contestant.format == CHOSEN:
             lay_out(network, torch.device(self.device), mixed=contestant.autocast is not None)
+            if self.device != "cpu" and available():
+                fuse(network)
         return network.to(self.device).train()
 
     def images(self) -> tuple[Tensor, Tensor]:
@@ -98,6 +108,8 @@ def loss_of(network: nn.Module, images: Tensor, labels: Tensor, autocast: torch.
 
 def trainer(contestant: Contestant, setup: Setup) -> Callable[[], object]:
     """One iteration: forward, backward, SGD with momentum; on a GPU until it has finished."""
+    if contestant.kind == GRAPHED:
+        return graphed_trainer(contestant, setup)
     network, (images, labels) = setup.network(contestant), setup.images()
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
 
@@ -108,6 +120,20 @@ def trainer(contestant: Contestant, setup: Setup) -> Callable[[], object]:
         optimiser.step()
 
     return synchronised(iterate, torch.cuda.synchronize) if images.is_cuda else iterate
+
+
+def graphed_trainer(contestant: Contestant, setup: Setup) -> Callable[[], object]:
+    """The step of a search, whose masks are all ones."""
+    precision = "bfloat16" if contestant.autocast is not None else "float32"
+    settings = Settings(
+        "imp", setup.arch, "cifar10", timesteps=setup.timesteps, rounds=2, epochs=1, rewind_epoch=0, lr=1e-3,
+        batch_size=setup.batch, precision=precision,
+    )  # fmt: skip
+    torch.manual_seed(SEED)
+    network = build(ModelConfig(setup.arch, 3, 32, 10, setup.timesteps))
+    step = GraphedStep(Trainee(network, dense_masks(network), settings, Group(device=torch.device(setup.device))))
+    tally, (images, labels) = Tally.empty(torch.device(setup.device)), setup.images()
+    return synchronised(lambda: step(images, labels, tally, 1.0), torch.cuda.synchronize)
 
 
 def batch_maker(setup: Setup) -> Callable[[], object]:

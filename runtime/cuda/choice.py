@@ -17,7 +17,7 @@ def fastest(program: Program, stream: Any, _plan: str) -> dict[str, Choice]:
     program.fill()
     for work in program.works:
         if len(work.choices) > 1:
-            times = {name: _milliseconds(program, launch, stream) for name, launch in work.choices.items()}
+            times = {name: milliseconds(program, launch, stream) for name, launch in work.choices.items()}
             best, *others = sorted(times, key=times.__getitem__)
             against = ", ".join(f"{name} {1e3 * times[name]:.3g}" for name in others)
             found[work.op.parts[0]] = _choice(work, best, f"measured {1e3 * times[best]:.3g} us against {against}")
@@ -55,7 +55,8 @@ def estimated_cycles(kernel: str, work: Work, program: Program) -> float:
     return float(rounds * (products + zeros))
 
 
-def _milliseconds(program: Program, launch: Launch, stream: Any) -> float:
+def milliseconds(program: Program, launch: Launch, stream: Any) -> float:
+    """Of a launch by itself, the mean of some that follow each other, by CUDA events."""
     cuda = program.cupy.cuda
     begin, end = cuda.Event(), cuda.Event()
     for _ in range(WARM_UP):

@@ -34,7 +34,7 @@ class CudaEngine(Engine):
         self.programs: dict[tuple[int, int, bool], Program] = {}
         self.choices: dict[str, Choice] = {}  # of the program that was made last
         images = self.graph.batch or 1
-        self._program(min(self.graph.timesteps, MOST_TIMESTEPS), images, self.graph.timesteps > MOST_TIMESTEPS)
+        self.program(min(self.graph.timesteps, MOST_TIMESTEPS), images, self.graph.timesteps > MOST_TIMESTEPS)
 
     def run(self, x: Floats, timesteps: int) -> Floats:
         return np.concatenate(list(self._pieces(x, _lengths(timesteps))))
@@ -53,7 +53,7 @@ class CudaEngine(Engine):
         for number, (length, part) in enumerate(zip(lengths, self._parts(x, lengths), strict=True)):
             with self.lock:
                 if length not in made:
-                    choices = self._program(length, self._images(x), len(lengths) > 1).choices
+                    choices = self.program(length, self._images(x), len(lengths) > 1).choices
                     made[length] = self._made(fused, length, self._images(x), len(lengths) > 1, choices)
                 program = made[length]
                 self._run(program, part, number, state)
@@ -85,7 +85,7 @@ class CudaEngine(Engine):
         state: dict[str, Any] = {}
         for number, (length, part) in enumerate(zip(lengths, self._parts(x, lengths), strict=True)):
             with self.lock:
-                program = self._program(length, self._images(x), len(lengths) > 1)
+                program = self.program(length, self._images(x), len(lengths) > 1)
                 logits = self._run(program, part, number, state)
             yield logits
 
@@ -106,7 +106,9 @@ class CudaEngine(Engine):
     def _images(self, x: Floats) -> int:
         return int(x.shape[1] if self.graph.timed_input else x.shape[0])
 
-    def _program(self, timesteps: int, images: int, state: bool) -> Program:
+    def program(self, timesteps: int, images: int, state: bool = False) -> Program:
+        """For a launch of so many timesteps (8 at most) of so many images; made when first asked for. `state`: one of
+        several launches of a run. Not to be called while another thread runs."""
         key = timesteps, images, state
         if key not in self.programs:
             while len(self.programs) >= KEPT:

@@ -1,0 +1,70 @@
+"""The GPU benchmark's figures as tables."""
+
+from typing import Any
+
+from gpu_rivals import OURS, OURS_HALF
+from results import Sheet
+
+AIMS = {1: 2.0, 128: 1.2}  # times as fast as the best dense rival, by batch, from p = 95.69% on
+
+
+def crossover(rows: list[dict[str, Any]]) -> float | None:
+    """The largest density at which the sparse kernel is the fastest; None where it never is."""
+    won = [row["density"] for row in rows if min(row["us"], key=row["us"].__getitem__) == "sparse"]
+    return max(won, default=None)
+
+
+def networks_sheet(runs: list[dict[str, Any]], how: str) -> Sheet:
+    names = list(runs[0]["ms"])
+    rows = []
+    for run in runs:
+        ms = {name: run["ms"][name][how]["p50"] for name in names if how in run["ms"][name]}
+        rivals = [value for name, value in ms.items() if name not in (OURS, OURS_HALF)]
+        gain = f"{min(rivals) / ms[OURS]:.2f}x" if rivals and OURS in ms else "-"
+        aim = AIMS.get(run["batch"]) if run["sparsity"] >= 95.69 else None
+        cells = (f"{ms[name]:.4f}" if name in ms else "-" for name in names)
+        rows.append([f"{run['arch']} {run['sparsity']:g}%, {run['batch']}", *cells, gain, f"{aim:g}x" if aim else "-"])
+    where = "images on the GPU" if how == "device" else "from the CPU and back"
+    reasons = {f"{name}: {why}" for run in runs for name, why in run["missing"].items()}
+    agreed = [
+        f"{run['arch']} {run['sparsity']:g}%, {run['batch']}: "
+        + ", ".join(
+            f"{n} {a['top1']:.0%} the oracle's class, {a['exact']:.0%} exact" for n, a in run["agreement"].items()
+        )
+        for run in runs
+    ]
+    return Sheet(
+        f"Milliseconds per run, {where}", ["network, batch", *names, "best rival / cuda", "aim"], rows,
+        [*sorted(reasons), "Agreement with the oracle: share of images with its class, and with its logits.", *agreed],
+    )  # fmt: skip
+
+
+def layers_sheet(one: dict[str, Any]) -> Sheet:
+    rows = [
+        [row["layer"], row["kernel"], _cell(row["density"], ".2%"), _cell(row["us"], ".2f"),
+         _cell(row["bandwidth"], ".0%"), _cell(row["cusparse_us"], ".2f"), row["why"]]
+        for row in one["rows"]
+    ]  # fmt: skip
+    note = (
+        f"Kernels {one['kernels_us']:.1f} us one by one, the graph {one['graph_us']:.1f} us: "
+        f"{one['outside_kernels']:.0%} of a run is launches and waiting (below 0: kernels of the graph overlap)."
+    )
+    title = f"{one['arch']} at {one['sparsity']:g}%, batch {one['batch']}, T = {one['timesteps']}: layers"
+    return Sheet(title, ["layer", "kernel", "density", "us", "of bandwidth", "cuSPARSE us", "why"], rows, [note])
+
+
+def densities_sheet(found: list[dict[str, Any]]) -> Sheet:
+    kernels = list(found[0]["us"])
+    rows = [
+        [row["layer"], str(row["batch"]), f"{row['density']:.1%}", *(f"{row['us'][k]:.2f}" for k in kernels)]
+        for row in found
+    ]
+    notes = []
+    for layer, batch in dict.fromkeys((row["layer"], row["batch"]) for row in found):
+        at = crossover([row for row in found if (row["layer"], row["batch"]) == (layer, batch)])
+        notes.append(f"{layer}, batch {batch}: sparse is fastest " + ("nowhere" if at is None else f"up to {at:.1%}"))
+    return Sheet("Microseconds of one layer by density", ["layer", "batch", "density", *kernels], rows, notes)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,57 @@
+"""The GPU benchmark with a stand-in for the GPU: that it runs through and writes its tables; its times mean nothing."""
+
+import json
+from pathlib import Path
+
+import cupy_standin
+import pytest
+
+pytest.importorskip("torch", reason="the benchmark's rivals need torch")
+pytest.importorskip("matplotlib", reason="benchmarks need the extra bench")
+
+import gpu
+import gpu_sheets
+from cuts import read_ticket
+from gpu_rivals import OURS
+
+DIGITS = Path(__file__).parent / "assets" / "digits.onnx"
+
+
+def test_it_measures_what_is_there_and_says_what_is_not(tmp_path, monkeypatch, capsys):
+    cupy_standin.install(monkeypatch)
+    ticket = read_ticket(DIGITS, tmp_path)
+    monkeypatch.setattr(gpu, "load_images", lambda data: None)
+    monkeypatch.setattr(gpu, "make_ticket", lambda recipe, images, folder: ticket)
+    monkeypatch.setattr(gpu, "LAYERS_OF", ticket.recipe.sparsity)
+    monkeypatch.setattr(gpu, "SWEPT", {"small": (8, 4)})
+    monkeypatch.setattr(gpu, "DENSITIES", (1.0, 0.1))
+    monkeypatch.setattr(gpu, "bandwidth", lambda cupy: 1e9)
+    gpu.main(
+        archs="vgg_digits", sparsities=str(ticket.recipe.sparsity), batches="1,40",
+        engines="cuda,torch,onnxruntime-gpu",
+        duration=0.05, folder=tmp_path, data=tmp_path, timesteps=5,
+    )  # fmt: skip
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert [(run["batch"], run["agreement"][OURS]) for run in report["runs"]] == [
+        (batch, {"top1": 1.0, "exact": 1.0}) for batch in (1, 40)
+    ]
+    assert set(report["runs"][0]["missing"]) == {"torch", "onnxruntime-gpu"}
+    for one in report["layers"]:
+        assert one["rows"][0]["layer"] == "input" and one["kernels_us"] > 0
+        weighted = [row for row in one["rows"] if row["density"] is not None]
+        assert len(weighted) == len(list(ticket.graph.weighted())) and all(row["nbytes"] > 0 for row in weighted)
+    assert [(row["density"], set(row["us"])) for row in report["densities"][:2]] == [
+        (density, {"sparse", "tensor", "tensor/sparse"}) for density in (1.0, 0.1)
+    ]
+    printed = capsys.readouterr().out
+    assert "best rival / cuda" in printed and "sees no GPU" in printed.replace("\n", " ")
+    assert (tmp_path / "gpu.md").read_text().count("### ") == 5
+
+
+def test_crossover():
+    def row(density, sparse, tensor):
+        return {"density": density, "us": {"tensor": tensor, "sparse": sparse}}
+
+    rows = [row(1.0, 9, 3), row(0.2, 4, 3), row(0.1, 2, 3), row(0.01, 1, 3)]
+    assert gpu_sheets.crossover(rows) == 0.1
+    assert gpu_sheets.crossover(rows[:2]) is None
