@@ -361,7 +361,7 @@ def test_int16_rounds_only_when_asked(tmp_path):
             assert not any("int16" in layer.kernel for layer in session.layers())
     with pytest.raises(InputError, match="plan events-int16 rounds weights: it needs values int16"):
         Session(path, plan="events-int16")
-    with pytest.raises(InputError, match=r"values: expected one of float32, int16, got 'int8'"):
+    with pytest.raises(InputError, match=r"values: expected one of float32, int16, float16, got 'int8'"):
         Session(path, values="int8")
 
 

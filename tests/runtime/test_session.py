@@ -1,12 +1,13 @@
 """What a session promises, for every engine."""
 
+import cupy_standin
 import numpy as np
 import pytest
 from graphs import event_vectors, events, everything, feed, images, signals, write
 
 from spiketicket.errors import InputError, ModelError
 from spiketicket.runtime import Session
-from spiketicket.runtime.engine import ENGINE_NAMES
+from spiketicket.runtime.engine import MODEL_ENGINES
 
 
 @pytest.fixture(scope="module")
@@ -14,8 +15,15 @@ def path(tmp_path_factory):
     return write(everything(np.random.default_rng(0)), tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture(params=ENGINE_NAMES)
-def session(request, path):
+def stand_in(engine, monkeypatch):
+    """For a GPU, where an engine needs one."""
+    if engine == "cuda":
+        cupy_standin.install(monkeypatch)
+
+
+@pytest.fixture(params=MODEL_ENGINES)
+def session(request, path, monkeypatch):
+    stand_in(request.param, monkeypatch)
     with Session(path, engine=request.param) as session:
         yield session
 
@@ -112,8 +120,9 @@ def test_signals_are_told_apart_from_images(tmp_path):
             session.run({"input": np.zeros((3, 19), np.float32)})
 
 
-@pytest.fixture(params=ENGINE_NAMES)
-def timed(request, tmp_path):
+@pytest.fixture(params=MODEL_ENGINES)
+def timed(request, tmp_path, monkeypatch):
+    stand_in(request.param, monkeypatch)
     with Session(write(events(np.random.default_rng(0)), tmp_path), engine=request.param) as session:
         yield session
 
