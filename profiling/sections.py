@@ -96,28 +96,30 @@ def _latency_picture(models: Sequence[ModelProfile]) -> Lines | None:
 
 
 def _latency_sentence(models: Sequence[ModelProfile]) -> str:
-    parts = []
-    for model in models:
-        engines = _by_engine(_first_group(model))
-        last = {engine: rows[-1] for engine, rows in engines.items()}
-        fastest = min(last.values(), key=lambda row: row.timing.median().value)
-        text = (
-            f"{model.name}: {fastest.engine} is fastest at T = {fastest.timesteps} with "
-            f"{MS * fastest.timing.median().value:.3g} ms (batch {fastest.batch}, threads {fastest.threads})"
-        )
-        others = [row for row in last.values() if row is not fastest]
-        if others:
-            second = min(others, key=lambda row: row.timing.median().value)
-            times = ratio(second.timing, fastest.timing)
-            text += (
-                f"; {second.engine}, the next, takes {times.value:.2f} times as long"
-                if times.low > 1
-                else f"; {second.engine} cannot be told from it (ratio {times.low:.2f} to {times.high:.2f})"
+    return " ".join(map(_fastest_sentence, models))
+
+
+def _fastest_sentence(model: ModelProfile) -> str:
+    last = [rows[-1] for rows in _by_engine(_first_group(model)).values()]
+    fastest, *others = sorted(last, key=lambda row: row.timing.median().value)
+    where = (
+        f"at T = {fastest.timesteps} with {MS * fastest.timing.median().value:.3g} ms (batch {fastest.batch}, "
+        f"threads {fastest.threads})"
+    )
+    text = f"{model.name}: {fastest.engine} is fastest {where}"
+    if others:
+        second = others[0]
+        times = ratio(second.timing, fastest.timing)
+        if times.low > 1:
+            text += f"; {second.engine}, the next, takes {times.value:.2f} times as long"
+        else:
+            text = (
+                f"{model.name}: {fastest.engine} is ahead {where}, but cannot be told from {second.engine} (ratio "
+                f"{times.low:.2f} to {times.high:.2f})"
             )
-        if fastest.marginal is not None:
-            text += f"; its last timestep costs {MS * fastest.marginal.value:.3g} ms"
-        parts.append(text + ".")
-    return " ".join(parts)
+    if fastest.marginal is not None:
+        text += f"; its last timestep costs {MS * fastest.marginal.value:.3g} ms"
+    return text + "."
 
 
 def first_logits_section(models: Sequence[ModelProfile]) -> Section | None:

@@ -4,7 +4,9 @@ import json
 import os
 import threading
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import nvidia_standin
@@ -13,13 +15,14 @@ from graphs import events, everything, write
 from profiles import check_schema, latency, model, profile
 from typer.testing import CliRunner
 
-from spiketicket.errors import InputError
+from spiketicket.errors import DataError, InputError
 from spiketicket.export.tensorrt import export_engine
-from spiketicket.profiling import engines
+from spiketicket.profiling import engines, inference
 from spiketicket.profiling.cli import app
 from spiketicket.profiling.engines import PROFILED
 from spiketicket.profiling.inference import names
 from spiketicket.profiling.latency import measure_latency
+from spiketicket.profiling.noise import Noise
 from spiketicket.profiling.samples import NOISE, load_samples
 from spiketicket.profiling.settings import Settings, usable_cores
 from spiketicket.runtime import Session
@@ -246,6 +249,46 @@ def test_names_tell_files_apart():
     assert names([Path("a/m.onnx"), Path("b/m.onnx")]) == ["a/m.onnx", "b/m.onnx"]
     with pytest.raises(InputError, match="each file once"):
         names([Path("a/m.onnx"), Path("a/../a/m.onnx")])
+
+
+def test_a_report_that_cannot_be_written_does_not_take_the_others_with_it(tmp_path, monkeypatch):
+    read_only = tmp_path / "folder.json"
+    read_only.mkdir()
+    good = tmp_path / "good.json"
+    result = runner.invoke(app, [str(DIGITS), *QUICK, "--timesteps", "1", "-x", str(read_only), "-x", str(good)])
+    assert result.exit_code == 1 and "folder.json" in result.stderr
+    assert json.loads(good.read_text())["kind"] == "inference"
+    missing = tmp_path / "none" / "a.json"
+    result = runner.invoke(app, [str(DIGITS), *QUICK, "-x", str(missing)])
+    assert result.exit_code == 1 and "there is no folder" in result.stderr and "Latency" not in result.output
+
+
+def test_a_folder_that_was_asked_for_must_hold_the_images(tmp_path):
+    with Session(DIGITS) as session:
+        session._graph.metadata["dataset"] = "cifar10"
+        assert load_samples(session, None, None, None).source == NOISE
+        with pytest.raises(DataError, match="cifar-10-batches-py"):
+            load_samples(session, None, tmp_path, None)
+
+
+def test_the_engine_that_accuracy_is_measured_by():
+    def engine(*names):
+        with inference._open(DIGITS, Settings(names, (1,))) as session:
+            return session.engine_name
+
+    assert engine("onnxruntime", "native") == "native" and engine("torch", "onnxruntime") == "onnxruntime"
+    assert engine("torch") == "reference"
+
+
+def test_warnings_say_what_they_are_of():
+    noisy = Noise(1.0, None, None, 0.0, "", None, 2)
+    one = SimpleNamespace(
+        name="a.onnx", noises={"latency at batch 1, threads 2": noisy, "layers": replace(noisy, others=0.0)}
+    )
+    profile = inference.InferenceProfile("", None, {}, [one])
+    said = "The machine was not quiet: other processes took 1 cores."
+    assert profile.warnings == (f"Latency at batch 1, threads 2: {said}",)
+    assert inference.InferenceProfile("", None, {}, [one, one]).warnings[0].startswith("a.onnx, latency at batch 1")
 
 
 def test_as_many_threads_as_cores_are_the_most():
