@@ -2,7 +2,8 @@
 //
 // The threads of a block are fibers of one thread of the CPU, run in turn until they end or meet a barrier; blocks run one
 // after the other. A barrier that not all threads of a block (or lanes of a warp) reach is an error, as is memory outside
-// of arrays where the whole is built with the address sanitizer. What it cannot show: races between barriers, and speed.
+// of arrays (cupy_standin.py). Between barriers threads run first to last, the next time last to first: where they race, one
+// of the two is wrong. What it cannot show: what the hardware does, and speed.
 #pragma once
 
 #include <setjmp.h>
@@ -72,6 +73,7 @@ struct Fiber {
 struct Block {
   std::vector<Fiber> fibers;
   int count = 0, current = 0;
+  bool backward = false;  // in which order threads have their turns
   jmp_buf place;  // of the scheduler
   unsigned exchanged[1024][8];
   void (*body)(void *) = nullptr;
@@ -133,7 +135,8 @@ inline void run_block() {
   }
   for (int left = block.count; left;) {
     bool moved = false;
-    for (int i = 0; i < block.count; ++i) {
+    for (int k = 0; k < block.count; ++k) {
+      const int i = block.backward ? block.count - 1 - k : k;
       Fiber &fiber = block.fibers[i];
       if (fiber.done || fiber.waits_for) continue;
       moved = true;
@@ -142,6 +145,7 @@ inline void run_block() {
       resume(fiber);
       left -= fiber.done;
     }
+    if (moved) block.backward = !block.backward;
     if (moved || !left) continue;
     bool any = released(0, block.count, &block);
     for (int i = 0; i < block.count && !any; i += WARP) any |= released(i, std::min(i + WARP, block.count), warp_of(i));

@@ -42,7 +42,7 @@ def both(neuron, channels):
 
 
 @pytest.mark.parametrize("neuron", NEURONS, ids=str)
-@pytest.mark.parametrize("shape", [(5, 3, 7, 4, 5), (1, 2, 40, 3, 3), (8, 2, 33, 5, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(5, 3, 7, 4, 5), (1, 2, 40, 3, 3), (8, 2, 33, 5, 1), (2, 9, 4, 12, 12)], ids=str)
 def test_forward_and_backward_are_those_of_the_modules(cupy, shape, neuron):
     torch.manual_seed(0)
     x = torch.randn(shape) * 2 + 30  # a mean that would cost digits
