@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from spiketicket.errors import MissingExtraError
 from spiketicket.runtime import Session
+from spiketicket.runtime.cuda.kernels import source
 
 assets = Path(__file__).parent / "assets"
 for package in ("torch", "onnxruntime", "sklearn"):
@@ -26,5 +28,12 @@ np.save("images.npy", stored["images"])
 done = subprocess.run([snn_run, assets / "digits.onnx", "--input", "images.npy"], capture_output=True, text=True)
 assert done.returncode == 0, done.stderr
 print(done.stdout)
+assert "__global__" in source(), "the wheel has no GPU kernels"
+try:
+    Session(assets / "digits.onnx", engine="cuda")
+except MissingExtraError as error:
+    print(error)
+else:
+    raise AssertionError("engine cuda opened without CuPy")
 accuracy = (logits.argmax(axis=1) == stored["labels"]).mean()
 print(f"wheel check: {len(logits)} images, {accuracy:.1%} right, without torch")
