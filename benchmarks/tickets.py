@@ -1,6 +1,7 @@
 """The paper's claims in small, on CIFAR-10: accuracy against sparsity of IMP, IMP+ET, EB, EB+ET and random tickets.
 
     python benchmarks/tickets.py --data DIR
+    python benchmarks/tickets.py --data DIR --device cuda --arch vgg16 ... (docs/gpu.md)
 
 A narrow network of the same kind on a part of the training images, with few epochs: what two CPU cores can do in hours.
 (VGG16 itself at an eighth of its channels learns next to nothing in 8 epochs of 5,000 images: 14 to 23%.) Searches go
@@ -9,13 +10,14 @@ finished is reported (tickets_report.py); in the end all tickets are exported an
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from deployed import export_all
+from lists import split
 from tickets_report import collect, present
 
 from spiketicket.cli import guarded, make_app, say
@@ -24,8 +26,11 @@ from spiketicket.profiling.paper import SPARSITIES
 from spiketicket.train.cli import progress_bar
 from spiketicket.train.data import Dataset, load_dataset
 from spiketicket.train.data.dataset import rank_in_class
+from spiketicket.train.distributed import joined_group
 from spiketicket.train.search import Control, search
 from spiketicket.train.settings import Settings
+
+METHODS = ("imp", "imp-et", "eb", "eb-et", "random")
 
 app = make_app("Accuracy against sparsity of the paper's methods, in small.")
 
@@ -41,15 +46,21 @@ class Scale:
     width: float
     batch_size: int
     lr: float
+    precision: str = "float32"
 
     def settings(self, method: str, seed: int, **options: Any) -> Settings:
         return Settings(
             method, self.arch, "cifar10", epochs=self.epochs, width=self.width, batch_size=self.batch_size, lr=self.lr,
-            seed=seed, **options,
+            precision=self.precision, seed=seed, **options,
         )  # fmt: skip
 
-    def searches(self, seed: int) -> Iterator[tuple[str, Settings]]:
-        """Folder and settings of every search of a seed."""
+    def searches(self, seed: int, methods: Collection[str]) -> Iterator[tuple[str, Settings]]:
+        """Folder and settings of every search of a seed, by some of METHODS."""
+        for name, settings in self._searches(seed):
+            if name.rstrip("-0123456789") in methods:
+                yield name, settings
+
+    def _searches(self, seed: int) -> Iterator[tuple[str, Settings]]:
         rewind = {"rewind_epoch": self.rewind_epoch}
         rounds = max(SPARSITIES) + 1
         reported = tuple(SPARSITIES)[:-1]
@@ -72,6 +83,9 @@ def main(
     epochs: Annotated[int, typer.Option(help="Of a training.")] = 8,
     rewind_epoch: Annotated[int, typer.Option(help="Epoch that later rounds go back to.")] = 1,
     width: Annotated[float, typer.Option(help="Multiplier of its channels.")] = 0.25,
+    methods: Annotated[str, typer.Option(help="Separated by commas.")] = ",".join(METHODS),
+    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="float32; bfloat16 on a GPU.")] = "float32",
     batch_size: Annotated[int, typer.Option(help="Images per iteration.")] = 50,
     lr: Annotated[float, typer.Option(help="First learning rate.")] = 0.1,
     remark: Annotated[str, typer.Option(help="What to say of the images, as in 'JPEG copies'.")] = "",
@@ -81,17 +95,21 @@ def main(
     """Search all tickets, or go on with it, and report what is there."""
     if seeds < 1 or not 1 <= rewind_epoch < epochs:
         raise InputError(f"expected seeds from 1 and rewind_epoch from 1 below epochs, got {seeds}, {rewind_epoch}")
-    scale = Scale(arch, images, epochs, rewind_epoch, width, batch_size, lr)
+    chosen = split(methods)
+    if not chosen or not set(chosen) <= set(METHODS):
+        raise InputError(f"methods: expected some of {', '.join(METHODS)}, got {methods!r}")
+    scale = Scale(arch, images, epochs, rewind_epoch, width, batch_size, lr, precision)
     dataset = part_of(load_dataset("cifar10", data), images, test_images)
     end, finished = time.monotonic() + 60 * max_minutes, False
     try:
-        for seed in range(seeds):
-            for name, settings in scale.searches(seed):
-                left = (end - time.monotonic()) / 60
-                if left <= 0:
-                    raise OutOfTimeError("")
-                with progress_bar(name) as report:
-                    search(settings, dataset, folder / name, Control(report, max_minutes=left))
+        with joined_group(device) as group:
+            for seed in range(seeds):
+                for name, settings in scale.searches(seed, chosen):
+                    left = (end - time.monotonic()) / 60
+                    if left <= 0:
+                        raise OutOfTimeError("")
+                    with progress_bar(name) as report:
+                        search(settings, dataset, folder / name, Control(report, group, left))
         finished = True
     except OutOfTimeError:
         say("out of time; the same command goes on")
