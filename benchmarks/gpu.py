@@ -18,6 +18,7 @@ import typer
 from cuts import Recipe, Ticket, load_images, make_ticket
 from gpu_rivals import (
     CONTESTANTS,
+    SLOW_TO_BUILD,
     Contestant,
     Setup,
     cuda_engine,
@@ -122,6 +123,8 @@ def networks(ticket: Ticket, timesteps: int, batch: int, names: list[str], durat
     with ExitStack() as stack:
         for name in names:
             try:
+                if name in SLOW_TO_BUILD and ticket.recipe.sparsity != LAYERS_OF:
+                    raise Unavailable(f"dense, and slow to build: measured at {LAYERS_OF}% only")
                 found[name] = CONTESTANTS[name](Setup(ticket, timesteps, batch, stack))
                 agreement[name] = agree(found[name].run(images), oracle.swapaxes(0, 1))
             except Exception as error:  # libraries' exceptions share no other base

@@ -143,6 +143,7 @@ CONTESTANTS: dict[str, Callable[[Setup], Contestant]] = {
     "onnxruntime-gpu": onnxruntime_cuda,
     "tensorrt": tensorrt,
 }
+SLOW_TO_BUILD = ("torch.compile", "tensorrt")  # a minute or more; no zero makes them faster
 
 
 def cusparse_microseconds(cupy: Any, engine: CudaEngine, node: Any, columns: int) -> float:

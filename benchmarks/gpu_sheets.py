@@ -15,11 +15,18 @@ def crossover(rows: list[dict[str, Any]]) -> float | None:
 
 
 def networks_sheet(runs: list[dict[str, Any]], how: str) -> Sheet:
+    """The best rival is that of all sparsities: dense ones take the same time at each."""
     names = list(runs[0]["ms"])
     rows = []
     for run in runs:
         ms = {name: run["ms"][name][how]["p50"] for name in names if how in run["ms"][name]}
-        rivals = [value for name, value in ms.items() if name not in (OURS, OURS_HALF)]
+        rivals = [
+            other["ms"][name][how]["p50"]
+            for other in runs
+            if (other["arch"], other["batch"]) == (run["arch"], run["batch"])
+            for name in names
+            if name not in (OURS, OURS_HALF) and how in other["ms"][name]
+        ]
         gain = f"{min(rivals) / ms[OURS]:.2f}x" if rivals and OURS in ms else "-"
         aim = AIMS.get(run["batch"]) if run["sparsity"] >= 95.69 else None
         cells = (f"{ms[name]:.4f}" if name in ms else "-" for name in names)
