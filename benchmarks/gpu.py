@@ -34,6 +34,7 @@ from spiketicket.errors import InputError
 from spiketicket.files import write_atomic
 from spiketicket.graph import Conv, Flatten, Graph, Lif, Linear, Repeat
 from spiketicket.profiling.clock import measure
+from spiketicket.profiling.engines import Unavailable
 from spiketicket.profiling.machine import machine_facts
 from spiketicket.profiling.nvidia_smi import ask
 from spiketicket.runtime.cuda.choice import milliseconds

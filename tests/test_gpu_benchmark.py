@@ -48,6 +48,16 @@ def test_it_measures_what_is_there_and_says_what_is_not(tmp_path, monkeypatch, c
     assert (tmp_path / "gpu.md").read_text().count("### ") == 5
 
 
+def test_what_is_slow_to_build_is_built_once(tmp_path, monkeypatch):
+    cupy_standin.install(monkeypatch)
+    ticket = read_ticket(DIGITS, tmp_path)
+    found = gpu.networks(ticket, 2, 1, ["torch.compile", "tensorrt"], 0.05)
+    assert ticket.recipe.sparsity != gpu.LAYERS_OF and found["ms"] == {"torch.compile": {}, "tensorrt": {}}
+    assert found["missing"] == dict.fromkeys(
+        ("torch.compile", "tensorrt"), "Unavailable: dense, and slow to build: measured at 98.13% only"
+    )
+
+
 def test_crossover():
     def row(density, sparse, tensor):
         return {"density": density, "us": {"tensor": tensor, "sparse": sparse}}
