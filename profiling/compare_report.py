@@ -21,11 +21,12 @@ def comparison_report(comparison: Comparison, before: Path, after: Path, machine
         Column("model"), Column("engine"), Column("T", form="d"), Column("batch", form="d"),
         Column("threads", form="d"), Column("before", "ms", ".3f"), Column("after", "ms", ".3f"),
         Column("speed", form=".3f", means="before / after: above 1 is faster now"),
-        Column("95% interval"), Column("verdict", means="slower or faster where the interval leaves out 1"),
+        Column("low", form=".3f", means="of its 95% interval"), Column("high", form=".3f"),
+        Column("verdict", means="slower or faster where the interval leaves out 1"),
     )  # fmt: skip
     rows = tuple(
         (c.place.model, c.place.engine, c.place.timesteps, c.place.batch, c.place.threads, c.before, c.after,
-         c.ratio.value, f"{c.ratio.low:.3f} to {c.ratio.high:.3f}", c.verdict)
+         c.ratio.value, c.ratio.low, c.ratio.high, c.verdict)
         for c in changes
     )  # fmt: skip
     notes = (

@@ -21,14 +21,16 @@ def latency_section(models: Sequence[ModelProfile], percentiles: Sequence[float]
         Column("batch", form="d", means="images per run"),
         Column("threads", form="d"),
         Column("median", "ms", ".3f", "of a run, all images of the batch together"),
-        Column("95% interval", "ms", means="where the true median lies, by the medians of rounds"),
+        Column("low", "ms", ".3f", "of its 95% interval, by the medians of rounds"),
+        Column("high", "ms", ".3f"),
         *(Column(f"p{p:g}", "ms", ".3f") for p in percentiles if p != 50),
         Column("min", "ms", ".3f"),
         Column("spread", form=".1%", means="interquartile range / median"),
         Column("n", form=",d", means="timed runs"),
         Column("images/s", form=",.0f", means="batch / median"),
         Column("one more T", "ms", "+.3f", "median more than with the next fewer timesteps, per timestep added"),
-        Column("its interval", "ms", means="95% interval of that difference, by pairs of rounds"),
+        Column("at least", "ms", "+.3f", "low end of its 95% interval, by pairs of rounds"),
+        Column("at most", "ms", "+.3f"),
         Column("speed", form=".2f", means="times as fast as the first engine at this T"),
     )
     table = Table(columns, tuple(_latency_cells(name, row, percentiles) for name, row in rows))
@@ -52,14 +54,16 @@ def _latency_cells(name: str, row: Latency, percentiles: Sequence[float]) -> tup
         row.batch,
         row.threads,
         MS * median.value,
-        f"{MS * median.low:.3f} to {MS * median.high:.3f}",
+        MS * median.low,
+        MS * median.high,
         *(MS * timing.quantile(p / 100) for p in percentiles if p != 50),
         MS * timing.min,
         timing.spread,
         timing.n,
         row.images_per_second(),
         None if row.marginal is None else MS * row.marginal.value,
-        None if row.marginal is None else f"{MS * row.marginal.low:+.3f} to {MS * row.marginal.high:+.3f}",
+        None if row.marginal is None else MS * row.marginal.low,
+        None if row.marginal is None else MS * row.marginal.high,
         row.speed.value,
     )
 
@@ -154,11 +158,12 @@ def throughput_section(models: Sequence[ModelProfile]) -> Section | None:
     columns = (
         Column("model"), Column("engine"), Column("T", form="d"), Column("batch", form="d"),
         Column("streams", form="d", means="threads that run batches at the same time, each on one core"),
-        Column("images/s", form=",.0f"), Column("95% interval"),
+        Column("images/s", form=",.0f"), Column("low", form=",.0f", means="of its 95% interval"),
+        Column("high", form=",.0f"),
     )  # fmt: skip
     cells = tuple(
         (name, r.engine, r.timesteps, r.batch, r.streams, r.images_per_second.value,
-         f"{r.images_per_second.low:,.0f} to {r.images_per_second.high:,.0f}")
+         r.images_per_second.low, r.images_per_second.high)
         for name, r in rows
     )  # fmt: skip
     name, best = max(rows, key=lambda pair: pair[1].images_per_second.value)
@@ -176,7 +181,8 @@ def accuracy_section(models: Sequence[ModelProfile]) -> Section | None:
     columns = (
         Column("model"), Column("T", form=".3g", means="timesteps; of early exit, their mean"),
         Column("margin", form="g", means="early exit: by how much the best mean logit must lead"),
-        Column("accuracy", form=".2%"), Column("95% interval", means="Wilson's, of so many images"),
+        Column("accuracy", form=".2%"), Column("low", form=".1%", means="of Wilson's 95% interval"),
+        Column("high", form=".1%"),
         Column("latency", "ms", ".3f", "median per image, native, batch 1"),
     )  # fmt: skip
     cells: list[tuple[str | float | None, ...]] = []
@@ -189,7 +195,7 @@ def accuracy_section(models: Sequence[ModelProfile]) -> Section | None:
         costs = model.exit_ms() if model.latency.exits else {}
         left = [(e.margin, e.timesteps, e.accuracy, costs.get(e.margin), f"margin {e.margin:g}") for e in model.exits]
         for margin, steps, a, cost, _ in (*fixed, *left):
-            cells.append((model.name, steps, margin, a.accuracy, f"{a.low:.1%} to {a.high:.1%}", cost))
+            cells.append((model.name, steps, margin, a.accuracy, a.low, a.high, cost))
         label = "" if len(known) == 1 else f"{model.name}, "
         for name, rows in ((f"{label}fixed T", fixed), (f"{label}early exit", left)):
             points = tuple(
