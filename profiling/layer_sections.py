@@ -128,13 +128,14 @@ def _time_by_timestep(profile: LayerProfile) -> Section:
 
 def _firing(profile: LayerProfile) -> Section:
     activity = profile.workload.activity
+    by_part = {part: row.name for row in profile.rows for part in row.parts}
     columns = (
-        Column("layer"), Column("neurons", form=",d"),
+        Column("neurons of"), Column("layer", means="whose kernel computes them"), Column("neurons", form=",d"),
         *(Column(f"t = {t}", form=".1%") for t in _steps(profile)),
         *(Column(f"silent to {t}", form=".1%", means="not fired so far") for t in _steps(profile)),
     )  # fmt: skip
     rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (layer.name, layer.neurons, *layer.rates, *layer.silent) for layer in activity
+        (layer.name, by_part.get(layer.name), layer.neurons, *layer.rates, *layer.silent) for layer in activity
     )
     points = {layer.name: tuple(Point(t, rate) for t, rate in enumerate(layer.rates, 1)) for layer in activity}
     neurons = sum(layer.neurons for layer in activity)
