@@ -92,7 +92,9 @@ def test_sections_and_data(tmp_path):
     assert layers.pictures[0].labels == tuple(row.name for row in profile.rows)
     assert f"The clocks of {len(profile.rows)} layers cost" in " ".join(layers.notes)
     assert any("estimate" in note for note in layers.notes)
-    assert [row[0] for row in firing.table.rows] == ["lif0", "lif1", "lif2", "lif3"]
+    owners = {part: row.name for row in profile.rows for part in row.parts}
+    assert [row[:2] for row in firing.table.rows] == [(f"lif{i}", owners[f"lif{i}"]) for i in range(4)]
+    assert len({owners[f"lif{i}"] for i in range(4)}) == 4
     assert len(firing.pictures[0].series[0].points) == 5
     assert "estimated" in operations.says
     data = json.loads(json.dumps(profile.to_dict(), allow_nan=False))
