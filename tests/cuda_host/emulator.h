@@ -205,15 +205,28 @@ inline T __shfl_xor_sync(unsigned, T value, int mask) {
   return value;
 }
 
-// Every finite float16 as a float.
+// Every float16 as a float, and the nearest to a float, of two as near the even one.
 struct Halves {
   float values[1 << 16];
+
+  unsigned short nearest(float x) const {
+    const unsigned sign = std::signbit(x) ? 0x8000u : 0u;
+    const float size = std::fabs(x);
+    if (!(size < 65520.0f)) return sign | (size >= 65520.0f ? 0x7c00u : 0x7e00u);
+    const float *above = std::lower_bound(values, values + 0x7c00, size);  // the first that is not smaller
+    unsigned bits = static_cast<unsigned>(above - values);
+    if (bits) {
+      const float up = bits == 0x7c00u ? 65536.0f : *above, down = values[bits - 1];
+      if (size - down < up - size || (size - down == up - size && (bits - 1) % 2 == 0)) --bits;
+    }
+    return sign | bits;
+  }
 
   Halves() {
     for (unsigned bits = 0; bits < 1 << 16; ++bits) {
       const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-      const float value =
-          exponent ? std::ldexp(1.0f + fraction / 1024.0f, exponent - 15) : std::ldexp(fraction / 1024.0f, -14);
+      float value = exponent ? std::ldexp(1.0f + fraction / 1024.0f, exponent - 15) : std::ldexp(fraction / 1024.0f, -14);
+      if (exponent == 31) value = fraction ? NAN : INFINITY;
       values[bits] = bits >> 15 ? -value : value;
     }
   }

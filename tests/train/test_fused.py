@@ -63,17 +63,25 @@ def test_forward_and_backward_are_those_of_the_modules(cupy, shape, neuron):
     }  # fmt: skip
 
 
-def test_bfloat16(cupy):
-    """Spikes and derivatives in bfloat16; all between is float32, so that they are the exact ones, rounded once."""
+@pytest.mark.parametrize(("kind", "rounding"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
+def test_half_precision(cupy, kind, rounding):
+    """Spikes and derivatives have 16 bits; all between is float32, so that they are the exact ones, rounded once."""
     torch.manual_seed(0)
-    x, towards = torch.randn(5, 4, 6, 4, 4).bfloat16(), torch.randn(5, 4, 6, 4, 4).bfloat16()
+    x, towards = torch.randn(5, 4, 6, 4, 4).to(kind), torch.randn(5, 4, 6, 4, 4).to(kind)
     plain, ours = both(NeuronConfig(), 6)
     exact, currents = x.float().requires_grad_(), x.clone().requires_grad_()
     expected, spikes = plain(exact), ours(currents)
-    assert spikes.dtype == torch.bfloat16 and torch.equal(spikes.float(), expected)
+    assert spikes.dtype == kind and torch.equal(spikes.float(), expected)
     expected.backward(towards.float())
     spikes.backward(towards)
-    torch.testing.assert_close(currents.grad.float(), exact.grad, rtol=2**-8, atol=1e-5)
+    torch.testing.assert_close(currents.grad.float(), exact.grad, rtol=rounding, atol=1e-5)
+
+
+def test_what_overflows_float16_is_infinite(cupy):
+    """As a loss's scale that is too large must show."""
+    x = (0.01 * torch.randn(2, 4, 3, 4, 4)).half().requires_grad_()
+    both(NeuronConfig(), 3)[1](x).backward(torch.full_like(x, 6e4))
+    assert not x.grad.isfinite().all()
 
 
 def test_layout_stays_channels_last(cupy):

@@ -8,6 +8,28 @@ struct Bfloat16 {
   unsigned short bits;
 };
 
+struct Float16 {
+  unsigned short bits;
+};
+
+__device__ inline float number(Float16 x) {
+#ifdef __CUDA_ARCH__
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x.bits));
+  return value;
+#else
+  return halves.values[x.bits];
+#endif
+}
+
+__device__ inline void store(Float16 &to, float x) {
+#ifdef __CUDA_ARCH__
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to.bits) : "f"(x));
+#else
+  to.bits = halves.nearest(x);
+#endif
+}
+
 __device__ inline float number(float x) { return x; }
 __device__ inline float number(Bfloat16 x) { return __int_as_float(static_cast<int>(x.bits) << 16); }
 __device__ inline void store(float &to, float x) { to = x; }

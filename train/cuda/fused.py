@@ -19,7 +19,7 @@ from spiketicket.errors import DeviceError, MissingExtraError
 from spiketicket.runtime.cuda.device import compiled, load_cupy
 
 MOST_TIMESTEPS = 8  # whose potentials lie in registers
-TYPES = {torch.float32: "float", torch.bfloat16: "Bfloat16"}
+TYPES = {torch.float32: "float", torch.bfloat16: "Bfloat16", torch.float16: "Float16"}
 CHUNKS = 64  # of rows: as many blocks per 32 channels (and timestep) sum at once
 SOURCE = Path(__file__).with_name("batch_norm_lif.cuh")
 
