@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from spiketicket.domain import INPUT, VERIFICATION
-from spiketicket.errors import InputError
+from spiketicket.errors import DeviceError, InputError
 from spiketicket.profiling.accuracy import AtTimesteps, EarlyExit, by_timestep, early_exit, mean_logits, usual_margins
 from spiketicket.profiling.counters import Counters, CountersUnavailable, count
 from spiketicket.profiling.energy import EnergyTable
@@ -25,7 +25,7 @@ from spiketicket.profiling.settings import Settings
 from spiketicket.profiling.stored import FORMAT, VERSION
 from spiketicket.profiling.throughput import Throughput, measure_throughput
 from spiketicket.runtime import Session
-from spiketicket.runtime.engine import ENGINE_NAMES
+from spiketicket.runtime.engine import ENGINE_NAMES, MODEL_ENGINES
 from spiketicket.runtime.inputs import presented
 
 COUNTED = 20  # runs over which CPU counters are summed
@@ -144,9 +144,9 @@ def names(paths: Sequence[Path]) -> list[str]:
 
 def _open(path: Path, settings: Settings) -> Session:
     """By which accuracy, layers and counters are measured: native, else the first engine that runs model files here."""
-    candidates = [name for name in settings.engines if name in ENGINE_NAMES]
+    candidates = [name for name in settings.engines if name in MODEL_ENGINES]
     for name in sorted(candidates, key=lambda name: name != "native"):
-        with suppress(ImportError):
+        with suppress(ImportError, DeviceError):
             return Session(path, engine=name, threads=settings.threads[0])
     return Session(path, engine="reference", threads=settings.threads[0])
 

@@ -135,7 +135,7 @@ def profile_layers(
         times = time_layers(session, x, work.timesteps, duration)
     groups = list(_groups(session, None if times is None else set(times.layers)))
     traffic = [_bytes(session.graph, infos, work.timesteps) for infos in groups]
-    if times is not None:
+    if times is not None and session.engine_name == "native":  # by its kernels
         roof = measure_roof(session.threads, int(sum(map(sum, traffic))))
     rows = tuple(_row(infos, nbytes, work, energy, times, roof) for infos, nbytes in zip(groups, traffic, strict=True))
     return LayerProfile(session.engine_name, session.threads, session.batch or 1, rows, work, energy, times, roof)

@@ -173,12 +173,12 @@ class Session:
 
         Keys are the layers of `layers()` that are computed on their own; those with a `part_of` are in the time of that
         layer, those that cost nothing are left out. Where every thread computes images of its own, they are means over
-        threads. Raises InputError as `run`, and for an engine other than native.
+        threads. Raises InputError as `run`, and for engines that do not tell (`times_layers`).
         """
         x, timesteps = self._check(inputs, timesteps)
         engine = self._open()
         if not engine.times_layers:
-            raise InputError(f"engine {self.engine_name} does not tell how long each layer takes: engine native does")
+            raise InputError(f"engine {self.engine_name} does not tell how long each layer takes: native and cuda do")
         return engine.time_layers(x, timesteps)
 
     @property

@@ -19,6 +19,8 @@ KEPT = 8  # programs of other T or batch
 
 
 class CudaEngine(Engine):
+    times_layers = True
+
     """A program is made for every T and number of images when they are first asked for: kernels are compiled (CuPy
     keeps them on disk), those that suit a layer are measured (`plan` auto), and the whole becomes a CUDA graph."""
 
@@ -61,6 +63,20 @@ class CudaEngine(Engine):
                 spikes = program.spikes(value)
                 found[name].append(spikes.reshape(*spikes.shape[:2], *self.graph.values[value].shape))
         return {name: np.concatenate(spikes) for name, spikes in found.items()}
+
+    def time_layers(self, x: Floats, timesteps: int) -> dict[str, float]:
+        """By CUDA events between the kernels, which are launched one by one here. Copies are in the first and last."""
+        seconds: dict[str, float] = {}
+        lengths = _lengths(timesteps)
+        for length, part in zip(lengths, self._parts(x, lengths), strict=True):
+            with self.lock, self.device, self.stream:
+                program = self.program(length, self._images(x), len(lengths) > 1)
+                for name, taken in program.timed(part, self.stream):
+                    seconds[name] = seconds.get(name, 0.0) + taken
+        first, last = self.fused.ops[0].parts[0], self.fused.ops[-1].parts[0]
+        for copied, name in (("input", first), ("logits", last)):
+            seconds[name] += seconds.pop(copied)
+        return seconds
 
     def plan(self) -> dict[str, Plan]:
         plans: dict[str, Plan] = {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -125,6 +126,21 @@ class Program:
         self.graph.launch(stream)
         logits: Floats = self.result.array.get()
         return logits.reshape(*logits.shape[:2], -1)
+
+    def timed(self, x: Floats, stream: Any) -> list[tuple[str, float]]:
+        """Seconds of every launch of a run, in order; of several of one layer, one after the other."""
+        self.staging.array.set(x.reshape(self.staging.array.shape))
+        launches, event = self.launches(), self.cupy.cuda.Event
+        marks = [event() for _ in range(len(launches) + 1)]
+        marks[0].record(stream)
+        for mark, (_, one) in zip(marks[1:], launches, strict=True):
+            self.launch(one)
+            mark.record(stream)
+        marks[-1].synchronize()
+        elapsed = self.cupy.cuda.get_elapsed_time
+        return [
+            (name, 1e-3 * float(elapsed(a, b))) for (name, _), (a, b) in zip(launches, pairwise(marks), strict=True)
+        ]
 
     def saved(self) -> dict[str, Any]:
         """Copies of the potentials."""

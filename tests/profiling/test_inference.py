@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import cupy_standin
 import numpy as np
 import nvidia_standin
 import pytest
@@ -277,7 +278,19 @@ def test_the_engine_that_accuracy_is_measured_by():
             return session.engine_name
 
     assert engine("onnxruntime", "native") == "native" and engine("torch", "onnxruntime") == "onnxruntime"
-    assert engine("torch") == "reference"
+    assert engine("torch") == "reference" and engine("cuda") == "reference"  # there is no GPU
+
+
+def test_a_profile_of_engine_cuda(tmp_path, monkeypatch):
+    """On a stand-in: what it takes says nothing, but that it is there, by layer too."""
+    cupy_standin.install(monkeypatch)
+    out = tmp_path / "out.json"
+    result = runner.invoke(app, [str(DIGITS), *QUICK, "--timesteps", "1,2", "--engines", "cuda", "-x", str(out)])
+    assert result.exit_code == 0, result.output
+    (measured,) = json.loads(out.read_text())["models"]
+    assert [(row["engine"], row["timesteps"]) for row in measured["latency"]] == [("cuda", 1), ("cuda", 2)]
+    assert measured["layers"]["engine"] == "cuda" and measured["layers"]["roof"] is None
+    assert all(row["seconds"]["value"] > 0 for row in measured["layers"]["layers"])
 
 
 def test_warnings_say_what_they_are_of():

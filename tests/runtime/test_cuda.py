@@ -199,6 +199,15 @@ def test_a_measurement_chooses(cupy, tmp_path):
     assert told["same"].kernel_nbytes > 0
 
 
+@pytest.mark.parametrize("timesteps", [3, 10])
+def test_layers_are_timed_by_the_names_that_they_run_under(cupy, tmp_path, timesteps):
+    rng = np.random.default_rng(11)
+    with Session(write(everything(rng), tmp_path), engine="cuda", plan="sparse") as session:
+        seconds = session.time_layers({"input": images(rng, 2, (3, 16, 16))}, timesteps)
+        own = [layer.name for layer in session.layers() if layer.part_of is None and layer.kernel != "none"]
+    assert list(seconds) == own and all(taken > 0 for taken in seconds.values())
+
+
 def test_steps_do_not_disturb_each_other(cupy, tmp_path):
     rng = np.random.default_rng(12)
     path = write(everything(rng), tmp_path)
