@@ -39,8 +39,9 @@ class TimestepBatchNorm2d(nn.BatchNorm2d):
             out = super().forward(x.flatten(0, 1))
             return out.reshape(x.shape)
         if self.neurons is not None and _processes() == 1 and fused.suits(x):
-            self.neurons.fired = True
-            return fused.batch_norm_lif(x, self, self._statistics(len(x)).momenta, self.neurons.numbers)
+            out = fused.batch_norm_lif(x, self, self._statistics(len(x)).momenta, self.neurons.numbers)
+            self.neurons.fired = True  # only now: after an error the neurons would take the next currents for spikes
+            return out
         function: Any = _OneProcess if _processes() == 1 else _AllProcesses
         out = function.apply(x, self.weight, self.bias, self._statistics(len(x)))
         return out

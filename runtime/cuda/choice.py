@@ -6,7 +6,7 @@ from spiketicket.runtime.cuda.kernels import Launch
 from spiketicket.runtime.cuda.program import Choice, Program, Work
 from spiketicket.runtime.planner import BY_ESTIMATE
 
-WARM_UP, TIMED = 2, 10  # launches of each kernel
+WARM_UP, TIMED = 2, 10  # graphs that are not timed, and launches in each
 MULTIPROCESSORS = 100  # of a GPU, for estimates
 ADDS, PRODUCTS = 128, 1024  # that one of them begins in a cycle: float32, and float16 on tensor cores
 
@@ -56,14 +56,20 @@ def estimated_cycles(kernel: str, work: Work, program: Program) -> float:
 
 
 def milliseconds(program: Program, launch: Launch, stream: Any) -> float:
-    """Of a launch by itself, the mean of some that follow each other, by CUDA events."""
+    """Of a launch by itself, the mean of some that follow each other in a CUDA graph, as those of a run do: launched
+    one by one, a short kernel would wait for Python, and each take as long as the other."""
     cuda = program.cupy.cuda
-    begin, end = cuda.Event(), cuda.Event()
-    for _ in range(WARM_UP):
-        program.launch(launch)
-    begin.record(stream)
+    program.launch(launch)  # a kernel's first launch cannot be captured
+    stream.synchronize()
+    stream.begin_capture()
     for _ in range(TIMED):
         program.launch(launch)
+    graph = stream.end_capture()
+    for _ in range(WARM_UP):
+        graph.launch(stream)
+    begin, end = cuda.Event(), cuda.Event()
+    begin.record(stream)
+    graph.launch(stream)
     end.record(stream)
     end.synchronize()
     return float(cuda.get_elapsed_time(begin, end)) / TIMED

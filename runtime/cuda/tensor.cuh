@@ -5,24 +5,26 @@
 // (SPARSE): then zeros cost no memory traffic, though they do cost products.
 //
 // Weights are float16, scaled per row by a power of two. With PARTS == 2 a second float16 holds what the first one
-// misses, times 2^11: for that product spikes count 2^-11 instead of 1. Products of spikes are exact, sums are float32, so
-// what is lost is less than 2^-22 of the row's largest weight.
+// misses, times 2^11: for that product spikes count 2^-11 instead of 1. Products of spikes are exact, and of a weight less
+// is lost than 2^-22 of the row's largest. Sums are float32, but tensor cores cut off where others round: a sum of thousands
+// of nonzeros may lose some 10 times what float32 does.
 
 const int TILE_ROWS = 64, TILE_DEPTH = 64, TILE = TILE_ROWS * TILE_DEPTH;
 
-// c += a * b, of 16 x 16 and 16 x 8: the layout of mma.m16n8k16 (PTX ISA, "Matrix Fragments").
+// c += a * b, of 16 x 16 and 16 x 8: the layout of mma.m16n8k16 (PTX ISA, "Matrix Fragments"). `volatile`: all lanes
+// must take part, so it must not be moved to where some do not.
 __device__ inline void multiply_add(float (&c)[4], const uint4 &a, const uint2 &b) {
 #if !defined(__CUDA_ARCH__)
   emulated_mma(c, a, b);
 #elif __CUDA_ARCH__ >= 800
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y));
 #else
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a.x), "r"(a.y), "r"(b.x));
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a.z), "r"(a.w), "r"(b.y));
 #endif

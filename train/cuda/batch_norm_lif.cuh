@@ -225,6 +225,7 @@ __global__ void totals(const float *parts, float *means, float *by_parameters, i
   float total = 0.0f;
   for (int t = 0; t < T; ++t) {
     float sum = 0.0f;
+#pragma unroll 16  // few threads: so many loads under way hide the memory's latency
     for (int j = 0; j < chunks; ++j) sum += parts[(static_cast<long long>(t) * chunks + j) * 2 * channels + i];
     means[2 * t * channels + i] = sum / rows;
     total += sum;
