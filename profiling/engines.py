@@ -15,7 +15,7 @@ from spiketicket.domain import INPUT, LOGITS_T
 from spiketicket.errors import DeviceError, MissingExtraError, ModelError, SpikeTicketError
 from spiketicket.graph import Graph
 from spiketicket.runtime import Session
-from spiketicket.runtime.engine import MODEL_ENGINES
+from spiketicket.runtime.engine import MODEL_ENGINES, count_images
 from spiketicket.runtime.nvidia import Nvidia
 from spiketicket.runtime.onnx_reader import read_model
 
@@ -71,7 +71,7 @@ def _openvino(path: Path, threads: int, _stack: ExitStack) -> Run:
         return compiled.create_infer_request()
 
     def run(x: Floats, timesteps: int) -> Floats:
-        return np.array(request(timesteps, _images(graph, x)).infer({INPUT: x}, share_inputs=True)[LOGITS_T])
+        return np.array(request(timesteps, count_images(graph, x)).infer({INPUT: x}, share_inputs=True)[LOGITS_T])
 
     return run
 
@@ -109,7 +109,7 @@ def _tensorrt(path: Path, _threads: int, stack: ExitStack) -> Run:
         export_engine(graph, file, timesteps=timesteps, batch=(batch,) * 3)
         return stack.enter_context(Session(file, engine="tensorrt"))
 
-    return lambda x, timesteps: session(timesteps, _images(graph, x)).run({INPUT: x}, timesteps)[LOGITS_T]
+    return lambda x, timesteps: session(timesteps, count_images(graph, x)).run({INPUT: x}, timesteps)[LOGITS_T]
 
 
 _FOREIGN: dict[str, Callable[[Path, int, ExitStack], Run]] = {
@@ -122,10 +122,6 @@ PROFILED = (*MODEL_ENGINES, *_FOREIGN)
 
 def _graph(path: Path) -> Graph:
     return read_model(path)[0]
-
-
-def _images(graph: Graph, x: Floats) -> int:
-    return int(x.shape[1] if graph.timed_input else x.shape[0])
 
 
 def _import(module: str, extra: str) -> Any:

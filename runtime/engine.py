@@ -96,6 +96,21 @@ class Engine(ABC):
         """Give back threads and memory."""
 
 
+def count_images(graph: Graph, x: Floats) -> int:
+    """N of an input as `Engine.run` takes it."""
+    return int(x.shape[1] if graph.timed_input else x.shape[0])
+
+
+def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Vectors [F] and signals [C, L] as images."""
+    match shape:
+        case (features,):
+            return features, 1, 1
+        case (channels, length):
+            return channels, 1, length
+    return shape[0], shape[1], shape[2]
+
+
 def lif_names(graph: Graph) -> dict[str, str]:
     """Output value -> layer name of every LIF."""
     return {node.output: node.name for node in graph.nodes if isinstance(node, Lif)}

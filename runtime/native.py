@@ -24,7 +24,17 @@ from spiketicket.graph import (
     Repeat,
     Unsqueeze,
 )
-from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes, lif_names
+from spiketicket.runtime.engine import (
+    Engine,
+    Floats,
+    Model,
+    Options,
+    Plan,
+    Spikes,
+    count_images,
+    image_shape,
+    lif_names,
+)
 from spiketicket.runtime.planner import decide
 from spiketicket.runtime.rates import rates
 
@@ -64,15 +74,15 @@ class NativeEngine(Engine):
         recordings = []
         for value, name in lif_names(self.graph).items():
             shape = self.graph.values[value].shape
-            arrays[name] = np.empty((timesteps, self._images(x), *shape), dtype=np.uint8)
+            arrays[name] = np.empty((timesteps, count_images(self.graph, x), *shape), dtype=np.uint8)
             recordings.append((self.lowered.ids[value], arrays[name]))
         self._run(x, timesteps, recordings)
         return arrays
 
     def steps(self, x: Floats, timesteps: int) -> Iterator[Floats]:
         # Now: the caller may change x before asking for a step.
-        stepper = self.lowered.network.begin(x, self._images(x), timesteps)
-        shape = (self._images(x), self.graph.classes)
+        stepper = self.lowered.network.begin(x, count_images(self.graph, x), timesteps)
+        shape = (count_images(self.graph, x), self.graph.classes)
 
         def step() -> Floats:
             logits = np.empty(shape, dtype=np.float32)
@@ -101,12 +111,9 @@ class NativeEngine(Engine):
         recordings: list[tuple[int, Spikes]],
         milliseconds: NDArray[np.float64] | None = None,  # of every operation
     ) -> Floats:
-        logits = np.empty((timesteps, self._images(x), self.graph.classes), dtype=np.float32)
-        self.lowered.network.run(x, self._images(x), timesteps, logits, recordings, milliseconds)
+        logits = np.empty((timesteps, count_images(self.graph, x), self.graph.classes), dtype=np.float32)
+        self.lowered.network.run(x, count_images(self.graph, x), timesteps, logits, recordings, milliseconds)
         return logits
-
-    def _images(self, x: Floats) -> int:
-        return int(x.shape[1] if self.graph.timed_input else x.shape[0])
 
 
 class _Lowered:
@@ -123,7 +130,7 @@ class _Lowered:
         self.network = network
         self.isa: str = self.network.isa
         self.plan: dict[str, Plan] = {}
-        self.images: dict[str, tuple[int, int, int]] = {graph.input: _image(graph.input_shape)}
+        self.images: dict[str, tuple[int, int, int]] = {graph.input: image_shape(graph.input_shape)}
         self.ids: dict[str, int] = {graph.input: self.network.input(*self.images[graph.input], graph.timed_input)}
         self.varying = {graph.input: graph.timed_input}  # by value: differs from timestep to timestep
         self.readers = Counter([graph.output, *(name for node in graph.nodes for name in node.inputs)])
@@ -183,7 +190,7 @@ class _Lowered:
             case Add() | And() | Concat() if self.meet(node):
                 # Flattened images of one size, side by side, are one flattened image of all channels.
                 return (prod(shape) // prod(first[1:]), *first[1:])
-        return _image(shape)
+        return image_shape(shape)
 
     def meet(self, node: Node) -> bool:
         """Whether the inputs of a node that combines them lie in the same order: images of one size."""
@@ -295,13 +302,3 @@ def leak(node: Li) -> object:
 
 def _part_of(layer: Conv | Linear) -> Plan:
     return Plan("none", f"part of {layer.name}", part_of=layer.name)
-
-
-def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Vectors [F] and signals [C, L] as images."""
-    match shape:
-        case (features,):
-            return features, 1, 1
-        case (channels, length):
-            return channels, 1, length
-    return shape[0], shape[1], shape[2]

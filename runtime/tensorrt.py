@@ -14,7 +14,7 @@ from spiketicket.domain import INPUT, LOGITS, LOGITS_T
 from spiketicket.errors import InputError, ModelError
 from spiketicket.files import read_bytes
 from spiketicket.graph import Conv, Linear
-from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes
+from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes, count_images
 from spiketicket.runtime.engine_file import EngineFile, unpack
 from spiketicket.runtime.nvidia import Nvidia
 from spiketicket.runtime.onnx_reader import parse_model
@@ -58,7 +58,7 @@ class TensorRTEngine(Engine):
             self.resources = stack.pop_all()
 
     def run(self, x: Floats, timesteps: int) -> Floats:
-        images = x.shape[1] if self.graph.timed_input else x.shape[0]
+        images = count_images(self.graph, x)
         fewest, _, most = self.build.batch
         if timesteps != self.build.timesteps:
             raise InputError(f"this engine was built for {self.build.timesteps} timesteps, got {timesteps}")

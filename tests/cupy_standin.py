@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -100,8 +101,8 @@ class Module:
             shape = (ctypes.c_uint * 6)(*(*grid, 1, 1)[:3], *(*block, 1, 1)[:3])
             held = [np.array(argument) for argument in arguments]
             pointers = (ctypes.c_void_p * len(held))(*(array.ctypes.data for array in held))
-            done = lambda: function(shape, pointers)  # noqa: E731
-            done.held = held
+            done = partial(function, shape, pointers)
+            done.held = held  # what the pointers point at
             if Stream.capturing is not None:
                 Stream.capturing.append(done)
             else:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from spiketicket.graph import Conv, Linear
 from spiketicket.runtime.cuda.kernels import Launch
 from spiketicket.runtime.cuda.program import Choice, Program, Work
 from spiketicket.runtime.planner import BY_ESTIMATE
@@ -42,7 +43,8 @@ def asked(program: Program, _stream: Any, plan: str) -> dict[str, Choice]:
 
 def estimated_cycles(kernel: str, work: Work, program: Program) -> float:
     """Of the kernel's arithmetic, where multiprocessors stand idle if there are few blocks."""
-    weight = work.op.node.weight  # type: ignore[attr-defined]
+    assert isinstance(work.op.node, Conv | Linear)
+    weight = work.op.node.weight
     blocks = work.choices[kernel].grid[0] * work.choices[kernel].grid[1]
     steps = program.timesteps
     if kernel == "sparse":

@@ -12,17 +12,17 @@ from spiketicket.runtime.cuda.fusion import Fused, fuse
 from spiketicket.runtime.cuda.kernels import MOST_TIMESTEPS
 from spiketicket.runtime.cuda.program import Choice, Program
 from spiketicket.runtime.cuda.store import Store
-from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes, lif_names
+from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes, count_images, lif_names
 from spiketicket.runtime.planner import AUTO
 
 KEPT = 8  # programs of other T or batch
 
 
 class CudaEngine(Engine):
-    times_layers = True
-
     """A program is made for every T and number of images when they are first asked for: kernels are compiled (CuPy
     keeps them on disk), those that suit a layer are measured (`plan` auto), and the whole becomes a CUDA graph."""
+
+    times_layers = True
 
     def __init__(self, model: Model, options: Options) -> None:
         self.graph, self.options = model.graph, options
@@ -53,15 +53,15 @@ class CudaEngine(Engine):
         made: dict[int, Program] = {}
         state: dict[str, Any] = {}
         for number, (length, part) in enumerate(zip(lengths, self._parts(x, lengths), strict=True)):
-            with self.lock:
+            with self.lock, self.device, self.stream:
                 if length not in made:
-                    choices = self.program(length, self._images(x), len(lengths) > 1).choices
-                    made[length] = self._made(fused, length, self._images(x), len(lengths) > 1, choices)
+                    choices = self.program(length, count_images(self.graph, x), len(lengths) > 1).choices
+                    made[length] = self._made(fused, length, count_images(self.graph, x), len(lengths) > 1, choices)
                 program = made[length]
                 self._run(program, part, number, state)
-            for value, name in lif_names(self.graph).items():
-                spikes = program.spikes(value)
-                found[name].append(spikes.reshape(*spikes.shape[:2], *self.graph.values[value].shape))
+                for value, name in lif_names(self.graph).items():
+                    spikes = program.spikes(value)
+                    found[name].append(spikes.reshape(*spikes.shape[:2], *self.graph.values[value].shape))
         return {name: np.concatenate(spikes) for name, spikes in found.items()}
 
     def time_layers(self, x: Floats, timesteps: int) -> dict[str, float]:
@@ -70,7 +70,7 @@ class CudaEngine(Engine):
         lengths = _lengths(timesteps)
         for length, part in zip(lengths, self._parts(x, lengths), strict=True):
             with self.lock, self.device, self.stream:
-                program = self.program(length, self._images(x), len(lengths) > 1)
+                program = self.program(length, count_images(self.graph, x), len(lengths) > 1)
                 for name, taken in program.timed(part, self.stream):
                     seconds[name] = seconds.get(name, 0.0) + taken
         first, last = self.fused.ops[0].parts[0], self.fused.ops[-1].parts[0]
@@ -101,7 +101,7 @@ class CudaEngine(Engine):
         state: dict[str, Any] = {}
         for number, (length, part) in enumerate(zip(lengths, self._parts(x, lengths), strict=True)):
             with self.lock:
-                program = self.program(length, self._images(x), len(lengths) > 1)
+                program = self.program(length, count_images(self.graph, x), len(lengths) > 1)
                 logits = self._run(program, part, number, state)
             yield logits
 
@@ -118,9 +118,6 @@ class CudaEngine(Engine):
         """The input of each piece: all of it, or with a timed input its frames."""
         for end, length in zip(np.cumsum(lengths), lengths, strict=True):
             yield x[end - length : end] if self.graph.timed_input else x
-
-    def _images(self, x: Floats) -> int:
-        return int(x.shape[1] if self.graph.timed_input else x.shape[0])
 
     def program(self, timesteps: int, images: int, state: bool = False) -> Program:
         """For a launch of so many timesteps (8 at most) of so many images; made when first asked for. `state`: one of

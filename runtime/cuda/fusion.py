@@ -19,6 +19,7 @@ from spiketicket.graph import (
     Repeat,
     Unsqueeze,
 )
+from spiketicket.runtime.engine import image_shape
 
 SPIKES, TIMED, STATIC = 1, 2, 3  # what lies in a buffer; `Kind` of common.cuh
 VIEWS = (Flatten, Repeat, Unsqueeze)  # the same numbers under another shape
@@ -54,10 +55,7 @@ class Fused:
 
     def shape(self, value: str) -> tuple[int, int, int]:
         """Of a computed value, as an image: vectors [F] and signals [C, L], too."""
-        shape = self.graph.values[value].shape
-        if len(shape) == 3:
-            return shape[0], shape[1], shape[2]
-        return (shape[0], 1, 1) if len(shape) == 1 else (shape[0], 1, shape[1])
+        return image_shape(self.graph.values[value].shape)
 
 
 def fuse(graph: Graph, *, pooling: bool = True) -> Fused:
@@ -89,10 +87,14 @@ def _taken(node: Node, inputs: tuple[str, ...], own: list[Op], pooling: bool) ->
             return replace(grown, other=next(name for name in inputs if name != op.output))
         if isinstance(node, Lif) and bare and (weighted or isinstance(op.node, Add)):
             return replace(grown, neuron=node)
-        window = pooling and isinstance(node, MaxPool) and (node.kernel, node.strides) == (POOL, POOL)
-        if window and not any(node.pads) and weighted and isinstance(op.neuron, Lif) and not op.pooled:  # type: ignore[attr-defined]
+        fires = weighted and isinstance(op.neuron, Lif) and not op.pooled
+        if pooling and fires and isinstance(node, MaxPool) and _by_twos(node):
             return replace(grown, pooled=True)
     return None
+
+
+def _by_twos(pool: MaxPool) -> bool:
+    return (pool.kernel, pool.strides) == (POOL, POOL) and not any(pool.pads)
 
 
 def _kinds(graph: Graph, ops: Iterable[Op]) -> dict[str, int]:
@@ -114,6 +116,6 @@ def pads(fused: Fused) -> dict[str, tuple[int, int, int, int]]:
     found = dict.fromkeys(fused.kinds, (0, 0, 0, 0))
     for op in fused.ops:
         if isinstance(op.node, Conv):
-            before = found[op.inputs[0]]
-            found[op.inputs[0]] = tuple(max(a, b) for a, b in zip(before, op.node.pads, strict=True))  # type: ignore[assignment]
+            top, left, bottom, right = map(max, found[op.inputs[0]], op.node.pads)
+            found[op.inputs[0]] = top, left, bottom, right
     return found
