@@ -14,6 +14,7 @@ from time import strftime
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from cuts import Recipe, Ticket, load_images, make_ticket
 from gpu_rivals import (
@@ -89,6 +90,7 @@ def main(
         for batch in whole(batches):
             with err.status(f"{arch} {sparsity:g}%, batch {batch} ..."):
                 report["runs"].append(networks(ticket, timesteps, batch, split(engines), duration))
+                release(cupy)
                 if sparsity == LAYERS_OF:
                     report["layers"].append(layers(cupy, ticket, timesteps, batch, report["bandwidth"]))
             keep()
@@ -137,7 +139,6 @@ def networks(ticket: Ticket, timesteps: int, batch: int, names: list[str], durat
         seconds = {} if measured is None else {key: t.to_dict(1e3) for key, t in measured.timings.items()}
         found.clear()
         runs.clear()
-    gc.collect()
     return {
         "arch": ticket.recipe.arch, "sparsity": ticket.recipe.sparsity, "timesteps": timesteps, "batch": batch,
         "ms": {
@@ -146,6 +147,13 @@ def networks(ticket: Ticket, timesteps: int, batch: int, names: list[str], durat
         "agreement": agreement, "missing": missing,
         "warnings": [] if measured is None else list(measured.noise.warnings),
     }  # fmt: skip
+
+
+def release(cupy: Any) -> None:
+    """Memory that contestants have left in the pools of CuPy and torch, which neither gives to the other."""
+    gc.collect()
+    cupy.get_default_memory_pool().free_all_blocks()
+    torch.cuda.empty_cache()
 
 
 def agree(logits: Any, oracle: Any) -> dict[str, float]:

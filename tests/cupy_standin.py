@@ -30,6 +30,7 @@ def install(monkeypatch, devices=1, capability="90"):
     cupy.__version__ = "14.0.0"
     cupy.zeros = lambda shape, dtype: Array.of(np.zeros(shape, dtype))
     cupy.asarray = Array.of
+    cupy.get_default_memory_pool = lambda: SimpleNamespace(free_all_blocks=lambda: None)
     cupy.RawModule = lambda **options: Module(calls, **options)
     cupy.cuda = SimpleNamespace(
         Stream=lambda non_blocking: Stream(calls),

@@ -199,6 +199,19 @@ def test_a_measurement_chooses(cupy, tmp_path):
     assert told["same"].kernel_nbytes > 0
 
 
+def test_what_is_measured_are_graphs(cupy, tmp_path, monkeypatch):
+    """Nothing is launched from Python between the events."""
+    launched, record = [], cupy.cuda.Event.record
+
+    def recorded(event, stream):
+        launched.append(len(cupy.calls))
+        record(event, stream)
+
+    monkeypatch.setattr(cupy.cuda.Event, "record", recorded)
+    Session(write(everything(np.random.default_rng(11)), tmp_path), engine="cuda").close()
+    assert launched and launched[::2] == launched[1::2]
+
+
 @pytest.mark.parametrize("timesteps", [3, 10])
 def test_layers_are_timed_by_the_names_that_they_run_under(cupy, tmp_path, timesteps):
     rng = np.random.default_rng(11)

@@ -1,5 +1,8 @@
 """Batch norm and neurons fused for GPUs, run on the CPU by an emulator, against the modules that they replace."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import cupy_standin
 import pytest
 import torch
@@ -21,9 +24,11 @@ NEURONS = [
 
 @pytest.fixture(autouse=True)
 def cupy(monkeypatch):
-    fused._kernel.cache_clear()
+    for cached in (fused._cupy, fused._kernel):
+        cached.cache_clear()
     yield cupy_standin.install(monkeypatch)
-    fused._kernel.cache_clear()
+    for cached in (fused._cupy, fused._kernel):
+        cached.cache_clear()
 
 
 def both(neuron, channels):
@@ -102,6 +107,36 @@ def test_other_cases_are_left_to_the_modules(cupy):
     assert torch.equal(plain(x), ours(x))
     assert not fused.suits(x.double()) and not fused.suits(torch.randn(9, 4, 3, 4, 4))
     assert cupy.calls == []
+
+
+def test_after_an_error_neurons_compute_again(cupy, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    plain, ours = both(NeuronConfig(), 3)
+    x = torch.randn(5, 4, 3, 4, 4)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="out of memory"):
+        patch.setattr(fused, "batch_norm_lif", fail)
+        ours(x)
+    assert torch.equal(plain.eval()(x), ours.eval()(x))
+
+
+def test_kernels_are_launched_on_the_tensors_gpu(cupy, monkeypatch):
+    """Torch's present one may be another."""
+    entered = []
+
+    class Entered(nullcontext):
+        def __enter__(self):
+            entered.append(self.enter_result)
+
+    cupy.cuda.Device = lambda index=0: SimpleNamespace(compute_capability="90") if index == 0 else Entered(index)
+    cupy.cuda.ExternalStream = Entered
+    cupy.RawModule = lambda **_: SimpleNamespace(get_function=lambda name: lambda *_: entered.append("launched"))
+    streams = SimpleNamespace(current_stream=lambda device: SimpleNamespace(cuda_stream=f"a stream of {device}"))
+    monkeypatch.setattr(torch, "cuda", streams)
+    x = SimpleNamespace(dtype=torch.float32, is_cuda=True, device=torch.device("cuda", 1))
+    fused._Kernels(x).launch("forward<5, float>", (1,), (256,))
+    assert entered == [1, "a stream of cuda:1", "launched"]
 
 
 def test_a_network_trains_the_same(cupy):

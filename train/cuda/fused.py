@@ -27,7 +27,7 @@ SOURCE = Path(__file__).with_name("batch_norm_lif.cuh")
 def available() -> bool:
     """Whether CuPy and a GPU are there."""
     try:
-        load_cupy("fused training")
+        _cupy()
     except (MissingExtraError, DeviceError):
         return False
     return True
@@ -150,9 +150,11 @@ class _Kernels:
 
     def __init__(self, x: Tensor) -> None:
         self.type = TYPES[x.dtype]
-        self.cupy = load_cupy("fused training")
-        self.stream: AbstractContextManager[Any] = nullcontext()  # on the CPU, in tests
+        self.cupy = _cupy()
+        self.device: AbstractContextManager[Any] = nullcontext()  # on the CPU, in tests
+        self.stream: AbstractContextManager[Any] = nullcontext()
         if x.is_cuda:
+            self.device = self.cupy.cuda.Device(x.device.index)  # torch's present one may be another
             self.stream = self.cupy.cuda.ExternalStream(torch.cuda.current_stream(x.device).cuda_stream)
 
     def launch(self, name: str, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
@@ -160,8 +162,14 @@ class _Kernels:
         passed = tuple(
             np.uint64(0 if a is None else a.data_ptr()) if a is None or isinstance(a, Tensor) else a for a in arguments
         )
-        with self.stream:
+        with self.device, self.stream:
             _kernel(self.cupy, name)(grid, block, passed)
+
+
+@cache
+def _cupy() -> Any:
+    """Looked for once, not in every pass."""
+    return load_cupy("fused training")
 
 
 @lru_cache(maxsize=64)
