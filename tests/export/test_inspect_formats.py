@@ -56,7 +56,7 @@ def test_where_it_comes_from_and_what_was_checked(form, tmp_path):
 
 
 def test_nir(tmp_path):
-    nir = pytest.importorskip("nir")
+    nir = pytest.importorskip("nir", reason="NIR graphs need the extra nir")
     path, result = exported(tmp_path, Form("nir", dt=1e-5))
     x = inspect(path)
     assert (x.kind, x.fixed_timesteps, x.facts) == ("nir", False, {"seconds per timestep": "1e-05"})
@@ -84,7 +84,7 @@ def test_nir(tmp_path):
     ],
 )
 def test_a_nir_file_of_others_does_not_tell_all(told, expected, tmp_path):
-    nir = pytest.importorskip("nir")
+    nir = pytest.importorskip("nir", reason="NIR graphs need the extra nir")
     one = np.ones(3)
     nodes = {
         "in": nir.Input(np.array([2])), "fc": nir.Linear(np.eye(3, 2)), "lif": nir.LIF(0.01 * one, one, 0 * one, one),
