@@ -21,8 +21,7 @@ from spiketicket.profiling.clock import synchronised
 from spiketicket.profiling.memory import process_bytes, reset_peak
 from spiketicket.train.batches import Batches
 from spiketicket.train.config import ModelConfig
-from spiketicket.train.cuda.fused import available
-from spiketicket.train.cuda.graphed import GraphedStep
+from spiketicket.train.cuda.launching import available
 from spiketicket.train.data import Augmentation, Dataset, Normalisation, Split
 from spiketicket.train.distributed import Group
 from spiketicket.train.layers import fuse, lay_out
@@ -131,9 +130,9 @@ def graphed_trainer(contestant: Contestant, setup: Setup) -> Callable[[], object
     )  # fmt: skip
     torch.manual_seed(SEED)
     network = build(ModelConfig(setup.arch, 3, 32, 10, setup.timesteps))
-    step = GraphedStep(Trainee(network, dense_masks(network), settings, Group(device=torch.device(setup.device))))
+    trainee = Trainee(network, dense_masks(network), settings, Group(device=torch.device(setup.device)))
     tally, (images, labels) = Tally.empty(torch.device(setup.device)), setup.images()
-    return synchronised(lambda: step(images, labels, tally, 1.0), torch.cuda.synchronize)
+    return synchronised(lambda: trainee.step(images, labels, tally, 1.0), torch.cuda.synchronize)
 
 
 def batch_maker(setup: Setup) -> Callable[[], object]:

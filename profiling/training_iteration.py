@@ -57,7 +57,7 @@ class MarkedTrainee(Trainee):
 
 class Iteration:
     """The network of a setup and endless batches for it. `whole` trains on one and waits for the device; `in_parts`
-    notes in `parts` the seconds of each part as well, which on a GPU keeps them from overlapping."""
+    notes in `parts` the seconds of each part as well: on a GPU without a graph, one after the other."""
 
     def __init__(self, setup: Setup, batches: Batches, group: Group) -> None:
         torch.manual_seed(0)
@@ -83,7 +83,7 @@ class Iteration:
         trainee.mark()
         images, labels = next(self.batches)
         trainee.mark()
-        trainee.step(images, labels, self.tally, 1.0)
+        trainee.iterate(images, labels)
         trainee.mark()
         trainee.marks = None
         for name, start, end in zip(PARTS, marks, marks[1:], strict=False):

@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.metadata
+import re
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,10 @@ def compile_for(architecture, source, expressions):
     return log.value.decode()
 
 
-def assert_compiles(architecture, source, expressions):
-    """Without a warning, and with all that a thread holds in registers."""
+def assert_compiles(architecture, source, expressions, spilled=0):
+    """Without a warning, and with all that a thread holds in registers, but for `spilled` bytes."""
     log = compile_for(architecture, source, expressions)
     assert log.count("Compiling entry function") == len(expressions)
-    assert log.count(" 0 bytes spill stores, 0 bytes spill loads") == len(expressions)
+    spills = [int(count) for count in re.findall(r"(\d+) bytes spill stores", log)]
+    assert len(spills) >= len(expressions) and max(spills) <= spilled
     assert "warning" not in log

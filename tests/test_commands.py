@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from spiketicket import cli
+
 COMMANDS = {
     "snn-search": "spiketicket.train.cli",
     "snn-export": "spiketicket.export.cli",
@@ -103,3 +105,26 @@ def test_output_that_cannot_be_printed():
         done = subprocess.run([sys.executable, "-c", code, str(asset)], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode != 0 and "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr.split("Exception ignored")[0]
+
+
+def test_ctrl_c_is_not_lost_where_python_ignores_exceptions():
+    program = """
+import signal, time
+from spiketicket import cli
+
+class Interrupted:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+app = cli.make_app("")
+
+@app.command()
+@cli.guarded
+def wait(seconds: int):
+    Interrupted()
+    time.sleep(seconds)
+
+cli.run_app(app)
+"""
+    done = subprocess.run([sys.executable, "-c", program, "20"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (cli.EXIT_INTERRUPTED, "error: interrupted\n")

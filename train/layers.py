@@ -13,7 +13,9 @@ from spiketicket.train.neurons import LIFNode
 from spiketicket.train.norms import FoldedBatchNorm2d, StaticBatchNorm2d, TimestepBatchNorm2d
 from spiketicket.train.taps import convolve_by_taps
 
-__all__ = ["Conv2d", "LIFNode", "Repeat", "TimestepBatchNorm2d", "batch_norm", "conv", "fuse", "lay_out", "lif"]
+__all__ = [
+    "Conv2d", "LIFNode", "Repeat", "Residual", "TimestepBatchNorm2d", "batch_norm", "conv", "fuse", "lay_out", "lif",
+]  # fmt: skip
 
 # Of convolutions in float32 on a CPU (docs/LOG.md):
 SMALL, DEEP = 4, 128  # up to so many pixels along a side and from so many channels on, taps.py is the fastest
@@ -104,21 +106,51 @@ def lay_out(network: nn.Module, device: torch.device, *, mixed: bool) -> None:
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
 
 
-def fuse(network: nn.Module) -> None:
-    """Have batch norm per timestep compute the neurons that follow it, where GPU kernels know both (cuda/fused.py).
+class Residual(nn.Module):
+    """Neurons, `fire`, on the sum of two branches: `residual`, which ends with batch norm, and `shortcut`."""
 
-    A second call changes nothing. Neurons with another surrogate than arctan, or whose potentials are recorded, stay.
+    residual: nn.Sequential
+    shortcut: nn.Module
+    fire: LIFNode
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes: Tensor
+        *before, norm = self.residual
+        if not isinstance(norm, TimestepBatchNorm2d) or norm.neurons is None:
+            spikes = self.fire(self.residual(x) + self.shortcut(x))
+            return spikes
+        currents = x
+        for part in before:
+            currents = part(currents)
+        spikes = self.fire(norm.plus(currents, self.shortcut(x)))
+        return spikes
+
+
+def fuse(network: nn.Module) -> None:
+    """Have GPU kernels compute neurons, where they know them together with the batch norm per timestep before them
+    (cuda/fused.py). A second call changes nothing.
+
+    From then on the network computes every call from rest. Neurons with another surrogate than arctan, or whose
+    potentials are recorded, stay.
     """
     for module in network.modules():
         if isinstance(module, nn.Sequential):
             for norm, neurons in pairwise(module):
-                if type(norm) is TimestepBatchNorm2d and isinstance(neurons, LIFNode) and _fusible(norm, neurons):
-                    norm.__dict__["neurons"] = neurons  # no child of it: parameters keep their names
+                _fuse(norm, neurons)
+        elif isinstance(module, Residual):
+            _fuse(module.residual[-1], module.fire)
+        elif isinstance(module, LIFNode):
+            module.fused = _fusible(module)
 
 
-def _fusible(norm: TimestepBatchNorm2d, neurons: LIFNode) -> bool:
+def _fuse(norm: nn.Module, neurons: nn.Module) -> None:
+    if type(norm) is TimestepBatchNorm2d and norm.affine and isinstance(neurons, LIFNode) and _fusible(neurons):
+        norm.__dict__["neurons"] = neurons  # no child of it: parameters keep their names
+
+
+def _fusible(neurons: LIFNode) -> bool:
     plain = isinstance(neurons.surrogate_function, surrogate.ATan) and not neurons.store_v_seq
-    return bool(plain and norm.affine and neurons.step_mode == "m")
+    return bool(plain and neurons.step_mode == "m")
 
 
 def batch_norm(channels: int, kind: str, *, timed: bool = True) -> nn.Module:

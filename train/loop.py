@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from spiketicket.train.batches import Batches
-from spiketicket.train.cuda.fused import available
+from spiketicket.train.cuda.graphed import Graphed
+from spiketicket.train.cuda.launching import available
 from spiketicket.train.data import Split
 from spiketicket.train.distributed import Group
 from spiketicket.train.layers import fuse, lay_out
@@ -79,7 +80,8 @@ class Trainee:
         self.dtype = _DTYPES[settings.precision]
         self.model = model.to(group.device)
         lay_out(self.model, group.device, mixed=self.dtype != torch.float32)
-        if not group.cpu and available():
+        fused = not group.cpu and available()
+        if fused:
             fuse(self.model)
         self.held = apply_masks(self.model, masks)
         self.wrapped = group.wrapped(self.model)
@@ -89,11 +91,27 @@ class Trainee:
             fused=self.dtype != torch.float16,  # whose first step leaves momentum unset where the scaler skips it
         )  # fmt: skip
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.dtype == torch.float16)
+        capturable = fused and group.world == 1 and self.dtype != torch.float16  # whose scaler asks the CPU
+        self.graph = Graphed(self.iterate) if capturable else None
 
     def step(self, images: Tensor, labels: Tensor, tally: Tally, share: float) -> None:
-        """One iteration. The loss is the mean over timesteps of the cross-entropy of that timestep's logits.
+        """One iteration; on a GPU, where that can be, as a CUDA graph.
 
         `share`: this process's images among the batch's, times the number of processes (gradients are averaged).
+        """
+        if self.graph is None:
+            loss, correct = self.iterate(images, labels, share)
+        else:  # of one process, whose share is 1
+            (options,) = self.optimiser.param_groups
+            loss, correct = self.graph(images, labels, options["lr"])
+        tally.loss += loss * len(labels)
+        tally.correct += correct
+        tally.seen += len(labels)
+
+    def iterate(self, images: Tensor, labels: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
+        """One iteration as it is: loss, and number of right answers.
+
+        The loss is the mean over timesteps of the cross-entropy of that timestep's logits.
         """
         self.model.train()
         out = self.logits(images)
@@ -106,10 +124,7 @@ class Trainee:
         self.scaler.step(self.optimiser)
         self.scaler.update()
         hold_masks(self.model, self.held)
-        with torch.no_grad():
-            tally.loss += loss.detach() * len(labels)
-            tally.correct += (out.detach().mean(0).argmax(1) == labels).sum()
-            tally.seen += len(labels)
+        return loss.detach(), (out.detach().mean(0).argmax(1) == labels).sum()
 
     def logits(self, images: Tensor) -> Tensor:
         """`[T, N, classes]`, float32."""
@@ -153,6 +168,8 @@ class Trainee:
         self.model.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.graph is not None:
+            self.graph.forget()  # momentum is elsewhere now
         torch.set_rng_state(state["random"])
         for cuda in state["cuda"]:
             torch.cuda.set_rng_state(cuda, self.group.device)

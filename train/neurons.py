@@ -29,7 +29,9 @@ from spikingjelly.activation_based import neuron, surrogate
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from spiketicket.train.cuda import fused
 from spiketicket.train.cuda.fused import LifNumbers
+from spiketicket.train.strides import is_dense, laid_out, like
 
 PART = 1 << 16  # neurons per thread whose timesteps are worked off together: their potentials stay in its cache
 
@@ -37,11 +39,13 @@ PART = 1 << 16  # neurons per thread whose timesteps are worked off together: th
 class LIFNode(neuron.LIFNode):  # type: ignore[misc]  # SpikingJelly is untyped
     """SpikingJelly's LIFNode; with an arctan surrogate, several timesteps on a CPU are computed as above.
 
-    On other devices, where SpikingJelly has fused kernels, and for single steps it is SpikingJelly's own. Where the
-    batch norm before it has computed the spikes already, and has set `fired`, they pass through.
+    On other devices, where SpikingJelly has fused kernels, and for single steps it is SpikingJelly's own. With `fused`
+    (layers.py, `fuse`) it is ours there, too, from rest in every call. Where the batch norm before it has computed the
+    spikes already, and has set `fired`, they pass through.
     """
 
     fired = False
+    fused = False
 
     @property
     def numbers(self) -> LifNumbers:
@@ -54,6 +58,8 @@ class LIFNode(neuron.LIFNode):  # type: ignore[misc]  # SpikingJelly is untyped
         if self.fired:
             self.fired = False
             return x_seq
+        if self.fused and fused.suits(x_seq):
+            return fused.lif(x_seq, self.numbers)
         if x_seq.device.type != "cpu" or self.store_v_seq or not isinstance(self.surrogate_function, surrogate.ATan):
             if x_seq.dtype in (torch.float32, torch.float64):
                 return super().multi_step_forward(x_seq, *args, **kwargs)
@@ -91,9 +97,9 @@ class _Lif(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, before: Tensor | None, c: _Constants) -> tuple[Tensor, Tensor]:
-        x = x if _is_dense(x[0]) else x.contiguous()
-        spikes, gap = _like(x), _like(x) if any(ctx.needs_input_grad) else None
-        v = _like(x[:1], torch.promote_types(x.dtype, torch.float32)).fill_(c.r)
+        x = x if is_dense(x[0]) else x.contiguous()
+        spikes, gap = like(x), like(x) if any(ctx.needs_input_grad) else None
+        v = like(x[:1], torch.promote_types(x.dtype, torch.float32)).fill_(c.r)
         if before is not None:
             v[0] = before
         for part in _parts(x, v, spikes, gap):
@@ -107,9 +113,9 @@ class _Lif(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, by_spikes: Tensor | None, by_v: Tensor | None) -> tuple[Tensor, Tensor | None, None]:
         (gap,), c = ctx.saved_tensors, ctx.constants
-        by_spikes = _laid_out(by_spikes, gap)
-        by_x = _like(gap)
-        carry = _like(gap[:1], torch.promote_types(gap.dtype, torch.float32)).zero_()
+        by_spikes = laid_out(by_spikes, gap)
+        by_x = like(gap)
+        carry = like(gap[:1], torch.promote_types(gap.dtype, torch.float32)).zero_()
         if by_v is not None:
             torch.mul(by_v, c.c, out=carry[0])
         for part in _parts(gap, carry, by_spikes, by_x):
@@ -176,26 +182,3 @@ def _parts(x: Tensor, *others: Tensor | None) -> Iterator[list[Any]]:
     flat = [y if y is None else y.as_strided((len(y), neurons), (y.stride(0), 1)) for y in (x, *others)]
     for start in range(0, neurons, size):
         yield [y if y is None else y[:, start : start + size] for y in flat]
-
-
-def _like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Dense timesteps of the same shape and memory format."""
-    return torch.empty_strided(x.shape, (x[0].numel(), *x.stride()[1:]), dtype=dtype or x.dtype, device=x.device)
-
-
-def _laid_out(x: Tensor | None, like: Tensor) -> Tensor:
-    if x is None:
-        return torch.zeros_like(like)
-    same = all(size == 1 or a == b for size, a, b in zip(like.shape, x.stride(), like.stride(), strict=True))
-    return x if same and x.dtype == like.dtype else _like(like).copy_(x)
-
-
-def _is_dense(x: Tensor) -> bool:
-    """Whether the elements of `x` lie side by side in memory, in any order of the dimensions."""
-    expected = 1
-    for stride, size in sorted(zip(x.stride(), x.shape, strict=True)):
-        if size != 1:
-            if stride != expected:
-                return False
-            expected *= size
-    return True

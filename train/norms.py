@@ -32,16 +32,29 @@ class TimestepBatchNorm2d(nn.BatchNorm2d):
     neurons: "LIFNode | None" = None
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.plus(x, None)
+
+    def plus(self, x: Tensor, added: Tensor | None) -> Tensor:
+        """The same, with `added`, of the shape of `x`, on top of what is normalised: before any neurons."""
         if x.dim() != 5:
             raise InputError(f"expected [T, N, C, H, W], got {list(x.shape)}")
+        out: Tensor
+        if self.neurons is not None and self._fires(x, added):
+            out = fused.batch_norm_lif(x, self, self._statistics(len(x)).momenta, self.neurons.numbers, added)
+            self.neurons.fired = True  # only now: after an error the neurons would take the next currents for spikes
+            return out
+        out = self._normalised(x)
+        return out if added is None else out + added
+
+    def _fires(self, x: Tensor, added: Tensor | None) -> bool:
+        several = x[0, :, 0].numel() > 1
+        return self.training and _processes() == 1 and several and fused.suits(x, added)
+
+    def _normalised(self, x: Tensor) -> Tensor:
         out: Tensor
         if not self.training and self.running_mean is not None:
             out = super().forward(x.flatten(0, 1))
             return out.reshape(x.shape)
-        if self.neurons is not None and _processes() == 1 and fused.suits(x):
-            out = fused.batch_norm_lif(x, self, self._statistics(len(x)).momenta, self.neurons.numbers)
-            self.neurons.fired = True  # only now: after an error the neurons would take the next currents for spikes
-            return out
         function: Any = _OneProcess if _processes() == 1 else _AllProcesses
         out = function.apply(x, self.weight, self.bias, self._statistics(len(x)))
         return out

@@ -4,7 +4,8 @@ from typing import Any
 
 from spiketicket.graph import Conv, Linear
 from spiketicket.runtime.cuda.kernels import Launch
-from spiketicket.runtime.cuda.program import Choice, Program, Work
+from spiketicket.runtime.cuda.lowering import Work
+from spiketicket.runtime.cuda.program import Choice, Program
 from spiketicket.runtime.planner import BY_ESTIMATE
 
 WARM_UP, TIMED = 2, 10  # graphs that are not timed, and launches in each

@@ -30,7 +30,13 @@ def load_cupy(purpose: str) -> Any:
 
 
 def compiled(cupy: Any, source: str, names: Iterable[str]) -> dict[str, Any]:
-    """The kernels of these names for the present GPU. CuPy keeps them on disk (CUPY_CACHE_DIR)."""
+    """The kernels of these names for the present GPU. CuPy keeps them on disk (CUPY_CACHE_DIR).
+
+    Raises DeviceError where they do not compile, as without NVRTC.
+    """
     wanted = sorted(set(names))
-    module = cupy.RawModule(code=source, options=OPTIONS, name_expressions=wanted)
-    return {name: module.get_function(name) for name in wanted}
+    try:
+        module = cupy.RawModule(code=source, options=OPTIONS, name_expressions=wanted)
+        return {name: module.get_function(name) for name in wanted}
+    except Exception as error:  # CuPy's are of many kinds
+        raise DeviceError(f"GPU kernels do not compile here: {error}") from error

@@ -6,8 +6,8 @@
 //
 // Weights are float16, scaled per row by a power of two. With PARTS == 2 a second float16 holds what the first one
 // misses, times 2^11: for that product spikes count 2^-11 instead of 1. Products of spikes are exact, and of a weight less
-// is lost than 2^-22 of the row's largest. Sums are float32, but tensor cores cut off where others round: a sum of thousands
-// of nonzeros may lose some 10 times what float32 does.
+// is lost than 2^-22 of the row's largest. Sums are float32. Tensor cores cut off where others round, always downwards in
+// size, which a long sum would show: so they sum 16 columns from zero, and an ordinary addition does the rest.
 
 const int TILE_ROWS = 64, TILE_DEPTH = 64, TILE = TILE_ROWS * TILE_DEPTH;
 
@@ -86,22 +86,29 @@ __global__ void __launch_bounds__(128)
     __syncthreads();
     fill<PARTS, SPARSE>(tile, weights, starts, index);
     __syncthreads();
-#pragma unroll
+#pragma unroll 1  // more at a time would not fit into registers
     for (int slab = 0; slab < TILE_DEPTH / 16; ++slab) {
       const int *k = offsets + chunk * TILE_DEPTH + slab * 16 + quad * 2;
       const unsigned low = corner[k[0]] | static_cast<unsigned>(corner[k[1]]) << 16;
       const unsigned up = corner[k[8]] | static_cast<unsigned>(corner[k[9]]) << 16;
+      uint4 a[PARTS][4];
 #pragma unroll
-      for (int part = 0; part < PARTS; ++part) {
-        const unsigned one = part ? 0x1000u : 0x3c00u;  // 2^-11 and 1, in float16
-        uint4 a[4];
+      for (int part = 0; part < PARTS; ++part)
 #pragma unroll
-        for (int m = 0; m < 4; ++m) a[m] = tile[part][(slab * 4 + m) * 32 + lane];
+        for (int m = 0; m < 4; ++m) a[part][m] = tile[part][(slab * 4 + m) * 32 + lane];
 #pragma unroll
-        for (int t = 0; t < T; ++t) {
-          const uint2 b = {(low >> t & 0x10001u) * one, (up >> t & 0x10001u) * one};
+      for (int t = 0; t < T; ++t) {
+        const uint2 ones = {low >> t & 0x10001u, up >> t & 0x10001u};
 #pragma unroll
-          for (int m = 0; m < 4; ++m) multiply_add(sums[m][t], a[m], b);
+        for (int m = 0; m < 4; ++m) {
+          float sum[4] = {};
+#pragma unroll
+          for (int part = PARTS - 1; part >= 0; --part) {
+            const unsigned one = part ? 0x1000u : 0x3c00u;  // 2^-11 and 1, in float16
+            multiply_add(sum, a[part][m], uint2{ones.x * one, ones.y * one});
+          }
+#pragma unroll
+          for (int i = 0; i < 4; ++i) sums[m][t][i] += sum[i];
         }
       }
     }

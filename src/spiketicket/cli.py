@@ -2,8 +2,11 @@
 
 import functools
 import json
+import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -65,8 +68,17 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Python drops a Ctrl-C that comes inside a `__del__` or a weak reference's callback: send it once more."""
+    if unraisable.exc_type is KeyboardInterrupt:
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
 def run_app(app: typer.Typer) -> None:
     """Run a command line; an unknown option or a missing argument, too, ends with one line and exit code 1."""
+    sys.unraisablehook = _interrupt_again
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except Exception as error:

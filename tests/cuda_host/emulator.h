@@ -234,7 +234,27 @@ struct Halves {
 
 inline const Halves halves;
 
-// mma.m16n8k16, float16 times float16 to float32. Lane 4 g + q holds of a, two by two, (g, 2q), (g + 8, 2q), (g, 2q + 8),
+// What a tensor core makes of terms of exact products: all are cut off at the last digit that the largest has as a
+// float, and so is their sum (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021; GPUs keep
+// up to two digits more).
+template <int N>
+inline float cut_sum(const double (&terms)[N]) {
+  double largest = 0, plain = 0;
+  for (double term : terms) {
+    largest = std::max(largest, std::fabs(term));
+    plain += term;
+  }
+  if (largest == 0 || !std::isfinite(plain)) return static_cast<float>(plain);
+  const int exponent = std::ilogb(largest) - 23;
+  const double up = std::ldexp(1.0, -exponent);
+  long long sum = 0;
+  for (double term : terms) sum += static_cast<long long>(term * up);
+  const double whole = static_cast<double>(sum) / up;
+  const float near = static_cast<float>(whole);
+  return std::fabs(near) > std::fabs(whole) ? std::nextafter(near, 0.0f) : near;
+}
+
+// mma.m16n8k16, float16 times float16 to float32, eight products at a time. Lane 4 g + q holds of a, two by two, (g, 2q), (g + 8, 2q), (g, 2q + 8),
 // (g + 8, 2q + 8); of b (2q, g), (2q + 8, g); of c (g, 2q), (g + 8, 2q).
 inline void emulated_mma(float (&c)[4], const uint4 &a, const uint2 &b) {
   const unsigned own[6] = {a.x, a.y, a.z, a.w, b.x, b.y};
@@ -242,11 +262,15 @@ inline void emulated_mma(float (&c)[4], const uint4 &a, const uint2 &b) {
   const int lane = emulator::block.current % emulator::WARP, g = lane / 4, q = lane % 4;
   for (int i = 0; i < 4; ++i) {
     const int row = g, high = i / 2, column = 2 * q + i % 2;
-    for (int k = 0; k < 16; ++k) {
-      const int quad = k % 8 / 2, late = k / 8, shift = k % 2 * 16;
-      const unsigned left = all[row * 4 + quad][high + 2 * late] >> shift & 0xffffu;
-      const unsigned right = all[column * 4 + quad][4 + late] >> shift & 0xffffu;
-      c[i] += halves.values[left] * halves.values[right];
+    for (int late = 0; late < 2; ++late) {
+      double terms[9] = {c[i]};
+      for (int k = 0; k < 8; ++k) {
+        const int quad = k / 2, shift = k % 2 * 16;
+        const unsigned left = all[row * 4 + quad][high + 2 * late] >> shift & 0xffffu;
+        const unsigned right = all[column * 4 + quad][4 + late] >> shift & 0xffffu;
+        terms[1 + k] = static_cast<double>(halves.values[left]) * halves.values[right];
+      }
+      c[i] = cut_sum(terms);
     }
   }
   emulator::barrier(emulator::warp_of(emulator::block.current));

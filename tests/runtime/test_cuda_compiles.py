@@ -1,4 +1,4 @@
-"""NVIDIA's compiler takes all kernels for the oldest and a new GPU, and needs no memory for registers."""
+"""NVIDIA's compiler takes all kernels for the oldest and a new GPU, and needs hardly any memory for registers."""
 
 from itertools import product
 
@@ -16,10 +16,11 @@ def names(timesteps):
     yield from (f"pointwise<{timesteps}>", f"pool<{timesteps}>", "gate")
 
 
-@pytest.mark.parametrize("timesteps", [5, MOST_TIMESTEPS])
+@pytest.mark.parametrize(("timesteps", "spilled"), [(5, 0), (MOST_TIMESTEPS, 80)])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_kernels_compile(architecture, timesteps):
-    assert_compiles(architecture, source(), list(names(timesteps)))
+def test_kernels_compile(architecture, timesteps, spilled):
+    """On the tensor cores, sums of 8 timesteps alone are 128 of a thread's 255 registers."""
+    assert_compiles(architecture, source(), list(names(timesteps)), spilled)
 
 
 def test_a_mistake_is_noticed():

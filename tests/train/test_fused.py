@@ -10,9 +10,10 @@ from cuda_compiler import ARCHITECTURES, assert_compiles
 from torch import nn
 
 from spiketicket.train.config import ModelConfig, NeuronConfig
-from spiketicket.train.cuda import fused
+from spiketicket.train.cuda import fused, launching
 from spiketicket.train.layers import TimestepBatchNorm2d, fuse, lif
 from spiketicket.train.models import build, lif_spikes, logits
+from spiketicket.train.models.resnet import BasicBlock
 
 NEURONS = [
     NeuronConfig(),
@@ -24,10 +25,10 @@ NEURONS = [
 
 @pytest.fixture(autouse=True)
 def cupy(monkeypatch):
-    for cached in (fused._cupy, fused._kernel):
+    for cached in (launching._cupy, launching._kernel):
         cached.cache_clear()
     yield cupy_standin.install(monkeypatch)
-    for cached in (fused._cupy, fused._kernel):
+    for cached in (launching._cupy, launching._kernel):
         cached.cache_clear()
 
 
@@ -96,7 +97,67 @@ def test_layout_stays_channels_last(cupy):
     assert spikes.shape == x.shape and spikes[0].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_other_cases_are_left_to_the_modules(cupy):
+@pytest.mark.parametrize("neuron", NEURONS, ids=str)
+@pytest.mark.parametrize("form", ["as it comes", "repeated", "channels-last", "with gaps", "vectors"])
+def test_neurons_alone(cupy, neuron, form):
+    """As behind a linear layer, or behind the first, whose currents are the same at every timestep and read once."""
+    torch.manual_seed(0)
+    makers = {
+        "as it comes": lambda: torch.randn(5, 3, 4, 6, 5),
+        "repeated": lambda: torch.randn(3, 4, 6, 5).expand(5, 3, 4, 6, 5),
+        "channels-last": lambda: torch.randn(5, 3, 6, 5, 4).permute(0, 1, 4, 2, 3),
+        "with gaps": lambda: torch.randn(5, 3, 4, 6, 10)[..., ::2],
+        "vectors": lambda: torch.randn(5, 3, 7),
+    }
+    x = 2 * makers[form]()
+    towards = torch.randn(x.shape)
+    found = []
+    for fusing in (False, True):
+        one = lif(neuron)
+        if fusing:
+            fuse(one)
+        currents = x.detach().requires_grad_()
+        spikes = one(currents)
+        spikes.backward(towards)
+        found.append((spikes.detach(), currents.grad))
+    assert 0.02 < found[0][0].mean() < 0.98
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-4, atol=1e-5)
+    assert [name for name, _, _ in cupy.calls] == ["fire<5, float>", "fire_backward<5, float>"]
+    if form != "with gaps":
+        assert found[1][0][0].stride() == x[0].stride()
+
+
+@pytest.mark.parametrize("channels", [6, 4], ids=["1x1 convolution", "identity"])
+def test_residual_blocks(cupy, channels):
+    """What is added reaches the neurons as it is, and its derivatives the shortcut."""
+    found = []
+    for fusing in (False, True):
+        torch.manual_seed(0)
+        block = BasicBlock(4, channels, 1, ModelConfig("resnet19", 3, 8, 10, 5)).train()
+        if fusing:
+            fuse(block)
+        x = (torch.rand(5, 3, 4, 6, 6) < 0.3).float().requires_grad_()
+        spikes = block(x)
+        spikes.backward(torch.randn(spikes.shape))
+        found.append((spikes.detach(), x.grad, *(p.grad for p in block.parameters()), *block.buffers()))
+    assert 0.02 < found[0][0].mean() < 0.98
+    assert torch.equal(found[0][0], found[1][0])
+    for plain, ours in zip(found[0][1:], found[1][1:], strict=True):
+        torch.testing.assert_close(ours, plain, rtol=2e-4, atol=2e-4 * float(plain.abs().max()))
+    assert sum(name.startswith("forward<") for name, _, _ in cupy.calls) == 2
+    assert not any(name.startswith("fire") for name, _, _ in cupy.calls)
+
+
+def test_a_residual_of_another_type_is_added_by_torch(cupy):
+    torch.manual_seed(0)
+    plain, ours = both(NeuronConfig(), 3)
+    x, added = torch.randn(5, 4, 3, 4, 4), torch.randn(5, 4, 3, 4, 4, dtype=torch.float64)
+    expected = plain[1](plain[0](x) + added)
+    assert torch.equal(ours[1](ours[0].plus(x, added)), expected)
+
+
+def test_evaluation_and_long_runs_are_left_to_batch_norm(cupy):
     plain, ours = both(NeuronConfig(), 3)
     x = torch.randn(5, 4, 3, 4, 4)
     for network in (plain, ours):
@@ -105,8 +166,8 @@ def test_other_cases_are_left_to_the_modules(cupy):
         network[1].reset()
     cupy.calls.clear()
     assert torch.equal(plain(x), ours(x))
+    assert [name for name, _, _ in cupy.calls] == ["fire<5, float>"]
     assert not fused.suits(x.double()) and not fused.suits(torch.randn(9, 4, 3, 4, 4))
-    assert cupy.calls == []
 
 
 def test_after_an_error_neurons_compute_again(cupy, monkeypatch):
@@ -130,13 +191,24 @@ def test_kernels_are_launched_on_the_tensors_gpu(cupy, monkeypatch):
             entered.append(self.enter_result)
 
     cupy.cuda.Device = lambda index=0: SimpleNamespace(compute_capability="90") if index == 0 else Entered(index)
-    cupy.cuda.ExternalStream = Entered
+    cupy.cuda.Stream = SimpleNamespace(from_external=lambda stream: Entered(stream.__cuda_stream__()))
     cupy.RawModule = lambda **_: SimpleNamespace(get_function=lambda name: lambda *_: entered.append("launched"))
     streams = SimpleNamespace(current_stream=lambda device: SimpleNamespace(cuda_stream=f"a stream of {device}"))
     monkeypatch.setattr(torch, "cuda", streams)
     x = SimpleNamespace(dtype=torch.float32, is_cuda=True, device=torch.device("cuda", 1))
-    fused._Kernels(x).launch("forward<5, float>", (1,), (256,))
-    assert entered == [1, "a stream of cuda:1", "launched"]
+    launching.Kernels(x).launch("forward<5, float>", (1,), (256,))
+    assert entered == [1, (0, "a stream of cuda:1"), "launched"]
+
+
+def test_a_compiler_that_fails_is_told(cupy):
+    def broken(**_):
+        raise RuntimeError("libnvrtc.so.12 is not there")
+
+    assert launching.available()
+    launching._kernel.cache_clear()
+    cupy.RawModule = broken
+    with pytest.warns(UserWarning, match="libnvrtc.so.12 is not there; training goes on without our kernels"):
+        assert not launching.available()
 
 
 def test_a_network_trains_the_same(cupy):
@@ -162,9 +234,9 @@ def test_a_network_trains_the_same(cupy):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_kernels_compile(architecture):
-    names = [f"moments<{kind}>" for kind in fused.TYPES.values()]
+    names = [f"moments<{kind}>" for kind in launching.TYPES.values()]
     for steps in (5, fused.MOST_TIMESTEPS):
         names += [f"{kernel}<{steps}>" for kernel in ("statistics", "totals")]
-        for kernel in ("forward", "backward_sums", "backward"):
-            names += [f"{kernel}<{steps}, {kind}>" for kind in fused.TYPES.values()]
-    assert_compiles(architecture, fused.SOURCE.read_text(), names)
+        for kernel in ("forward", "backward_sums", "backward", "fire", "fire_backward"):
+            names += [f"{kernel}<{steps}, {kind}>" for kind in launching.TYPES.values()]
+    assert_compiles(architecture, launching.SOURCE.read_text(), names)

@@ -1,8 +1,9 @@
-// Batch norm per timestep and the LIF neurons behind it, forward and backward, over all T timesteps.
+// Batch norm per timestep and the LIF neurons behind it, forward and backward, over all T timesteps; and neurons alone.
 //
 // Currents x, spikes and their derivatives are [T, rows, channels]: images channels-last, rows = images x pixels. Batch
-// statistics are of each timestep and channel, over rows. Only x and the statistics are kept for the backward pass:
-// potentials are computed again. Equations: norms.py and neurons.py.
+// statistics are of each timestep and channel, over rows. `added`, which is not normalised, may join what goes into the
+// neurons, as in a residual block. Only x, `added` and the statistics are kept for the backward pass: potentials are
+// computed again. Equations: norms.py and neurons.py.
 
 struct Bfloat16 {
   unsigned short bits;
@@ -76,13 +77,17 @@ struct Lif {
   }
 };
 
-// [T, 2, channels]: what statistics are in memory. First the mean, then 1 / sqrt(variance + eps).
-struct Statistics {
-  const float *values;
+// What batch norm does to a channel. Statistics in memory are [T, 2, channels]: the mean, then 1 / sqrt(variance + eps).
+struct Norm {
+  const float *statistics, *weight, *bias;
   int channels;
-  __device__ float mean(int t, int channel) const { return values[2 * t * channels + channel]; }
-  __device__ float scale(int t, int channel) const { return values[(2 * t + 1) * channels + channel]; }
+  __device__ float mean(int t, int channel) const { return statistics[2 * t * channels + channel]; }
+  __device__ float scale(int t, int channel) const { return statistics[(2 * t + 1) * channels + channel]; }
 };
+
+#define NORM const float *statistics, const float *weight, const float *bias, int channels
+#define OF_NORM \
+  Norm { statistics, weight, bias, channels }
 
 // Sums of a block's warps, lane by lane, in the first warp.
 __device__ inline float over_warps(float value, float (&shared)[WARPS][33]) {
@@ -118,10 +123,13 @@ __global__ void moments(const S *x, float *parts, int rows, int channels, int ch
   to[channels] = squares - sum * sum / (end - begin);
 }
 
-// Parts become statistics, and move the running ones, timestep after timestep. A thread of y = t is a timestep.
+// Parts become statistics, and move the running ones by a momentum each, timestep after timestep. A thread of y = t is a
+// timestep.
 template <int T>
-__global__ void statistics(const float *parts, float *statistics, float *running_mean, float *running_var,
-                           const float *momenta, int rows, int channels, int chunk, int chunks, float eps) {
+__global__ void statistics(const float *parts, float *statistics, float *running_mean, float *running_var, int rows,
+                           int channels, int chunk, int chunks, float eps, float m0, float m1, float m2, float m3,
+                           float m4, float m5, float m6, float m7) {
+  const float momenta[8] = {m0, m1, m2, m3, m4, m5, m6, m7};
   __shared__ float means[T][33], variances[T][33];
   const int channel = blockIdx.x * 32 + threadIdx.x, t = threadIdx.y, own = min(channel, channels - 1);
   const float *from = parts + static_cast<long long>(t) * chunks * 2 * channels + own;
@@ -143,6 +151,7 @@ __global__ void statistics(const float *parts, float *statistics, float *running
   __syncthreads();
   if (t || channel >= channels || !running_mean) return;
   float running = running_mean[channel], variance = running_var[channel];
+#pragma unroll
   for (int step = 0; step < T; ++step) {
     running += momenta[step] * (means[step][threadIdx.x] - running);
     variance += momenta[step] * (variances[step][threadIdx.x] - variance);
@@ -151,46 +160,64 @@ __global__ void statistics(const float *parts, float *statistics, float *running
   running_var[channel] = variance;
 }
 
-// Normalised currents z and what goes into the neurons, y, of one element at all timesteps.
+// One element at all timesteps, each `step` behind the one before: 0 where all are the same.
 template <int T, class S>
-__device__ void normalise(const S *x, long long element, long long step, Statistics of, float weight, float bias,
-                          int channel, float (&z)[T], float (&y)[T]) {
+__device__ void read(const S *from, long long element, long long step, float (&values)[T]) {
+#pragma unroll
+  for (int t = 0; t < T; ++t) values[t] = number(from[element + t * step]);
+}
+
+template <int T, class S>
+__device__ void write(S *to, long long element, long long step, const float (&values)[T]) {
+#pragma unroll
+  for (int t = 0; t < T; ++t) store(to[element + t * step], values[t]);
+}
+
+template <int T, class S>
+__device__ void write_spikes(S *to, long long element, long long step, const float (&gap)[T]) {
+#pragma unroll
+  for (int t = 0; t < T; ++t) store(to[element + t * step], gap[t] >= 0.0f ? 1.0f : 0.0f);
+}
+
+// Normalised currents z and what goes into the neurons, y.
+template <int T, class S>
+__device__ void normalise(const S *x, const S *added, long long element, long long step, const Norm &norm, int channel,
+                          float (&z)[T], float (&y)[T]) {
+  float more[T] = {};
+  if (added) read<T>(added, element, step, more);
+  read<T>(x, element, step, z);
 #pragma unroll
   for (int t = 0; t < T; ++t) {
-    z[t] = (number(x[element + t * step]) - of.mean(t, channel)) * of.scale(t, channel);
-    y[t] = z[t] * weight + bias;
+    z[t] = (z[t] - norm.mean(t, channel)) * norm.scale(t, channel);
+    y[t] = z[t] * norm.weight[channel] + norm.bias[channel] + more[t];
   }
 }
 
 template <int T, class S>
-__global__ void forward(const S *x, S *spikes, const float *statistics, const float *weight, const float *bias,
-                        long long step, int channels, LIF) {
+__global__ void forward(const S *x, const S *added, S *spikes, NORM, long long step, LIF) {
   const long long element = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (element >= step) return;
-  const int channel = static_cast<int>(element % channels);
   float z[T], y[T], gap[T];
-  normalise<T>(x, element, step, Statistics{statistics, channels}, weight[channel], bias[channel], channel, z, y);
+  normalise<T>(x, added, element, step, OF_NORM, static_cast<int>(element % channels), z, y);
   (NEURON).charge<T>(y, gap);
-#pragma unroll
-  for (int t = 0; t < T; ++t) store(spikes[element + t * step], gap[t] >= 0.0f ? 1.0f : 0.0f);
+  write_spikes<T>(spikes, element, step, gap);
 }
 
 // Derivatives by y of one element, and z.
 template <int T, class S>
-__device__ void derive(const S *x, const S *by_spikes, long long element, long long step, Statistics of, float weight,
-                       float bias, int channel, const Lif &neuron, float (&z)[T], float (&by)[T]) {
+__device__ void derive(const S *x, const S *added, const S *by_spikes, long long element, long long step,
+                       const Norm &norm, int channel, const Lif &neuron, float (&z)[T], float (&by)[T]) {
   float y[T], gap[T];
-  normalise<T>(x, element, step, of, weight, bias, channel, z, y);
+  normalise<T>(x, added, element, step, norm, channel, z, y);
   neuron.charge<T>(y, gap);
-#pragma unroll
-  for (int t = 0; t < T; ++t) by[t] = number(by_spikes[element + t * step]);
+  read<T>(by_spikes, element, step, by);
   neuron.backward<T>(gap, by);
 }
 
 // Of a chunk of rows: sums of the derivatives by y, and of these times z, to parts [T, chunks, 2, channels].
 template <int T, class S>
-__global__ void backward_sums(const S *x, const S *by_spikes, float *parts, const float *statistics,
-                              const float *weight, const float *bias, int rows, int channels, int chunk, LIF) {
+__global__ void backward_sums(const S *x, const S *added, const S *by_spikes, float *parts, NORM, int rows, int chunk,
+                              LIF) {
   __shared__ float shared[WARPS][33];
   const int channel = blockIdx.x * 32 + threadIdx.x, own = min(channel, channels - 1);
   const int begin = blockIdx.y * chunk, end = min(begin + chunk, rows);
@@ -199,8 +226,7 @@ __global__ void backward_sums(const S *x, const S *by_spikes, float *parts, cons
   float sums[2][T] = {};
   for (int row = begin + threadIdx.y; row < end; row += WARPS) {
     float z[T], by[T];
-    derive<T>(x, by_spikes, static_cast<long long>(row) * channels + own, step, Statistics{statistics, channels},
-              weight[own], bias[own], own, neuron, z, by);
+    derive<T>(x, added, by_spikes, static_cast<long long>(row) * channels + own, step, OF_NORM, own, neuron, z, by);
 #pragma unroll
     for (int t = 0; t < T; ++t) {
       sums[0][t] += by[t];
@@ -234,17 +260,43 @@ __global__ void totals(const float *parts, float *means, float *by_parameters, i
 }
 
 template <int T, class S>
-__global__ void backward(const S *x, const S *by_spikes, S *by_x, const float *statistics, const float *means,
-                         const float *weight, const float *bias, long long step, int channels, LIF) {
+__global__ void backward(const S *x, const S *added, const S *by_spikes, S *by_x, S *by_added, NORM, const float *means,
+                         long long step, LIF) {
   const long long element = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (element >= step) return;
   const int channel = static_cast<int>(element % channels);
-  const Statistics of{statistics, channels};
+  const Norm norm = OF_NORM;
   float z[T], by[T];
-  derive<T>(x, by_spikes, element, step, of, weight[channel], bias[channel], channel, NEURON, z, by);
+  derive<T>(x, added, by_spikes, element, step, norm, channel, NEURON, z, by);
+  if (by_added) write<T>(by_added, element, step, by);
 #pragma unroll
   for (int t = 0; t < T; ++t) {
     const float *mean = means + 2 * t * channels + channel;
-    store(by_x[element + t * step], weight[channel] * of.scale(t, channel) * (by[t] - mean[0] - z[t] * mean[channels]));
+    by[t] = weight[channel] * norm.scale(t, channel) * (by[t] - mean[0] - z[t] * mean[channels]);
   }
+  write<T>(by_x, element, step, by);
+}
+
+// Neurons alone.
+template <int T, class S>
+__global__ void fire(const S *x, long long x_step, S *spikes, long long step, LIF) {
+  const long long element = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (element >= step) return;
+  float y[T], gap[T];
+  read<T>(x, element, x_step, y);
+  (NEURON).charge<T>(y, gap);
+  write_spikes<T>(spikes, element, step, gap);
+}
+
+template <int T, class S>
+__global__ void fire_backward(const S *x, long long x_step, const S *by_spikes, S *by_x, long long step, LIF) {
+  const long long element = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (element >= step) return;
+  const Lif neuron = NEURON;
+  float y[T], gap[T], by[T];
+  read<T>(x, element, x_step, y);
+  neuron.charge<T>(y, gap);
+  read<T>(by_spikes, element, step, by);
+  neuron.backward<T>(gap, by);
+  write<T>(by_x, element, step, by);
 }

@@ -1,73 +1,72 @@
 """An iteration of training as one CUDA graph: forward, loss, backward, optimiser, masks. It has not run on a GPU."""
 
-from collections.abc import Callable
-from copy import deepcopy
+from collections.abc import Callable, Hashable
+from warnings import warn
 
 import torch
 from torch import Tensor
 
-from spiketicket.errors import InputError
-from spiketicket.train.loop import Tally, Trainee
-
-WARM_UP = 2  # iterations before a capture, in which libraries choose their algorithms
+Iterate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-class GraphedStep:
-    """`Trainee.step` for batches of one size. The first iteration of an optimiser runs as it is, because momentum
-    begins in it; the next is captured, and those behind it are replayed.
+class Graphed:
+    """`iterate(images, labels)`, as it is when it is first called, captured when it is called again, then replayed.
 
-    The learning rate is part of the graph: after `set_learning_rate` make another. Raises InputError for float16, whose
-    scaler decides on the CPU, and for training on several processes.
+    All that it reads, images and labels aside, must stay where it is in memory. A graph is for images of one shape and
+    for one `key`: the numbers of the CPU that it depends on. What cannot be captured runs as it is, after a warning.
     """
 
-    def __init__(self, trainee: Trainee) -> None:
-        if trainee.dtype == torch.float16 or trainee.group.world > 1:
-            raise InputError("a graphed step takes float32 or bfloat16 on one process: float16's scaler asks the CPU")
-        self.trainee = trainee
-        self.inputs: tuple[Tensor, Tensor] | None = None
-        self.share = 0.0
-        self.tally = Tally.empty(trainee.group.device)
-        self.replay: Callable[[], None] | None = None
+    def __init__(self, iterate: Iterate) -> None:
+        self.iterate = iterate
+        self.broken = False
+        self.stream = torch.cuda.Stream()
+        self.before: Hashable = None  # the key of the last call
+        self.forget()
 
-    def __call__(self, images: Tensor, labels: Tensor, tally: Tally, share: float) -> None:
-        """As `Trainee.step`. Raises InputError for a batch of another shape, or another share, than the first."""
-        if not self.trainee.optimiser.state:
-            self.trainee.step(images, labels, tally, share)
-            return
-        if self.inputs is None:
-            self.inputs, self.share = (images.clone(), labels.clone()), share
-        if [x.shape for x in self.inputs] != [images.shape, labels.shape] or share != self.share:
-            expected = f"{list(self.inputs[0].shape)} and the share {self.share:g}"
-            raise InputError(f"a graphed step takes batches of {expected}, got {list(images.shape)} and {share:g}")
-        self.inputs[0].copy_(images)
-        self.inputs[1].copy_(labels)
-        if self.replay is None:
-            before = deepcopy(self.trainee.state())  # the optimiser's part of it is no copy
-            self.replay = captured(self._iterate, lambda: self.trainee.load(before))
-        self.replay()
-        tally.loss += self.tally.loss
-        tally.correct += self.tally.correct
-        tally.seen += len(labels)
+    def __call__(self, images: Tensor, labels: Tensor, key: Hashable) -> tuple[Tensor, Tensor]:
+        """What `iterate` gives; valid until the next call."""
+        before, self.before = self.before, (key, images.shape, images.dtype)
+        if self.before != self.key and self.before == before and not self.broken:
+            self._capture(images, labels)
+        if self.replay is None or self.before != self.key:
+            return self._as_it_is(images, labels)
+        return self.replay(images, labels)
 
-    def _iterate(self) -> None:
-        assert self.inputs is not None
-        self.tally.loss.zero_()
-        self.tally.correct.zero_()
-        self.trainee.step(*self.inputs, self.tally, self.share)
+    def forget(self) -> None:
+        """The graph, because what it reads is elsewhere from now on."""
+        self.key: Hashable = None
+        self.replay: Iterate | None = None
 
+    def _as_it_is(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """On a stream apart, as a capture is: gradients are accumulated on the stream where they first were."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            results = self.iterate(images, labels)
+        torch.cuda.current_stream().wait_stream(self.stream)
+        return results
 
-def captured(run: Callable[[], None], restore: Callable[[], None]) -> Callable[[], None]:
-    """What replays `run`. It runs a few times before; `restore` undoes what that has changed. A capture itself computes
-    nothing."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UP):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    restore()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    replay: Callable[[], None] = graph.replay
-    return replay
+    def _capture(self, images: Tensor, labels: Tensor) -> None:
+        """Computes nothing. The old graph goes first: its memory is the new one's."""
+        self.forget()
+        try:
+            self.replay = self._captured(images.clone(), labels.clone())
+        except RuntimeError as error:
+            self.broken = True
+            reason = str(error).partition("\n")[0]
+            warn(f"iterations run without a CUDA graph, which could not be captured: {reason}", stacklevel=3)
+        else:
+            self.key = self.before
+
+    def _captured(self, images: Tensor, labels: Tensor) -> Iterate:
+        """`images` and `labels`: where the graph reads them."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self.stream):
+            results = self.iterate(images, labels)
+
+        def replay(new_images: Tensor, new_labels: Tensor) -> tuple[Tensor, Tensor]:
+            images.copy_(new_images)
+            labels.copy_(new_labels)
+            graph.replay()
+            return results
+
+        return replay

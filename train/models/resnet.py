@@ -6,7 +6,7 @@ from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
 from spiketicket.train.config import ModelConfig
-from spiketicket.train.layers import Repeat, batch_norm, conv, lif
+from spiketicket.train.layers import Repeat, Residual, batch_norm, conv, lif
 from spiketicket.train.models.parts import scaled, stem
 
 STEM = 64  # channels
@@ -25,7 +25,7 @@ RESNET19_HIDDEN = 256
 RESNET34 = (Stage(3, 64, 1), Stage(4, 128, 2), Stage(6, 256, 2), Stage(3, 512, 2))
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(Residual):
     """LIF(BN(conv)), BN(conv) + shortcut, LIF. The shortcut is a 1x1 convolution where the shape changes."""
 
     def __init__(self, channels: int, out: int, stride: int, config: ModelConfig) -> None:
@@ -43,10 +43,6 @@ class BasicBlock(nn.Module):
             nn.Identity() if same else nn.Sequential(conv(channels, out, 1, stride, bias=False), batch_norm(out, kind))
         )
         self.fire = lif(config.neuron)
-
-    def forward(self, x: Tensor) -> Tensor:
-        spikes: Tensor = self.fire(self.residual(x) + self.shortcut(x))
-        return spikes
 
 
 class ResNet(nn.Module):
