@@ -39,11 +39,13 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/inference.py --data $(DATA)
 	for ticket in build/bench/models/*-98.13-*; do $(BIN)/python benchmarks/layers.py $$ticket || exit 1; done
 
-# The same on an NVIDIA GPU (docs/gpu.md): inference, training, then VGG16's tickets with and without Early-Time. CuPy
-# and torch for CUDA must be in the environment.
+# The same on an NVIDIA GPU (docs/gpu.md): inference, training, whether it learns as well, then VGG16's tickets with and
+# without Early-Time. CuPy and torch for CUDA must be in the environment.
 gpu-bench:
 	$(PYTHON) benchmarks/gpu.py --data $(DATA) --out build/gpu-bench
 	$(PYTHON) benchmarks/training.py --device cuda:0 --batch 128 --duration 2 --out build/gpu-bench/training
+	$(PYTHON) benchmarks/learning.py --data $(DATA) --device cuda --arch vgg16 --width 1 --images 50000 \
+	    --test-images 10000 --batch-size 128 --lr 0.3 --seeds 2 --out build/gpu-bench/learning
 	$(PYTHON) benchmarks/tickets.py --data $(DATA) --device cuda --precision bfloat16 --arch vgg16 --width 1 \
 	    --images 50000 --test-images 10000 --epochs 10 --rewind-epoch 2 --batch-size 128 --seeds 1 \
 	    --methods imp,imp-et --out build/gpu-bench/tickets

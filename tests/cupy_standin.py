@@ -91,12 +91,11 @@ class Module:
     def __init__(self, calls, code, options, name_expressions):
         assert options[0] == "--std=c++17"
         self.calls = calls
-        self.names = list(name_expressions)
-        self.code = code
+        self.built = build(code, list(name_expressions))
 
     def get_function(self, name):
-        assert name in self.names
-        function = ctypes.PyDLL(str(build(self.code, name))).launch  # one at a time: the emulator has one block
+        library, symbol = self.built[name]
+        function = getattr(ctypes.PyDLL(library), symbol)  # one at a time: the emulator has one block
 
         def launch(grid, block, arguments):
             shape = (ctypes.c_uint * 6)(*(*grid, 1, 1)[:3], *(*block, 1, 1)[:3])
@@ -113,25 +112,28 @@ class Module:
         return launch
 
 
-def build(code, name):
-    """The shared library of a kernel; compiled once per source."""
-    text = f"""#include "emulator.h"
-{code}
-extern "C" void launch(unsigned *shape, void **arguments) {{ emulator::invoke<&{name}>(&{name}, shape, arguments); }}
-"""
-    headers = (HOST / "emulator.h").read_bytes()
-    key = hashlib.sha256(text.encode() + headers + " ".join(FLAGS).encode()).hexdigest()[:24]
+def build(code, names):
+    """Where each kernel is: a shared library and a symbol. Those that no run has compiled before are compiled together,
+    because most of the time goes into what they have in common."""
+    common = (HOST / "emulator.h").read_bytes() + code.encode() + " ".join(FLAGS).encode()
     folder = Path(tempfile.gettempdir()) / f"spiketicket-cuda-host-{os.getuid()}"
     folder.mkdir(exist_ok=True)
-    library = folder / f"{key}.so"
-    if not library.exists():
-        source = folder / f"{key}-{os.getpid()}.cpp"
-        source.write_text(text)
-        made = source.with_suffix(".so")
-        subprocess.run(["g++", *FLAGS, f"-I{HOST}", str(source), "-o", str(made)], check=True)
-        made.replace(library)
+    symbols = {name: "launch_" + hashlib.sha256(common + name.encode()).hexdigest()[:24] for name in names}
+    missing = [name for name in names if not (folder / symbols[name]).exists()]
+    if missing:
+        calls = "\n".join(
+            f'extern "C" void {symbols[name]}(unsigned *shape, void **arguments) '
+            f"{{ emulator::invoke<&{name}>(&{name}, shape, arguments); }}"
+            for name in missing
+        )
+        source = folder / f"{symbols[missing[0]]}-{os.getpid()}.cpp"
+        source.write_text(f'#include "emulator.h"\n{code}\n{calls}\n')
+        library = source.with_suffix(".so")
+        subprocess.run(["g++", *FLAGS, f"-I{HOST}", str(source), "-o", str(library)], check=True)
         source.unlink()
-    return library
+        for name in missing:
+            (folder / symbols[name]).write_text(str(library))
+    return {name: ((folder / symbol).read_text(), symbol) for name, symbol in symbols.items()}
 
 
 class Stream:

@@ -1,8 +1,10 @@
 // A layer of sparse weights: convolution (or linear layer), bias, what is added to it, neurons over all T, max-pooling.
 //
-// A warp computes one output channel. Its lanes are patches of PH x PW positions, or, where those are few (`lanes` > 1),
-// `lanes` of them share a patch and each takes every so many of the nonzeros. A nonzero is an offset from the corner of
+// A warp computes one output channel. Its lanes are patches of PH x PW positions, or, where those are few (LANES > 1),
+// LANES of them share a patch and each takes every so many of the nonzeros. A nonzero is an offset from the corner of
 // the window in the input, and a weight: the same for all lanes, so that no memory traffic is spent on zeros.
+
+const int AHEAD = 4;  // nonzeros that are under way at once
 
 template <int T, int KIND>
 struct Source;
@@ -36,38 +38,51 @@ struct Source<T, STATIC> {  // what is the same at every timestep is computed on
   static __device__ void add(float (&sum)[1], const float *x, long long, float weight) { sum[0] += weight * *x; }
 };
 
-template <int T, int KIND, int PH, int PW>
+template <int T, int KIND, int PH, int PW, int LANES>
 __global__ void convolve(const typename Source<T, KIND>::Element *in, long long in_image, long long in_step, int down,
                          int right,  // elements from one output position's window to the one below, to the right
-                         const int2 *nonzeros, const int *starts, const float *bias, int rows, int height, int width,
-                         int images, int lanes, OPERAND(other), OPERAND(out), CELL) {
+                         const uint2 *nonzeros, const int *starts, const float *bias, int rows, int height, int width,
+                         int images, OPERAND(other), OPERAND(out), CELL) {
   typedef Source<T, KIND> In;
   const int row = blockIdx.y * blockDim.y + threadIdx.y;
   if (row >= rows) return;  // the whole warp
   const int high = height / PH, wide = width / PW;  // patches
   const long long patches = static_cast<long long>(images) * high * wide;
-  const long long mine = (static_cast<long long>(blockIdx.x) * 32 + threadIdx.x) / lanes;
+  const long long mine = (static_cast<long long>(blockIdx.x) * 32 + threadIdx.x) / LANES;
   const long long patch = mine < patches ? mine : patches - 1;
   const int n = static_cast<int>(patch / (high * wide)), place = static_cast<int>(patch % (high * wide));
   const int top = place / wide * PH, left = place % wide * PW;
-  const typename In::Element *corner = in + n * in_image + static_cast<long long>(top) * down + left * right;
+  const typename In::Element *corners[PH * PW];  // of the windows
+#pragma unroll
+  for (int p = 0; p < PH * PW; ++p)
+    corners[p] = in + n * in_image + static_cast<long long>(top + p / PW) * down + (left + p % PW) * right;
 
   float sums[PH * PW][In::SUMS] = {};
-  const int end = starts[row + 1];
-#pragma unroll 4
-  for (int i = starts[row] + threadIdx.x % lanes; i < end; i += lanes) {
-    const int2 nonzero = nonzeros[i];
-    const float weight = __int_as_float(nonzero.y);
+  const uint2 *next = nonzeros + starts[row] + threadIdx.x % LANES;
+  int left_over = (starts[row + 1] - starts[row] - static_cast<int>(threadIdx.x) % LANES + LANES - 1) / LANES;
+#pragma unroll 1
+  for (; left_over >= AHEAD; left_over -= AHEAD, next += AHEAD * LANES) {
+    uint2 some[AHEAD];
+#pragma unroll
+    for (int i = 0; i < AHEAD; ++i) some[i] = next[i * LANES];
+#pragma unroll
+    for (int i = 0; i < AHEAD; ++i)
+#pragma unroll
+      for (int p = 0; p < PH * PW; ++p)
+        In::add(sums[p], corners[p] + some[i].x, in_step, __int_as_float(some[i].y));
+  }
+#pragma unroll 1
+  for (; left_over > 0; --left_over, next += LANES)
 #pragma unroll
     for (int p = 0; p < PH * PW; ++p)
-      In::add(sums[p], corner + nonzero.x + p / PW * down + p % PW * right, in_step, weight);
-  }
-  for (int distance = lanes / 2; distance; distance /= 2)
+      In::add(sums[p], corners[p] + next->x, in_step, __int_as_float(next->y));
+#pragma unroll
+  for (int distance = LANES / 2; distance; distance /= 2)
 #pragma unroll
     for (int p = 0; p < PH * PW; ++p)
 #pragma unroll
       for (int s = 0; s < In::SUMS; ++s) sums[p][s] += __shfl_xor_sync(0xffffffffu, sums[p][s], distance);
-  if (mine >= patches || threadIdx.x % lanes) return;
+  if (mine >= patches || threadIdx.x % LANES) return;
 
   const View added = VIEW(other), to = VIEW(out);
   const Neuron neuron = NEURON;

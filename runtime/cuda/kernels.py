@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 MOST_TIMESTEPS = 8  # of one launch: the bits of a word
 FULL = 2**17  # threads that keep a GPU busy: about 1,000 for each of 132 multiprocessors
 FILES = ("common.cuh", "convolve.cuh", "tensor.cuh", "pointwise.cuh")
@@ -33,22 +31,16 @@ def threads(count: int, kernel: str, arguments: tuple[Any, ...]) -> Launch:
 
 
 def convolve(
-    name: str,
-    nbytes: int,
-    rows: int,
-    patches: int,
-    positions: int,
-    nonzeros: int,
-    before: tuple[Any, ...],
-    behind: tuple[Any, ...],
+    template: str, nbytes: int, rows: int, patches: int, positions: int, nonzeros: int, arguments: tuple[Any, ...]
 ) -> Launch:
-    """Four rows to a block. Lanes share a patch where the GPU would not be full otherwise and there is enough to share:
-    as many for any size of patch, because sums in another order may differ in their last bits."""
+    """Four rows to a block. `template`: the kernel's parameters but the last, how many lanes share a patch: several
+    where the GPU would not be full otherwise and there is enough to share. As many for any size of patch, because sums
+    in another order may differ in their last bits."""
     lanes = 1
     while lanes < 32 and rows * positions * lanes < FULL and nonzeros > 4 * lanes * rows:
         lanes *= 2
     grid = (-(-patches * lanes // 32), -(-rows // 4))
-    return Launch(name, grid, (32, 4), (*before, np.int32(lanes), *behind), nbytes)
+    return Launch(f"convolve<{template}, {lanes}>", grid, (32, 4), arguments, nbytes)
 
 
 def tensor(name: str, nbytes: int, rows: int, columns: int, arguments: tuple[Any, ...]) -> Launch:

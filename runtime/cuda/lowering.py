@@ -82,8 +82,8 @@ class Lowering:
         packed = self.store.nonzeros(node, read.layout)
         kind = read.layout.kind
         head = (read.pointer(), view[6], view[7], *strides, *packed.pointers(), np.int32(rows), *sizes)
-        name = f"convolve<{self.timesteps}, {kind}, {window[0]}, {window[1]}>"
-        one = kernels.convolve(name, packed.nbytes, rows, patches, positions, node.weight.nnz, head, tail)
+        template = f"{self.timesteps}, {kind}, {window[0]}, {window[1]}"
+        one = kernels.convolve(template, packed.nbytes, rows, patches, positions, node.weight.nnz, (*head, *tail))
         choices = {"sparse": one}
         if kind == SPIKES and (isinstance(node, Linear) or node.group == 1):
             for sparse in (False, True):

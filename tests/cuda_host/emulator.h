@@ -245,8 +245,11 @@ inline float cut_sum(const double (&terms)[N]) {
     plain += term;
   }
   if (largest == 0 || !std::isfinite(plain)) return static_cast<float>(plain);
-  const int exponent = std::ilogb(largest) - 23;
-  const double up = std::ldexp(1.0, -exponent);
+  unsigned long long bits;
+  std::memcpy(&bits, &largest, 8);
+  bits = (2 * 1023 + 23 - (bits >> 52)) << 52;  // 2^23 over the largest's power of two
+  double up;
+  std::memcpy(&up, &bits, 8);
   long long sum = 0;
   for (double term : terms) sum += static_cast<long long>(term * up);
   const double whole = static_cast<double>(sum) / up;

@@ -1,0 +1,172 @@
+"""Whether fast training learns as well: test accuracy after the same epochs as the authors' loop over timesteps.
+
+    python benchmarks/learning.py --data DIR
+    python benchmarks/learning.py --data DIR --device cuda --arch vgg16 --width 1 --images 50000 --test-images 10000 \
+        --batch-size 128 --lr 0.3
+
+Every contestant of a seed begins with the same weights, sees the same batches, and trains dense: `loop`, SpikingJelly's
+layers once per timestep with torch's SGD, in float32; and the step of a search (on a GPU: kernels of ours, CUDA graphs)
+in float32 and bfloat16. Seeds are what their differences are held against.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from results import Sheet
+from scipy.stats import t as student
+from tickets import part_of
+from timestep_loop import LoopNetwork
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from spiketicket.cli import guarded, make_app, out, say
+from spiketicket.errors import InputError
+from spiketicket.files import write_atomic
+from spiketicket.profiling.machine import machine_facts
+from spiketicket.train.batches import Batches
+from spiketicket.train.config import ModelConfig
+from spiketicket.train.data import load_dataset
+from spiketicket.train.distributed import Group, joined_group
+from spiketicket.train.loop import MOMENTUM, Tally, Trainee, accuracy, learning_rate
+from spiketicket.train.masks import dense_masks
+from spiketicket.train.models import build, logits
+from spiketicket.train.settings import Settings
+
+LOOP = "loop float32"
+OURS = {"spiketicket float32": "float32", "spiketicket bf16": "bfloat16"}
+
+app = make_app("Accuracy after some epochs: the authors' loop against the step of a search.")
+
+
+@dataclass(frozen=True)
+class Course:
+    """What all contestants of a seed have in common."""
+
+    settings: Settings
+    config: ModelConfig
+    batches: Batches
+    group: Group
+
+    def network(self) -> nn.Module:
+        torch.manual_seed(self.settings.seed)
+        return build(self.config).to(self.group.device)
+
+    def epochs(self) -> Iterator[tuple[float, Iterator[tuple[Tensor, Tensor]]]]:
+        """Learning rate and batches of each."""
+        for epoch in range(self.settings.epochs):
+            seed = np.random.SeedSequence([self.settings.seed, epoch])
+            batches = self.batches.epoch(self.settings.batch_size, seed)
+            yield learning_rate(self.settings, epoch, self.settings.epochs), batches
+
+
+def loop(course: Course) -> nn.Module:
+    settings, network = course.settings, LoopNetwork(course.network())
+    optimiser = torch.optim.SGD(network.parameters(), settings.lr, MOMENTUM, weight_decay=settings.weight_decay)
+    for rate, batches in course.epochs():
+        network.train()
+        optimiser.param_groups[0]["lr"] = rate
+        for images, labels in batches:
+            steps = logits(network, images)
+            loss = cross_entropy(steps.flatten(0, 1), labels.repeat(len(steps)))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    return network
+
+
+def ours(course: Course) -> nn.Module:
+    network = course.network()
+    trainee = Trainee(network, dense_masks(network), course.settings, course.group)
+    tally = Tally.empty(course.group.device)
+    for rate, batches in course.epochs():
+        trainee.set_learning_rate(rate)
+        for images, labels in batches:
+            trainee.step(images, labels, tally, 1.0)
+    return network
+
+
+@app.command()
+@guarded
+def main(
+    data: Annotated[Path, typer.Option(help="Folder that holds CIFAR-10.")] = Path("data"),
+    arch: Annotated[str, typer.Option(help="Network.")] = "alexnet",
+    width: Annotated[float, typer.Option(help="Multiplier of its channels.")] = 0.25,
+    timesteps: Annotated[int, typer.Option(help="T.")] = 5,
+    images: Annotated[int, typer.Option(help="Training images.")] = 4000,
+    test_images: Annotated[int, typer.Option(help="Test images.")] = 2000,
+    epochs: Annotated[int, typer.Option(help="Of each training.")] = 10,
+    batch_size: Annotated[int, typer.Option(help="Images per iteration.")] = 50,
+    lr: Annotated[float, typer.Option(help="First learning rate.")] = 0.1,
+    seeds: Annotated[int, typer.Option(help="Trainings of each contestant, two at least.")] = 3,
+    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("build/learning"),
+) -> None:
+    """Train all, seed by seed, and write learning.json and learning.md."""
+    if seeds < 2 or epochs < 1:
+        raise InputError(f"expected seeds from 2 and epochs from 1, got {seeds} and {epochs}")
+    dataset = part_of(load_dataset("cifar10", data), images, test_images)
+    runs: dict[str, list[float]] = {name: [] for name in (LOOP, *OURS)}
+    with joined_group(device) as group:
+        batches = Batches(dataset, group.device)
+        config = ModelConfig(arch, 3, 32, len(dataset.classes), timesteps, width)
+        for seed in range(seeds):
+            for name, found in runs.items():
+                settings = Settings(
+                    "imp", arch, "cifar10", timesteps=timesteps, rounds=2, epochs=epochs, rewind_epoch=0, lr=lr,
+                    batch_size=batch_size, width=width, seed=seed, precision=OURS.get(name, "float32"),
+                )  # fmt: skip
+                train: Callable[[Course], nn.Module] = loop if name == LOOP else ours
+                network = train(Course(settings, config, batches, group))
+                found.append(accuracy(network, batches, dataset.test, group))
+                say(f"seed {seed}, {name}: {100 * found[-1]:.2f}%")
+    report = {
+        "format": "spiketicket.learning-benchmark", "version": 1, "arch": arch, "width": width, "timesteps": timesteps,
+        "images": images, "test_images": test_images, "epochs": epochs, "batch_size": batch_size, "lr": lr,
+        "device": device, "machine": machine_facts(), "accuracies": runs,
+        "differences": {name: difference(runs[name], runs[LOOP]) for name in OURS},
+    }  # fmt: skip
+    present(report, folder)
+
+
+def difference(these: list[float], those: list[float]) -> tuple[float, float, float]:
+    """Of the means, with a 95% interval (Welch's)."""
+    shares = [stdev(found) ** 2 / len(found) for found in (these, those)]
+    middle, error = mean(these) - mean(those), sqrt(sum(shares))
+    if error == 0:
+        return middle, middle, middle
+    freedom = sum(shares) ** 2 / sum(share**2 / (len(these) - 1) for share in shares)
+    reach = float(student.ppf(0.975, freedom)) * error
+    return middle, middle - reach, middle + reach
+
+
+def present(report: dict[str, Any], folder: Path) -> None:
+    runs: dict[str, list[float]] = report["accuracies"]
+    rows = []
+    for name, found in runs.items():
+        against = "-"
+        if name in report["differences"]:
+            middle, low, high = (100 * x for x in report["differences"][name])
+            against = f"{middle:+.2f} ({low:+.2f} to {high:+.2f})"
+        rows.append([name, *(f"{100 * x:.2f}" for x in found), f"{100 * mean(found):.2f}", against])
+    seeds = [f"seed {seed}" for seed in range(len(runs[LOOP]))]
+    title = (
+        f"{report['arch']} at width {report['width']:g}, T = {report['timesteps']}, {report['epochs']} epochs of "
+        f"{report['images']:,} images of CIFAR-10, {report['device']}: test accuracy in %"
+    )
+    sheet = Sheet(title, ["", *seeds, "mean", "against the loop (95%)"], rows)
+    sheet.show(out)
+    write_atomic(folder / "learning.md", f"# Learning benchmark\n\n{sheet.markdown()}".encode())
+    write_atomic(folder / "learning.json", (json.dumps(report, indent=1) + "\n").encode())
+    say(f"wrote {folder / 'learning.json'} and learning.md")
+
+
+if __name__ == "__main__":
+    app()
