@@ -11,6 +11,7 @@ from spiketicket.runtime.planner import BY_ESTIMATE
 WARM_UP, TIMED = 2, 10  # graphs that are not timed, and launches in each
 MULTIPROCESSORS = 100  # of a GPU, for estimates
 ADDS, PRODUCTS = 128, 1024  # that one of them begins in a cycle: float32, and float16 on tensor cores
+BESIDE = 9  # instructions of `sparse` for a nonzero, beside an addition per timestep (docs/LOG.md)
 
 
 def fastest(program: Program, stream: Any, _plan: str) -> dict[str, Choice]:
@@ -51,7 +52,7 @@ def estimated_cycles(kernel: str, work: Work, program: Program) -> float:
     if kernel == "sparse":
         positions = program.images * work.positions
         busy = min(1.0, blocks / MULTIPROCESSORS / 8)  # blocks of 128 threads that hide latency
-        return float(weight.nnz * positions * (steps + 3) / ADDS / MULTIPROCESSORS / busy)
+        return float(weight.nnz * positions * (steps + BESIDE) / ADDS / MULTIPROCESSORS / busy)
     rounds = -(-blocks // MULTIPROCESSORS)
     products = 64 * 32 * weight.columns * steps * program.store.parts / PRODUCTS
     zeros = 64 * weight.columns / ADDS if kernel != "tensor" else 0

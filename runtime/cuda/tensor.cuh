@@ -7,7 +7,8 @@
 // Weights are float16, scaled per row by a power of two. With PARTS == 2 a second float16 holds what the first one
 // misses, times 2^11: for that product spikes count 2^-11 instead of 1. Products of spikes are exact, and of a weight less
 // is lost than 2^-22 of the row's largest. Sums are float32. Tensor cores cut off where others round, always downwards in
-// size, which a long sum would show: so they sum 16 columns from zero, and an ordinary addition does the rest.
+// size, which a long sum would show: so with two parts they sum 16 columns from zero, and an ordinary addition does the
+// rest. (One part is so coarse that it does not matter.)
 
 const int TILE_ROWS = 64, TILE_DEPTH = 64, TILE = TILE_ROWS * TILE_DEPTH;
 
@@ -101,14 +102,16 @@ __global__ void __launch_bounds__(128)
         const uint2 ones = {low >> t & 0x10001u, up >> t & 0x10001u};
 #pragma unroll
         for (int m = 0; m < 4; ++m) {
-          float sum[4] = {};
+          const uint2 first = {ones.x * 0x3c00u, ones.y * 0x3c00u};  // 1 in float16
+          if constexpr (PARTS == 1) {
+            multiply_add(sums[m][t], a[0][m], first);
+          } else {
+            float sum[4] = {};
+            multiply_add(sum, a[1][m], uint2{ones.x * 0x1000u, ones.y * 0x1000u});  // 2^-11
+            multiply_add(sum, a[0][m], first);
 #pragma unroll
-          for (int part = PARTS - 1; part >= 0; --part) {
-            const unsigned one = part ? 0x1000u : 0x3c00u;  // 2^-11 and 1, in float16
-            multiply_add(sum, a[part][m], uint2{ones.x * one, ones.y * one});
+            for (int i = 0; i < 4; ++i) sums[m][t][i] += sum[i];
           }
-#pragma unroll
-          for (int i = 0; i < 4; ++i) sums[m][t][i] += sum[i];
         }
       }
     }
