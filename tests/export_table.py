@@ -10,7 +10,7 @@ import pickle
 import sys
 import tempfile
 import types
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import nir
@@ -174,7 +174,9 @@ def shallow(package, network, **kwargs):
     )
 
 
-def ticket(folder, path, form):
+@cache
+def searched():
+    """A ticket, and images for it: one for all forms."""
     from spiketicket.train.data import load_dataset
     from spiketicket.train.search import search
     from spiketicket.train.settings import Settings
@@ -183,8 +185,14 @@ def ticket(folder, path, form):
         method="imp", arch="vgg_digits", dataset="digits", rounds=2, epochs=2, rewind_epoch=1, batch_size=128, seed=1
     )
     digits = load_dataset("digits")
-    found = search(settings, digits, folder / "run")[-1]
-    return export_ticket(found, path, found.normalisation(digits.test.images[:N]), **form)
+    with tempfile.TemporaryDirectory() as folder:
+        found = search(settings, digits, Path(folder) / "run")[-1]
+    return found, found.normalisation(digits.test.images[:N])
+
+
+def ticket(folder, path, form):
+    found, x = searched()
+    return export_ticket(found, path, x, **form)
 
 
 def pruned_by_torch(folder, path, form):
