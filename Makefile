@@ -40,14 +40,16 @@ bench: $(INSTALLED)
 	for ticket in build/bench/models/*-98.13-*; do $(BIN)/python benchmarks/layers.py $$ticket || exit 1; done
 
 # The same on an NVIDIA GPU (docs/gpu.md): inference, training, whether it learns as well, then VGG16's tickets with and
-# without Early-Time. CuPy and torch for CUDA must be in the environment.
+# without Early-Time. PYTHON needs CuPy and torch for CUDA beside the extras train, report and bench.
 gpu-bench:
+	@test -d $(DATA)/cifar-10-batches-py || { echo "gpu-bench: no CIFAR-10 in DATA=$(DATA) (docs/data.md)" >&2; exit 1; }
 	$(PYTHON) benchmarks/gpu.py --data $(DATA) --out build/gpu-bench
-	$(PYTHON) benchmarks/training.py --device cuda:0 --batch 128 --duration 2 --out build/gpu-bench/training
+	$(PYTHON) benchmarks/training.py --device cuda --batch 128 --duration 2 --precisions float32,bf16,fp16 \
+	    --out build/gpu-bench/training
 	$(PYTHON) benchmarks/learning.py --data $(DATA) --device cuda --arch vgg16 --width 1 --images 50000 \
-	    --test-images 10000 --batch-size 128 --lr 0.3 --seeds 2 --out build/gpu-bench/learning
+	    --test-images 10000 --batch-size 128 --lr 0.3 --out build/gpu-bench/learning
 	$(PYTHON) benchmarks/tickets.py --data $(DATA) --device cuda --precision bfloat16 --arch vgg16 --width 1 \
-	    --images 50000 --test-images 10000 --epochs 10 --rewind-epoch 2 --batch-size 128 --seeds 1 \
+	    --images 50000 --test-images 10000 --epochs 10 --rewind-epoch 2 --batch-size 128 --lr 0.3 --seeds 1 \
 	    --methods imp,imp-et --out build/gpu-bench/tickets
 
 # The engine's tests under the address and undefined-behaviour sanitizers, without torch; GPU kernels are not built so.

@@ -138,7 +138,7 @@ CONTESTANTS: dict[str, Callable[[Setup], Contestant]] = {
     OURS: lambda setup: ours(setup, "float32"),
     OURS_HALF: lambda setup: ours(setup, "float16"),
     "torch": torch_eager,
-    "torch, CUDA graph": torch_graph,
+    "torch CUDA graph": torch_graph,
     "torch.compile": torch_compiled,
     "onnxruntime-gpu": onnxruntime_cuda,
     "tensorrt": tensorrt,

@@ -6,7 +6,7 @@
 
 Every contestant of a seed begins with the same weights, sees the same batches, and trains dense: `loop`, SpikingJelly's
 layers once per timestep with torch's SGD, in float32; and the step of a search (on a GPU: kernels of ours, CUDA graphs)
-in float32 and bfloat16. Seeds are what their differences are held against.
+in float32 and bfloat16. What is done is kept after every training; the same command goes on.
 """
 
 import json
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from statistics import mean, stdev
+from time import strftime
 from typing import Annotated, Any
 
 import numpy as np
@@ -105,20 +106,30 @@ def main(
     epochs: Annotated[int, typer.Option(help="Of each training.")] = 10,
     batch_size: Annotated[int, typer.Option(help="Images per iteration.")] = 50,
     lr: Annotated[float, typer.Option(help="First learning rate.")] = 0.1,
-    seeds: Annotated[int, typer.Option(help="Trainings of each contestant, two at least.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Trainings of each contestant, 3 at least.")] = 5,
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
     folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("build/learning"),
 ) -> None:
     """Train all, seed by seed, and write learning.json and learning.md."""
-    if seeds < 2 or epochs < 1:
-        raise InputError(f"expected seeds from 2 and epochs from 1, got {seeds} and {epochs}")
+    if seeds < 3 or epochs < 1 or min(images, test_images) < 10:
+        raise InputError(
+            "expected seeds from 3, epochs from 1 and images from 10, "
+            f"got {seeds}, {epochs}, {images} and {test_images}"
+        )
     dataset = part_of(load_dataset("cifar10", data), images, test_images)
-    runs: dict[str, list[float]] = {name: [] for name in (LOOP, *OURS)}
+    setup = {
+        "arch": arch, "width": width, "timesteps": timesteps, "images": images, "test_images": test_images,
+        "epochs": epochs, "batch_size": batch_size, "lr": lr, "device": device,
+    }  # fmt: skip
+    report = kept(folder, setup)
+    runs: dict[str, list[float]] = report["accuracies"]
     with joined_group(device) as group:
         batches = Batches(dataset, group.device)
         config = ModelConfig(arch, 3, 32, len(dataset.classes), timesteps, width)
         for seed in range(seeds):
             for name, found in runs.items():
+                if len(found) > seed:
+                    continue
                 settings = Settings(
                     "imp", arch, "cifar10", timesteps=timesteps, rounds=2, epochs=epochs, rewind_epoch=0, lr=lr,
                     batch_size=batch_size, width=width, seed=seed, precision=OURS.get(name, "float32"),
@@ -127,44 +138,57 @@ def main(
                 network = train(Course(settings, config, batches, group))
                 found.append(accuracy(network, batches, dataset.test, group))
                 say(f"seed {seed}, {name}: {100 * found[-1]:.2f}%")
-    report = {
-        "format": "spiketicket.learning-benchmark", "version": 1, "arch": arch, "width": width, "timesteps": timesteps,
-        "images": images, "test_images": test_images, "epochs": epochs, "batch_size": batch_size, "lr": lr,
-        "device": device, "machine": machine_facts(), "accuracies": runs,
-        "differences": {name: difference(runs[name], runs[LOOP]) for name in OURS},
-    }  # fmt: skip
+                keep(report, folder)
+    report["differences"] = {name: difference(runs[name], runs[LOOP]) for name in OURS}
+    keep(report, folder)
     present(report, folder)
 
 
+def kept(folder: Path, setup: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier run of the same setup has left, or an empty report. Raises InputError for another one's."""
+    path = folder / "learning.json"
+    if not path.exists():
+        return {
+            "format": "spiketicket.learning-benchmark", "version": 1, "started": strftime("%Y-%m-%d %H:%M:%S"),
+            "setup": setup, "machine": machine_facts(), "accuracies": {name: [] for name in (LOOP, *OURS)},
+        }  # fmt: skip
+    report: dict[str, Any] = json.loads(path.read_text())
+    if report["setup"] != setup:
+        raise InputError(f"{path} is of another setup: {report['setup']}")
+    return report
+
+
+def keep(report: dict[str, Any], folder: Path) -> None:
+    write_atomic(folder / "learning.json", (json.dumps(report, indent=1) + "\n").encode())
+
+
 def difference(these: list[float], those: list[float]) -> tuple[float, float, float]:
-    """Of the means, with a 95% interval (Welch's)."""
-    shares = [stdev(found) ** 2 / len(found) for found in (these, those)]
-    middle, error = mean(these) - mean(those), sqrt(sum(shares))
-    if error == 0:
-        return middle, middle, middle
-    freedom = sum(shares) ** 2 / sum(share**2 / (len(these) - 1) for share in shares)
-    reach = float(student.ppf(0.975, freedom)) * error
-    return middle, middle - reach, middle + reach
+    """Mean over seeds, which share weights and batches, and its 95% interval (Student's)."""
+    found = [a - b for a, b in zip(these, those, strict=True)]
+    reach = float(student.ppf(0.975, len(found) - 1)) * stdev(found) / sqrt(len(found))
+    return mean(found), mean(found) - reach, mean(found) + reach
 
 
 def present(report: dict[str, Any], folder: Path) -> None:
-    runs: dict[str, list[float]] = report["accuracies"]
+    runs, setup = report["accuracies"], report["setup"]
     rows = []
     for name, found in runs.items():
-        against = "-"
+        against = verdict = "-"
         if name in report["differences"]:
             middle, low, high = (100 * x for x in report["differences"][name])
             against = f"{middle:+.2f} ({low:+.2f} to {high:+.2f})"
-        rows.append([name, *(f"{100 * x:.2f}" for x in found), f"{100 * mean(found):.2f}", against])
+            verdict = "no difference seen" if low <= 0 <= high else "better" if low > 0 else "worse"
+        rows.append([name, *(f"{100 * x:.2f}" for x in found), f"{100 * mean(found):.2f}", against, verdict])
     seeds = [f"seed {seed}" for seed in range(len(runs[LOOP]))]
     title = (
-        f"{report['arch']} at width {report['width']:g}, T = {report['timesteps']}, {report['epochs']} epochs of "
-        f"{report['images']:,} images of CIFAR-10, {report['device']}: test accuracy in %"
+        f"{setup['arch']} at width {setup['width']:g}, T = {setup['timesteps']}, trained on {setup['images']:,} images "
+        f"of CIFAR-10, epochs: {setup['epochs']}; accuracy in % on {setup['test_images']:,} test images"
     )
-    sheet = Sheet(title, ["", *seeds, "mean", "against the loop (95%)"], rows)
+    sheet = Sheet(title, ["", *seeds, "mean", "against the loop (95%)", ""], rows)
     sheet.show(out)
-    write_atomic(folder / "learning.md", f"# Learning benchmark\n\n{sheet.markdown()}".encode())
-    write_atomic(folder / "learning.json", (json.dumps(report, indent=1) + "\n").encode())
+    facts = {**{key: setup[key] for key in ("batch_size", "lr", "device")}, **report["machine"]}
+    head = f"# Learning benchmark, {report['started']}\n\n- {', '.join(f'{key} {x}' for key, x in facts.items())}\n\n"
+    write_atomic(folder / "learning.md", (head + sheet.markdown()).encode())
     say(f"wrote {folder / 'learning.json'} and learning.md")
 
 

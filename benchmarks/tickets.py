@@ -23,7 +23,7 @@ from tickets_report import collect, present
 from spiketicket.cli import guarded, make_app, say
 from spiketicket.errors import InputError, OutOfTimeError
 from spiketicket.profiling.paper import SPARSITIES
-from spiketicket.train.cli import progress_bar
+from spiketicket.train.cli import EXIT_OUT_OF_TIME, progress_bar
 from spiketicket.train.data import Dataset, load_dataset
 from spiketicket.train.data.dataset import rank_in_class
 from spiketicket.train.distributed import joined_group
@@ -89,7 +89,7 @@ def main(
     batch_size: Annotated[int, typer.Option(help="Images per iteration.")] = 50,
     lr: Annotated[float, typer.Option(help="First learning rate.")] = 0.1,
     remark: Annotated[str, typer.Option(help="What to say of the images, as in 'JPEG copies'.")] = "",
-    max_minutes: Annotated[float, typer.Option(help="Stop after that time; run again to go on.")] = 180.0,
+    max_minutes: Annotated[float, typer.Option(help="Then it stops with exit code 75; run again to go on.")] = 180.0,
     folder: Annotated[Path, typer.Option("--out", help="Folder of the runs and results.")] = Path("build/tickets"),
 ) -> None:
     """Search all tickets, or go on with it, and report what is there."""
@@ -116,10 +116,12 @@ def main(
     found = collect(folder, dataset, SPARSITIES, scale.settings("imp", 0, rounds=2, rewind_epoch=rewind_epoch), remark)
     if found is None:
         say("no search is finished yet")
-        return
+        raise typer.Exit(EXIT_OUT_OF_TIME)
     present(found, folder)
-    if finished:  # the tables are there already, should an export fail
-        present(replace(found, exports=export_all(found.histories, dataset, folder / "models")), folder)
+    if not finished:
+        raise typer.Exit(EXIT_OUT_OF_TIME)
+    # The tables are there already, should an export fail.
+    present(replace(found, exports=export_all(found.histories, dataset, folder / "models")), folder)
 
 
 def part_of(dataset: Dataset, train: int, test: int) -> Dataset:

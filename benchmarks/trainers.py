@@ -34,6 +34,7 @@ LOOP, FOLDED, OURS, GRAPHED = "loop", "folded", "spiketicket", "spiketicket, CUD
 CONTIGUOUS, LAST, CHOSEN = "contiguous", "channels-last", "chosen"
 SEED = 0
 WARM_UP = 2  # iterations
+FLOAT16_SCALE = 2.0**10  # of a loss
 IMAGES = 4096  # of noise, which a batch is made of: the time does not depend on what they show
 NORMALISATION = Normalisation(255.0, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 AUGMENTATION = Augmentation(crop_padding=4, flip=True, cutout=16)  # CIFAR's
@@ -56,18 +57,16 @@ class Contestant:
 
     @property
     def autocast(self) -> torch.dtype | None:
-        return torch.bfloat16 if self.precision == "bf16" else None
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
 
 
 def contestants(precisions: list[str], device: str) -> list[Contestant]:
     """The loop in float32 as its authors ran it; the others in each precision and two memory formats."""
     others = [(FOLDED, CONTIGUOUS), (FOLDED, LAST), (OURS, CONTIGUOUS), (OURS, CHOSEN)]
-    if device != "cpu":
-        others.append((GRAPHED, CHOSEN))
-    return [
-        Contestant(LOOP, "float32", CONTIGUOUS),
-        *(Contestant(kind, precision, form) for precision in precisions for kind, form in others),
-    ]
+    found = [Contestant(kind, precision, form) for precision in precisions for kind, form in others]
+    if device != "cpu":  # not in float16, whose scaler asks the CPU in every iteration
+        found += [Contestant(GRAPHED, precision, CHOSEN) for precision in precisions if precision != "fp16"]
+    return [Contestant(LOOP, "float32", CONTIGUOUS), *found]
 
 
 @dataclass(frozen=True)
@@ -105,24 +104,26 @@ def loss_of(network: nn.Module, images: Tensor, labels: Tensor, autocast: torch.
     return cross_entropy(logits.to(images.dtype).flatten(0, 1), labels.repeat(len(logits)))
 
 
-def trainer(contestant: Contestant, setup: Setup) -> Callable[[], object]:
-    """One iteration: forward, backward, SGD with momentum; on a GPU until it has finished."""
+def trainer(contestant: Contestant, setup: Setup) -> Callable[[], object] | None:
+    """One iteration: forward, backward, SGD with momentum; on a GPU until it has finished. None: it cannot be here."""
     if contestant.kind == GRAPHED:
         return graphed_trainer(contestant, setup)
     network, (images, labels) = setup.network(contestant), setup.images()
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
+    scaler = torch.amp.GradScaler(images.device.type, enabled=contestant.autocast == torch.float16)
 
     def iterate() -> None:
         loss = loss_of(network, images, labels, contestant.autocast)
         optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        scaler.scale(loss).backward()
+        scaler.step(optimiser)
+        scaler.update()
 
     return synchronised(iterate, torch.cuda.synchronize) if images.is_cuda else iterate
 
 
-def graphed_trainer(contestant: Contestant, setup: Setup) -> Callable[[], object]:
-    """The step of a search, whose masks are all ones."""
+def graphed_trainer(contestant: Contestant, setup: Setup) -> Callable[[], object] | None:
+    """The step of a search, whose masks are all ones. None where it is no graph: warnings say why."""
     precision = "bfloat16" if contestant.autocast is not None else "float32"
     settings = Settings(
         "imp", setup.arch, "cifar10", timesteps=setup.timesteps, rounds=2, epochs=1, rewind_epoch=0, lr=1e-3,
@@ -132,7 +133,10 @@ def graphed_trainer(contestant: Contestant, setup: Setup) -> Callable[[], object
     network = build(ModelConfig(setup.arch, 3, 32, 10, setup.timesteps))
     trainee = Trainee(network, dense_masks(network), settings, Group(device=torch.device(setup.device)))
     tally, (images, labels) = Tally.empty(torch.device(setup.device)), setup.images()
-    return synchronised(lambda: trainee.step(images, labels, tally, 1.0), torch.cuda.synchronize)
+    step = synchronised(lambda: trainee.step(images, labels, tally, 1.0), torch.cuda.synchronize)
+    for _ in range(WARM_UP):
+        step()
+    return None if trainee.graph is None or trainee.graph.replay is None else step
 
 
 def batch_maker(setup: Setup) -> Callable[[], object]:
@@ -152,11 +156,12 @@ def batch_maker(setup: Setup) -> Callable[[], object]:
 
 
 def gradients(contestant: Contestant, setup: Setup) -> Tensor:
-    """Of the first iteration: all gradients as one vector."""
+    """Of the first iteration: all gradients as one vector; in float16 of a scaled loss, and divided again."""
     kind = torch.float64 if contestant.precision == "float64" else torch.float32
     network, (images, labels) = setup.network(contestant, kind), setup.images()
-    loss_of(network, images.to(kind), labels, contestant.autocast).backward()
-    return torch.cat([p.grad.double().flatten().cpu() for p in network.parameters()])
+    scale = FLOAT16_SCALE if contestant.autocast == torch.float16 else 1.0
+    (scale * loss_of(network, images.to(kind), labels, contestant.autocast)).backward()
+    return torch.cat([p.grad.double().flatten().cpu() for p in network.parameters()]) / scale
 
 
 def peak_megabytes(contestant: Contestant, setup: Setup, threads: int) -> float:
@@ -172,6 +177,8 @@ def main() -> None:
     reset_peak()
     before = process_bytes("VmRSS")
     iterate = trainer(Contestant(kind, precision, form), Setup(arch, int(timesteps), int(batch), device))
+    if iterate is None:
+        sys.exit("no CUDA graph")
     for _ in range(WARM_UP):
         iterate()
     grown = torch.cuda.max_memory_allocated() if device.startswith("cuda") else process_bytes("VmHWM") - before

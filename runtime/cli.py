@@ -16,7 +16,7 @@ from spiketicket.errors import InputError
 from spiketicket.runtime.engine import MODEL_ENGINES
 from spiketicket.runtime.evaluate import Evaluation, evaluate, exit_early
 from spiketicket.runtime.inputs import dataset_inputs, load_array
-from spiketicket.runtime.planner import AUTO, PLANS
+from spiketicket.runtime.planner import AUTO, CUDA_KERNELS, KERNELS
 from spiketicket.runtime.session import Session
 from spiketicket.train.data import DATASET_NAMES, load_dataset
 
@@ -45,10 +45,14 @@ def run(
     batch: Annotated[int, typer.Option(min=1, help="Images per run.")] = 32,
     threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="all")] = None,
     plan: Annotated[
-        str, typer.Option(help=f"Kernels of the native engine: {', '.join(PLANS)} (auto: measured once, cached).")
+        str,
+        typer.Option(
+            help=f"How kernels are chosen: auto (measured), fixed (estimated); {', '.join(KERNELS)} of engine native, "
+            f"{', '.join(CUDA_KERNELS)} of cuda."
+        ),
     ] = AUTO,
     values: Annotated[
-        str, typer.Option(help="Weights of the native engine: float32, or int16 (rounded where faster).")
+        str, typer.Option(help="Weights: float32; int16 (native: rounded where faster); float16 (cuda).")
     ] = "float32",
     margin: Annotated[
         float | None,

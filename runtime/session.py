@@ -21,9 +21,12 @@ from spiketicket.runtime.engine import (
     check_timesteps,
     find_engine,
 )
-from spiketicket.runtime.planner import AUTO, PLANS
+from spiketicket.runtime.planner import AUTO, CUDA_KERNELS, KERNELS, PLANS
 
 VALUES = ("float32", "int16", "float16")
+OWNERS = {  # of plans and values that only one engine knows
+    **dict.fromkeys((*KERNELS, "int16"), "native"), **dict.fromkeys((*CUDA_KERNELS, "float16"), "cuda"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Session:
     output where that is faster; sums of them are exact, and 16 bits cannot overflow; float16: cuda rounds
     weights on the tensor cores to float16 times a scale per output. Raises
     ModelError for a damaged or foreign file, InputError for an unknown engine, plan or values or a bad
-    number of threads. Safe to call from several threads at once.
+    number of threads, or one that another engine knows. Safe to call from several threads at once.
     """
 
     def __init__(
@@ -79,6 +82,9 @@ class Session:
             raise InputError(f"values: expected one of {', '.join(VALUES)}, got {values!r}")
         if plan == "events-int16" and values != "int16":
             raise InputError("plan events-int16 rounds weights: it needs values int16")
+        for asked, owner in ((plan, OWNERS.get(plan)), (values, OWNERS.get(values))):
+            if owner not in (None, self.engine_name):
+                raise InputError(f"{asked} is a choice of engine {owner}, not of {self.engine_name}")
         model = engine_class.read(Path(path))
         self._graph = model.graph
         self._engine: Engine | None = engine_class(model, Options(self.threads, plan, values))

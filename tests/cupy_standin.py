@@ -16,6 +16,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
+from spiketicket.files import write_atomic
 from spiketicket.runtime.cuda import choice
 
 MARGIN = 4096  # bytes
@@ -119,7 +120,7 @@ def build(code, names):
     folder = Path(tempfile.gettempdir()) / f"spiketicket-cuda-host-{os.getuid()}"
     folder.mkdir(exist_ok=True)
     symbols = {name: "launch_" + hashlib.sha256(common + name.encode()).hexdigest()[:24] for name in names}
-    missing = [name for name in names if not (folder / symbols[name]).exists()]
+    missing = [name for name in names if not is_built(folder / symbols[name])]
     if missing:
         calls = "\n".join(
             f'extern "C" void {symbols[name]}(unsigned *shape, void **arguments) '
@@ -132,8 +133,12 @@ def build(code, names):
         subprocess.run(["g++", *FLAGS, f"-I{HOST}", str(source), "-o", str(library)], check=True)
         source.unlink()
         for name in missing:
-            (folder / symbols[name]).write_text(str(library))
+            write_atomic(folder / symbols[name], str(library).encode())
     return {name: ((folder / symbol).read_text(), symbol) for name, symbol in symbols.items()}
+
+
+def is_built(place):
+    return place.exists() and Path(place.read_text()).exists()
 
 
 class Stream:

@@ -12,7 +12,7 @@ pytest.importorskip("matplotlib", reason="benchmarks need the extra bench")
 import gpu
 import gpu_sheets
 from cuts import read_ticket
-from gpu_rivals import OURS
+from gpu_rivals import CONTESTANTS, OURS, OURS_HALF
 
 DIGITS = Path(__file__).parent / "assets" / "digits.onnx"
 
@@ -28,14 +28,13 @@ def test_it_measures_what_is_there_and_says_what_is_not(tmp_path, monkeypatch, c
     monkeypatch.setattr(gpu, "bandwidth", lambda cupy: 1e9)
     gpu.main(
         archs="vgg_digits", sparsities=str(ticket.recipe.sparsity), batches="1,40",
-        engines="cuda,torch,onnxruntime-gpu",
         duration=0.05, folder=tmp_path, data=tmp_path, timesteps=5,
     )  # fmt: skip
     report = json.loads((tmp_path / "gpu.json").read_text())
     assert [(run["batch"], run["agreement"][OURS]) for run in report["runs"]] == [
         (batch, {"top1": 1.0, "exact": 1.0}) for batch in (1, 40)
     ]
-    assert set(report["runs"][0]["missing"]) == {"torch", "onnxruntime-gpu"}
+    assert set(report["runs"][0]["missing"]) == set(CONTESTANTS) - {OURS, OURS_HALF}
     for one in report["layers"]:
         assert one["rows"][0]["layer"] == "input" and one["kernels_us"] > 0
         weighted = [row for row in one["rows"] if row["density"] is not None]
@@ -43,9 +42,10 @@ def test_it_measures_what_is_there_and_says_what_is_not(tmp_path, monkeypatch, c
     assert [(row["density"], set(row["us"])) for row in report["densities"][:2]] == [
         (density, {"sparse", "tensor", "tensor/sparse"}) for density in (1.0, 0.1)
     ]
-    printed = capsys.readouterr().out
-    assert "best rival / cuda" in printed and "sees no GPU" in printed.replace("\n", " ")
-    assert (tmp_path / "gpu.md").read_text().count("### ") == 5
+    page = (tmp_path / "gpu.md").read_text()
+    assert "best rival / cuda |" in page and "best rival / cuda/float16 |" in page and "sees no GPU" in page
+    assert page.count("### ") == 5
+    assert "Microseconds of one layer by density" in capsys.readouterr().out
 
 
 def test_what_is_slow_to_build_is_built_once(tmp_path, monkeypatch):
@@ -56,6 +56,12 @@ def test_what_is_slow_to_build_is_built_once(tmp_path, monkeypatch):
     assert found["missing"] == dict.fromkeys(
         ("torch.compile", "tensorrt"), "Unavailable: dense, and slow to build: measured at 98.13% only"
     )
+
+
+def test_aims():
+    assert [gpu_sheets.aim(1, p) for p in (0, 95.69, 98.13)] == [None, None, 2.0]
+    assert [gpu_sheets.aim(128, p) for p in (0, 89.91, 95.69, 98.13)] == [1.0, 1.0, 1.2, 1.2]
+    assert gpu_sheets.aim(32, 98.13) is None
 
 
 def test_crossover():

@@ -137,7 +137,7 @@ def fuse(network: nn.Module) -> None:
         if isinstance(module, nn.Sequential):
             for norm, neurons in pairwise(module):
                 _fuse(norm, neurons)
-        elif isinstance(module, Residual):
+        elif isinstance(module, Residual) and type(module).forward is Residual.forward:  # another may join otherwise
             _fuse(module.residual[-1], module.fire)
         elif isinstance(module, LIFNode):
             module.fused = _fusible(module)

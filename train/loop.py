@@ -85,14 +85,17 @@ class Trainee:
             fuse(self.model)
         self.held = apply_masks(self.model, masks)
         self.wrapped = group.wrapped(self.model)
+        # In float16 the scaler asks the CPU.
+        capturable = fused and group.world == 1 and self.dtype != torch.float16
+        self.graph = Graphed(group.device) if capturable else None
+        self.rate = torch.tensor(settings.lr, device=group.device) if capturable else None  # where a graph reads it
+        rate = settings.lr if self.rate is None else self.rate
         decay = (0.0, settings.weight_decay) if self.recipe.decay_is_dampening else (settings.weight_decay, 0.0)
         self.optimiser = torch.optim.SGD(
-            self.model.parameters(), lr=settings.lr, momentum=MOMENTUM, weight_decay=decay[0], dampening=decay[1],
+            self.model.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=decay[0], dampening=decay[1],
             fused=self.dtype != torch.float16,  # whose first step leaves momentum unset where the scaler skips it
         )  # fmt: skip
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.dtype == torch.float16)
-        capturable = fused and group.world == 1 and self.dtype != torch.float16  # whose scaler asks the CPU
-        self.graph = Graphed(self.iterate) if capturable else None
 
     def step(self, images: Tensor, labels: Tensor, tally: Tally, share: float) -> None:
         """One iteration; on a GPU, where that can be, as a CUDA graph.
@@ -101,9 +104,8 @@ class Trainee:
         """
         if self.graph is None:
             loss, correct = self.iterate(images, labels, share)
-        else:  # of one process, whose share is 1
-            (options,) = self.optimiser.param_groups
-            loss, correct = self.graph(images, labels, options["lr"])
+        else:
+            loss, correct = self.graph(self.iterate, images, labels)  # of one process, whose share is 1
         tally.loss += loss * len(labels)
         tally.correct += correct
         tally.seen += len(labels)
@@ -143,8 +145,10 @@ class Trainee:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
 
     def set_learning_rate(self, rate: float) -> None:
+        if self.rate is not None:
+            self.rate.fill_(rate)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate if self.rate is None else self.rate
 
     def finite(self) -> bool:
         """Whether all weights and statistics are numbers."""
@@ -156,9 +160,12 @@ class Trainee:
 
     def state(self) -> dict[str, Any]:
         """All that `load` needs to go on from here."""
+        optimiser = self.optimiser.state_dict()
+        for group in optimiser["param_groups"]:
+            group["lr"] = float(group["lr"])
         return {
             "network": self.weights(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": optimiser,
             "scaler": self.scaler.state_dict(),
             "random": torch.get_rng_state(),
             "cuda": [] if self.group.cpu else [torch.cuda.get_rng_state(self.group.device)],
@@ -167,6 +174,7 @@ class Trainee:
     def load(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.set_learning_rate(self.optimiser.param_groups[0]["lr"])
         self.scaler.load_state_dict(state["scaler"])
         if self.graph is not None:
             self.graph.forget()  # momentum is elsewhere now

@@ -102,6 +102,20 @@ def test_unknown_engine(path):
         Session(path, engine="tpu")
 
 
+@pytest.mark.parametrize(
+    ("engine", "options", "message"),
+    [
+        ("auto", {"plan": "tensor"}, "tensor is a choice of engine cuda, not of native"),
+        ("native", {"values": "float16"}, "float16 is a choice of engine cuda, not of native"),
+        ("reference", {"plan": "masks"}, "masks is a choice of engine native, not of reference"),
+        ("onnxruntime", {"values": "int16"}, "int16 is a choice of engine native, not of onnxruntime"),
+    ],
+)
+def test_choices_of_another_engine(path, engine, options, message):
+    with pytest.raises(InputError, match=message):
+        Session(path, engine=engine, **options)
+
+
 @pytest.mark.parametrize("threads", [0, -2, 1.5, "2", 5000])
 def test_bad_threads(path, threads):
     with pytest.raises(InputError, match="threads must be a whole number"):

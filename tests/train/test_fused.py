@@ -9,6 +9,7 @@ import torch
 from cuda_compiler import ARCHITECTURES, assert_compiles
 from torch import nn
 
+from spiketicket.train import norms
 from spiketicket.train.config import ModelConfig, NeuronConfig
 from spiketicket.train.cuda import fused, launching
 from spiketicket.train.layers import TimestepBatchNorm2d, fuse, lif
@@ -51,7 +52,7 @@ def both(neuron, channels):
 @pytest.mark.parametrize("shape", [(5, 3, 7, 4, 5), (1, 2, 40, 3, 3), (8, 2, 33, 5, 1), (2, 9, 4, 12, 12)], ids=str)
 def test_forward_and_backward_are_those_of_the_modules(cupy, shape, neuron):
     torch.manual_seed(0)
-    x = torch.randn(shape) * 2 + 30  # a mean that would cost digits
+    x = torch.randn(shape) * 2 + 30
     towards = torch.randn(shape)
     found = []
     for network in both(neuron, shape[2]):
@@ -67,6 +68,15 @@ def test_forward_and_backward_are_those_of_the_modules(cupy, shape, neuron):
     assert {name.split("<")[0] for name, _, _ in cupy.calls} == {
         "moments", "statistics", "forward", "backward_sums", "totals", "backward"
     }  # fmt: skip
+
+
+def test_a_large_mean_costs_no_digits(cupy):
+    torch.manual_seed(0)
+    x = torch.randn(1, 8, 3, 9, 9) * 2 + 3000
+    norm = both(NeuronConfig(), 3)[1][0]
+    norm(x)
+    expected = 0.9 + 0.1 * x.double().var((0, 1, 3, 4))
+    torch.testing.assert_close(norm.running_var.double(), expected, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize(("kind", "rounding"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
@@ -149,12 +159,45 @@ def test_residual_blocks(cupy, channels):
     assert not any(name.startswith("fire") for name, _, _ in cupy.calls)
 
 
-def test_a_residual_of_another_type_is_added_by_torch(cupy):
+@pytest.mark.parametrize("added", [torch.randn(5, 4, 3, 4, 4, dtype=torch.float64), torch.randn(5, 4, 3, 1, 4)])
+def test_a_residual_of_another_type_or_shape_is_added_by_torch(cupy, added):
     torch.manual_seed(0)
     plain, ours = both(NeuronConfig(), 3)
-    x, added = torch.randn(5, 4, 3, 4, 4), torch.randn(5, 4, 3, 4, 4, dtype=torch.float64)
+    x = torch.randn(5, 4, 3, 4, 4)
     expected = plain[1](plain[0](x) + added)
     assert torch.equal(ours[1](ours[0].plus(x, added)), expected)
+
+
+def test_a_block_that_joins_its_branches_otherwise_is_left(cupy):
+    class Joined(BasicBlock):
+        def forward(self, x):
+            return self.fire(self.residual(x) - self.shortcut(x))
+
+    torch.manual_seed(0)
+    block = Joined(4, 4, 1, ModelConfig("resnet19", 3, 8, 10, 5)).train()
+    x = (torch.rand(5, 3, 4, 6, 6) < 0.3).float()
+    expected = block(x)
+    for module in block.modules():
+        getattr(module, "reset", lambda: None)()
+    fuse(block)
+    assert torch.equal(block(x), expected) and set(expected.unique().tolist()) == {0.0, 1.0}
+
+
+def test_several_processes_share_statistics_and_are_left_to_batch_norm(cupy, monkeypatch):
+    _, ours = both(NeuronConfig(), 3)
+    x = torch.randn(5, 4, 3, 4, 4)
+    assert ours[0]._fires(x, None)
+    monkeypatch.setattr(norms, "_processes", lambda: 2)
+    assert not ours[0]._fires(x, None)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_is_no_number_stays_none(cupy, kind):
+    x = torch.randn(5, 4, 3, 4, 4).to(kind).requires_grad_()
+    towards = torch.ones_like(x)
+    towards[2, 1, 0, 2, 2] = torch.nan
+    both(NeuronConfig(), 3)[1](x).backward(towards)
+    assert x.grad[:, :, 0].isnan().all(2).any() and not x.grad[:, :, 1:].isnan().any()
 
 
 def test_evaluation_and_long_runs_are_left_to_batch_norm(cupy):

@@ -1,6 +1,9 @@
 """An iteration as a CUDA graph. Instead of CUDA, a stand-in notes what is captured, and calls it in a replay."""
 
-from contextlib import contextmanager, nullcontext
+import gc
+import weakref
+from contextlib import contextmanager
+from copy import deepcopy
 from types import SimpleNamespace
 
 import pytest
@@ -18,35 +21,50 @@ from spiketicket.train.settings import Settings
 
 
 class Cuda:
-    """As much of torch.cuda as is used. `events`: what the streams were told."""
+    """As much of torch.cuda as is used. `events`: what the streams were told; `present`: the present stream."""
 
     def __init__(self):
-        self.events, self.capturing, self.works = [], None, True
-        self.Stream = lambda: SimpleNamespace(name="side", wait_stream=lambda other: self.events.append("side waits"))
+        self.events, self.capturing, self.error = [], None, None
+        self.main = self.present = self.made("main")
+        self.Stream = lambda device: self.made("side")
         self.CUDAGraph = lambda: SimpleNamespace(replay=None)
+        self.set_stream = lambda stream: setattr(self, "present", stream)
 
-    def current_stream(self):
-        return SimpleNamespace(name="main", wait_stream=lambda other: self.events.append("main waits"))
+    def made(self, name):
+        return SimpleNamespace(name=name, device=None, wait_stream=lambda _: self.events.append(f"{name} waits"))
 
+    def current_stream(self, device):
+        return self.present
+
+    @contextmanager
     def stream(self, stream):
         self.events.append(f"on {stream.name}")
-        return nullcontext()
+        before, self.present = self.present, stream
+        yield
+        self.present = before
 
     @contextmanager
     def graph(self, graph, stream):
-        if not self.works:
-            raise RuntimeError("operation not permitted when stream is capturing\nat some place")
+        """As torch's own does, it stays on the stream where ending a capture fails."""
         self.events.append(f"captured on {stream.name}")
-        self.capturing = graph
-        yield
-        self.capturing = None
+        self.present, self.capturing = stream, graph
+        try:
+            yield
+            if self.error:
+                raise RuntimeError(self.error)
+        except RuntimeError:
+            self.capturing = None
+            raise RuntimeError("capture_end: failed due to a previous error\nat some place") from None
+        self.present, self.capturing = self.main, None
 
-    def watched(self, iterate):
+    def watched(self, trainee):
         """What computes nothing while it is captured."""
+        iterate = trainee.iterate
 
-        def run(images, labels):
+        def run(images, labels, share=1.0):
             if self.capturing is None:
                 return iterate(images, labels)
+            assert trainee.graph.replay is None, "two graphs would need twice the memory"
             results = torch.full((), torch.nan), torch.full((), -1)
 
             def replay():
@@ -64,6 +82,7 @@ class Cuda:
 def cuda(monkeypatch):
     made = Cuda()
     monkeypatch.setattr(graphed, "torch", SimpleNamespace(cuda=made))
+    monkeypatch.setattr(Graphed, "failed", [])
     return made
 
 
@@ -75,7 +94,9 @@ def trainee(cuda=None, **options):
     )
     made = Trainee(model, dense_masks(model), settings, Group())
     if cuda is not None:
-        made.graph = Graphed(cuda.watched(made.iterate))
+        made.graph, made.rate = Graphed(made.group.device), torch.tensor(0.0)
+        made.set_learning_rate(0.05)
+        made.iterate = cuda.watched(made)
     return made
 
 
@@ -91,6 +112,7 @@ def trained(one, *sizes):
     tally = Tally.empty(torch.device("cpu"))
     for images, labels in batches(*sizes):
         one.step(images, labels, tally, 1.0)
+    assert not tally.loss.requires_grad
     momenta = [state["momentum_buffer"] for state in one.optimiser.state.values()]
     return one.weights(), momenta, tally.state(Group())
 
@@ -113,45 +135,75 @@ def test_it_trains_as_the_step_itself(cuda, recipe):
     assert cuda.events[:3] == ["side waits", "on side", "main waits"]
 
 
-def test_another_learning_rate_makes_another_graph(cuda):
+def test_the_learning_rate_lies_where_the_graph_reads_it(cuda):
     found = []
     for one in (trainee(cuda), trainee()):
         first = trained(one, 6, 6, 6)
         one.set_learning_rate(0.01)
         found.append((first[2], trained(one, 6, 6, 6)))
+        assert one.state()["optimiser"]["param_groups"][0]["lr"] == pytest.approx(0.01)
     assert found[0][0] == found[1][0]
     assert_same(found[0][1], found[1][1])
-    assert cuda.events.count("captured on side") == 2 and cuda.events.count("replayed") == 4
+    assert cuda.events.count("captured on side") == 1 and cuda.events.count("replayed") == 5
 
 
 def test_after_loading_a_state_it_is_captured_anew(cuda):
-    """Momentum lies elsewhere then."""
+    """Momentum lies elsewhere then, and begins anew where the state had none."""
     found = []
     for one in (trainee(cuda), trainee()):
+        new = one.state()
         trained(one, 6, 6, 6)
-        one.load(one.state())
+        one.load(deepcopy(new))
+        one.set_learning_rate(0.02)
         found.append(trained(one, 6, 6, 6))
+        (options,) = one.optimiser.param_groups
+        assert options["lr"] is one.rate or one.rate is None
     assert_same(*found)
-    assert cuda.events.count("captured on side") == 2
+    assert [event for event in cuda.events if "waits" not in event] == 2 * [
+        "on side", "captured on side", "replayed", "replayed"
+    ]  # fmt: skip
+
+
+def test_an_old_training_is_freed_at_once(cuda):
+    """With all that its graph holds; nobody waits for the garbage collector."""
+    one = trainee()
+    one.graph = Graphed(one.group.device)
+    gc.collect()
+    gc.disable()
+    try:
+        seen = weakref.ref(one)
+        del one
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 def test_what_cannot_be_captured_runs_as_it_is(cuda):
-    cuda.works = False
+    """Torch's own error is what came of the first one, and leaves its stream as the present one."""
+    cuda.error = "operation not permitted when stream is capturing"
+    one, plain = trainee(cuda), trainee()
     with pytest.warns(UserWarning, match=r"not be captured: operation not permitted when stream is capturing$") as seen:
-        assert_same(trained(trainee(cuda), 6, 6, 6, 6), trained(trainee(), 6, 6, 6, 6))
-    assert len(seen) == 1 and "replayed" not in cuda.events
+        assert_same(trained(one, 6, 6, 6, 6), trained(plain, 6, 6, 6, 6))
+    assert len(seen) == 1 and "replayed" not in cuda.events and cuda.present is cuda.main
+    cuda.events.clear()
+    trained(trainee(cuda), 6, 6, 6)
+    assert "captured on side" not in cuda.events, "in this process, no other will try again"
 
 
 def test_graphs_are_for_one_process_on_a_gpu_whose_scaler_does_not_ask_the_cpu(cuda, monkeypatch):
     monkeypatch.setattr(loop, "available", lambda: True)
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_: self)
     monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, **__: None)
+    tensor = torch.tensor
+    monkeypatch.setattr(torch, "tensor", lambda *values, device=None, **options: tensor(*values, **options))
 
     def graph(precision, world=1, device="cuda"):
         monkeypatch.setattr(Group, "wrapped", lambda self, model: model)
         model = build(ModelConfig("vgg_digits", 1, 8, 10, 2))
         settings = Settings("imp", "vgg_digits", "digits", rounds=2, precision=precision)
-        return Trainee(model, dense_masks(model), settings, Group(0, world, torch.device(device))).graph
+        one = Trainee(model, dense_masks(model), settings, Group(0, world, torch.device(device)))
+        assert (one.graph is None) == (one.rate is None)
+        return one.graph
 
     assert graph("float32") is not None and graph("bfloat16") is not None
     assert graph("float16") is None and graph("bfloat16", world=2) is None and graph("float32", device="cpu") is None

@@ -1,6 +1,7 @@
 """An iteration of training as one CUDA graph: forward, loss, backward, optimiser, masks. It has not run on a GPU."""
 
 from collections.abc import Callable, Hashable
+from typing import ClassVar
 from warnings import warn
 
 import torch
@@ -10,58 +11,64 @@ Iterate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Graphed:
-    """`iterate(images, labels)`, as it is when it is first called, captured when it is called again, then replayed.
+    """Calls `iterate(images, labels)`: as it is the first time, captured when it comes again, then replayed.
 
-    All that it reads, images and labels aside, must stay where it is in memory. A graph is for images of one shape and
-    for one `key`: the numbers of the CPU that it depends on. What cannot be captured runs as it is, after a warning.
+    All that `iterate` reads, images and labels aside, must stay where it is in memory, and all numbers that change must
+    be on the GPU. A graph is for images of one shape; others run as they are. So does everything once a capture has
+    failed, after a warning.
     """
 
-    def __init__(self, iterate: Iterate) -> None:
-        self.iterate = iterate
-        self.broken = False
-        self.stream = torch.cuda.Stream()
-        self.before: Hashable = None  # the key of the last call
+    failed: ClassVar[list[object]] = []  # what failed captures leave: torch's allocator may still refer to it
+
+    before: Hashable  # the form of the last call's images
+    form: Hashable  # that of the graph's
+    replay: Iterate | None
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device)
         self.forget()
 
-    def __call__(self, images: Tensor, labels: Tensor, key: Hashable) -> tuple[Tensor, Tensor]:
-        """What `iterate` gives; valid until the next call."""
-        before, self.before = self.before, (key, images.shape, images.dtype)
-        if self.before != self.key and self.before == before and not self.broken:
-            self._capture(images, labels)
-        if self.replay is None or self.before != self.key:
-            return self._as_it_is(images, labels)
+    def __call__(self, iterate: Iterate, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What `iterate` gives; valid until the next call. It is not kept: whoever trains may refer to this."""
+        before, self.before = self.before, (images.shape, images.dtype)
+        if before == self.before != self.form and not self.failed:
+            self._capture(iterate, images, labels)
+        if self.replay is None or self.before != self.form:
+            return self._as_it_is(iterate, images, labels)
         return self.replay(images, labels)
 
     def forget(self) -> None:
         """The graph, because what it reads is elsewhere from now on."""
-        self.key: Hashable = None
-        self.replay: Iterate | None = None
+        self.before = self.form = self.replay = None
 
-    def _as_it_is(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _as_it_is(self, iterate: Iterate, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """On a stream apart, as a capture is: gradients are accumulated on the stream where they first were."""
-        self.stream.wait_stream(torch.cuda.current_stream())
+        here = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(here)
         with torch.cuda.stream(self.stream):
-            results = self.iterate(images, labels)
-        torch.cuda.current_stream().wait_stream(self.stream)
+            results = iterate(images, labels)
+        here.wait_stream(self.stream)
         return results
 
-    def _capture(self, images: Tensor, labels: Tensor) -> None:
+    def _capture(self, iterate: Iterate, images: Tensor, labels: Tensor) -> None:
         """Computes nothing. The old graph goes first: its memory is the new one's."""
+        form = self.before
         self.forget()
+        self.before = form
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.stream.device)
         try:
-            self.replay = self._captured(images.clone(), labels.clone())
+            self.replay = self._captured(graph, iterate, images.clone(), labels.clone())
         except RuntimeError as error:
-            self.broken = True
-            reason = str(error).partition("\n")[0]
-            warn(f"iterations run without a CUDA graph, which could not be captured: {reason}", stacklevel=3)
+            torch.cuda.set_stream(here)  # torch leaves the capture's where ending it fails
+            self.failed.append(graph)
+            warn(f"iterations run without a CUDA graph, which could not be captured: {_cause(error)}", stacklevel=3)
         else:
-            self.key = self.before
+            self.form = form
 
-    def _captured(self, images: Tensor, labels: Tensor) -> Iterate:
+    def _captured(self, graph: torch.cuda.CUDAGraph, iterate: Iterate, images: Tensor, labels: Tensor) -> Iterate:
         """`images` and `labels`: where the graph reads them."""
-        graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self.stream):
-            results = self.iterate(images, labels)
+            results = iterate(images, labels)
 
         def replay(new_images: Tensor, new_labels: Tensor) -> tuple[Tensor, Tensor]:
             images.copy_(new_images)
@@ -70,3 +77,10 @@ class Graphed:
             return results
 
         return replay
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what came first: ending a capture fails, too, where something in it has."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).partition("\n")[0]
