@@ -139,6 +139,7 @@ def main(
                 found.append(accuracy(network, batches, dataset.test, group))
                 say(f"seed {seed}, {name}: {100 * found[-1]:.2f}%")
                 keep(report, folder)
+    runs |= {name: found[:seeds] for name, found in runs.items()}  # an earlier run may have had more
     report["differences"] = {name: difference(runs[name], runs[LOOP]) for name in OURS}
     keep(report, folder)
     present(report, folder)

@@ -14,6 +14,8 @@ import gpu_sheets
 from cuts import read_ticket
 from gpu_rivals import CONTESTANTS, OURS, OURS_HALF
 
+from spiketicket.profiling.clock import measure
+
 DIGITS = Path(__file__).parent / "assets" / "digits.onnx"
 
 
@@ -26,6 +28,7 @@ def test_it_measures_what_is_there_and_says_what_is_not(tmp_path, monkeypatch, c
     monkeypatch.setattr(gpu, "SWEPT", {"small": (8, 4)})
     monkeypatch.setattr(gpu, "DENSITIES", (1.0, 0.1))
     monkeypatch.setattr(gpu, "bandwidth", lambda cupy: 1e9)
+    monkeypatch.setattr(gpu, "measure", lambda runs, duration: measure(runs, iterations=1, warmup=0))
     gpu.main(
         archs="vgg_digits", sparsities=str(ticket.recipe.sparsity), batches="1,40",
         duration=0.05, folder=tmp_path, data=tmp_path, timesteps=5,
