@@ -47,7 +47,8 @@ gpu-bench:
 	$(PYTHON) benchmarks/training.py --device cuda --batch 128 --duration 2 --precisions float32,bf16,fp16 \
 	    --out build/gpu-bench/training
 	$(PYTHON) benchmarks/learning.py --data $(DATA) --device cuda --arch vgg16 --width 1 --images 50000 \
-	    --test-images 10000 --batch-size 128 --lr 0.3 --out build/gpu-bench/learning
+	    --test-images 10000 --batch-size 128 --lr 0.3 --precisions float32,bfloat16 \
+	    --out build/gpu-bench/learning
 	$(PYTHON) benchmarks/tickets.py --data $(DATA) --device cuda --precision bfloat16 --arch vgg16 --width 1 \
 	    --images 50000 --test-images 10000 --epochs 10 --rewind-epoch 2 --batch-size 128 --lr 0.3 --seeds 1 \
 	    --methods imp,imp-et --out build/gpu-bench/tickets

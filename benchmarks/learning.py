@@ -2,11 +2,11 @@
 
     python benchmarks/learning.py --data DIR
     python benchmarks/learning.py --data DIR --device cuda --arch vgg16 --width 1 --images 50000 --test-images 10000 \
-        --batch-size 128 --lr 0.3
+        --batch-size 128 --lr 0.3 --precisions float32,bfloat16
 
 Every contestant of a seed begins with the same weights, sees the same batches, and trains dense: `loop`, SpikingJelly's
 layers once per timestep with torch's SGD, in float32; and the step of a search (on a GPU: kernels of ours, CUDA graphs)
-in float32 and bfloat16. What is done is kept after every training; the same command goes on.
+in each precision. What is done is kept after every training; the same command goes on.
 """
 
 import json
@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from lists import split
 from results import Sheet
 from scipy.stats import t as student
 from tickets import part_of
@@ -41,8 +42,8 @@ from spiketicket.train.masks import dense_masks
 from spiketicket.train.models import build, logits
 from spiketicket.train.settings import Settings
 
-LOOP = "loop float32"
-OURS = {"spiketicket float32": "float32", "spiketicket bf16": "bfloat16"}
+LOOP, OURS = "loop float32", "spiketicket "
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 app = make_app("Accuracy after some epochs: the authors' loop against the step of a search.")
 
@@ -107,6 +108,7 @@ def main(
     batch_size: Annotated[int, typer.Option(help="Images per iteration.")] = 50,
     lr: Annotated[float, typer.Option(help="First learning rate.")] = 0.1,
     seeds: Annotated[int, typer.Option(help="Trainings of each contestant, 3 at least.")] = 5,
+    precisions: Annotated[str, typer.Option(help=f"Of ours: {', '.join(PRECISIONS)}.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
     folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("build/learning"),
 ) -> None:
@@ -116,10 +118,13 @@ def main(
             "expected seeds from 3, epochs from 1 and images from 10, "
             f"got {seeds}, {epochs}, {images} and {test_images}"
         )
+    chosen = split(precisions)
+    if not chosen or not set(chosen) <= set(PRECISIONS):
+        raise InputError(f"precisions: expected some of {', '.join(PRECISIONS)}, got {precisions!r}")
     dataset = part_of(load_dataset("cifar10", data), images, test_images)
     setup = {
         "arch": arch, "width": width, "timesteps": timesteps, "images": images, "test_images": test_images,
-        "epochs": epochs, "batch_size": batch_size, "lr": lr, "device": device,
+        "epochs": epochs, "batch_size": batch_size, "lr": lr, "precisions": chosen, "device": device,
     }  # fmt: skip
     report = kept(folder, setup)
     runs: dict[str, list[float]] = report["accuracies"]
@@ -132,7 +137,8 @@ def main(
                     continue
                 settings = Settings(
                     "imp", arch, "cifar10", timesteps=timesteps, rounds=2, epochs=epochs, rewind_epoch=0, lr=lr,
-                    batch_size=batch_size, width=width, seed=seed, precision=OURS.get(name, "float32"),
+                    batch_size=batch_size, width=width, seed=seed,
+                    precision="float32" if name == LOOP else name.removeprefix(OURS),
                 )  # fmt: skip
                 train: Callable[[Course], nn.Module] = loop if name == LOOP else ours
                 network = train(Course(settings, config, batches, group))
@@ -140,7 +146,7 @@ def main(
                 say(f"seed {seed}, {name}: {100 * found[-1]:.2f}%")
                 keep(report, folder)
     runs |= {name: found[:seeds] for name, found in runs.items()}  # an earlier run may have had more
-    report["differences"] = {name: difference(runs[name], runs[LOOP]) for name in OURS}
+    report["differences"] = {name: difference(found, runs[LOOP]) for name, found in runs.items() if name != LOOP}
     keep(report, folder)
     present(report, folder)
 
@@ -151,7 +157,8 @@ def kept(folder: Path, setup: dict[str, Any]) -> dict[str, Any]:
     if not path.exists():
         return {
             "format": "spiketicket.learning-benchmark", "version": 1, "started": strftime("%Y-%m-%d %H:%M:%S"),
-            "setup": setup, "machine": machine_facts(), "accuracies": {name: [] for name in (LOOP, *OURS)},
+            "setup": setup, "machine": machine_facts(),
+            "accuracies": {LOOP: [], **{OURS + precision: [] for precision in setup["precisions"]}},
         }  # fmt: skip
     report: dict[str, Any] = json.loads(path.read_text())
     if report["setup"] != setup:

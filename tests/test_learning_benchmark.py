@@ -11,7 +11,7 @@ import learning
 
 SMALL = {
     "arch": "vgg16", "width": 0.03, "timesteps": 2, "images": 60, "test_images": 20, "epochs": 1, "batch_size": 20,
-    "lr": 0.1, "device": "cpu",
+    "lr": 0.1, "precisions": "float32,bfloat16", "device": "cpu",
 }  # fmt: skip
 
 
