@@ -40,10 +40,9 @@ from spiketicket.train.distributed import Group, joined_group
 from spiketicket.train.loop import MOMENTUM, Tally, Trainee, accuracy, learning_rate
 from spiketicket.train.masks import dense_masks
 from spiketicket.train.models import build, logits
-from spiketicket.train.settings import Settings
+from spiketicket.train.settings import PRECISIONS, Settings
 
 LOOP, OURS = "loop float32", "spiketicket "
-PRECISIONS = ("float32", "bfloat16", "float16")
 
 app = make_app("Accuracy after some epochs: the authors' loop against the step of a search.")
 
@@ -131,7 +130,7 @@ def main(
     with joined_group(device) as group:
         batches = Batches(dataset, group.device)
         config = ModelConfig(arch, 3, 32, len(dataset.classes), timesteps, width)
-        for seed in range(seeds):
+        for seed in range(max(seeds, *map(len, runs.values()))):  # an earlier run may have begun more
             for name, found in runs.items():
                 if len(found) > seed:
                     continue
@@ -145,7 +144,6 @@ def main(
                 found.append(accuracy(network, batches, dataset.test, group))
                 say(f"seed {seed}, {name}: {100 * found[-1]:.2f}%")
                 keep(report, folder)
-    runs |= {name: found[:seeds] for name, found in runs.items()}  # an earlier run may have had more
     report["differences"] = {name: difference(found, runs[LOOP]) for name, found in runs.items() if name != LOOP}
     keep(report, folder)
     present(report, folder)

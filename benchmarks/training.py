@@ -129,10 +129,9 @@ def main(
 
 def measure(setup: Setup, rivals: list[Contestant], duration: float, threads: int, memory: bool) -> Result:
     """Time of all contestants in turns, then memory and gradients of each."""
-    contestants = {c: trainer(c, setup) for c in rivals}
-    runs = {c.name: iterate for c, iterate in contestants.items() if iterate is not None} | {DATA: batch_maker(setup)}
-    rivals = [c for c in rivals if c.name in runs]
-    contestants.clear()
+    runs = {c.name: trainer(c, setup) for c in rivals}
+    rivals = [c for c in rivals if runs[c.name] is not None]
+    runs = {c.name: runs[c.name] for c in rivals} | {DATA: batch_maker(setup)}
     found = clock.measure(runs, duration=duration)
     runs.clear()
     gc.collect()

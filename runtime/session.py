@@ -82,9 +82,9 @@ class Session:
             raise InputError(f"values: expected one of {', '.join(VALUES)}, got {values!r}")
         if plan == "events-int16" and values != "int16":
             raise InputError("plan events-int16 rounds weights: it needs values int16")
-        for asked, owner in ((plan, OWNERS.get(plan)), (values, OWNERS.get(values))):
-            if owner not in (None, self.engine_name):
-                raise InputError(f"{asked} is a choice of engine {owner}, not of {self.engine_name}")
+        for asked in (plan, values):
+            if OWNERS.get(asked, self.engine_name) != self.engine_name:
+                raise InputError(f"{asked} is a choice of engine {OWNERS[asked]}, not of {self.engine_name}")
         model = engine_class.read(Path(path))
         self._graph = model.graph
         self._engine: Engine | None = engine_class(model, Options(self.threads, plan, values))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-pytest.importorskip("torch", reason="it trains")
+pytest.importorskip("torch", reason="training needs torch, of the extra train")
 pytest.importorskip("matplotlib", reason="benchmarks need the extra bench")
 
 import learning

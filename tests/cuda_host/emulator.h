@@ -257,8 +257,8 @@ inline float cut_sum(const double (&terms)[N]) {
   return std::fabs(near) > std::fabs(whole) ? std::nextafter(near, 0.0f) : near;
 }
 
-// mma.m16n8k16, float16 times float16 to float32, eight products at a time. Lane 4 g + q holds of a, two by two, (g, 2q), (g + 8, 2q), (g, 2q + 8),
-// (g + 8, 2q + 8); of b (2q, g), (2q + 8, g); of c (g, 2q), (g + 8, 2q).
+// mma.m16n8k16, float16 times float16 to float32, eight products at a time. Lane 4 g + q holds of a, two by two, (g, 2q),
+// (g + 8, 2q), (g, 2q + 8), (g + 8, 2q + 8); of b (2q, g), (2q + 8, g); of c (g, 2q), (g + 8, 2q).
 inline void emulated_mma(float (&c)[4], const uint4 &a, const uint2 &b) {
   const unsigned own[6] = {a.x, a.y, a.z, a.w, b.x, b.y};
   const auto all = emulator::exchange(own);

@@ -52,9 +52,7 @@ class Graphed:
 
     def _capture(self, iterate: Iterate, images: Tensor, labels: Tensor) -> None:
         """Computes nothing. The old graph goes first: its memory is the new one's."""
-        form = self.before
-        self.forget()
-        self.before = form
+        self.form = self.replay = None
         graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.stream.device)
         try:
             self.replay = self._captured(graph, iterate, images.clone(), labels.clone())
@@ -63,7 +61,7 @@ class Graphed:
             self.failed.append(graph)
             warn(f"iterations run without a CUDA graph, which could not be captured: {_cause(error)}", stacklevel=3)
         else:
-            self.form = form
+            self.form = self.before
 
     def _captured(self, graph: torch.cuda.CUDAGraph, iterate: Iterate, images: Tensor, labels: Tensor) -> Iterate:
         """`images` and `labels`: where the graph reads them."""
