@@ -17,6 +17,7 @@ from spiketicket.errors import InputError, MissingExtraError, OutOfTimeError
 from spiketicket.train.cli_history import add_history_commands
 from spiketicket.train.data import DATASET_NAMES, load_dataset
 from spiketicket.train.masks import emptied, survivors
+from spiketicket.train.phases import count_epochs, parse_phases
 from spiketicket.train.settings import METHODS, Settings
 
 if TYPE_CHECKING:
@@ -55,14 +56,24 @@ def _command(method: str) -> Callable[..., None]:
         imports: Annotated[
             list[str] | None, typer.Option("--import", help="Python module that registers more networks; repeatable.")
         ] = None,
+        start: Annotated[
+            Path | None,
+            typer.Option(
+                "--from", help="Begin with this ticket's weights and mask, not with a dense network from --seed."
+            ),
+        ] = None,
+        start_mask: Annotated[
+            Path | None, typer.Option("--from-mask", help="Begin with this ticket's mask, and weights from --seed.")
+        ] = None,
         json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
         **options: Any,
     ) -> None:
         try:
             from spiketicket.train.distributed import joined_group
             from spiketicket.train.models import import_plugins
-            from spiketicket.train.search import Control
+            from spiketicket.train.search import Control, Start
             from spiketicket.train.search import search as run_search
+            from spiketicket.train.ticket import load_ticket
         except ModuleNotFoundError as error:
             raise MissingExtraError(error.name or "torch", "train", "snn-search") from error
         import_plugins(imports or [])
@@ -72,11 +83,15 @@ def _command(method: str) -> Callable[..., None]:
             err.print(f"[yellow]note:[/] the files of {dataset} are not the official ones: their checksums differ")
         _positive("max-minutes", max_minutes)
         _positive("save-minutes", save_minutes)
+        if start is not None and start_mask is not None:
+            raise InputError("--from, --from-mask: expected at most one of the two, got both")
+        given = start or start_mask
+        begin = None if given is None else Start(load_ticket(given), mask_only=start is None)
         with joined_group(device, deterministic) as group, progress_bar(f"{method} {arch} on {dataset}") as report:
             shown = report if group.leads else lambda _: None
             try:
                 tickets = run_search(
-                    settings, images, folder, Control(shown, group, max_minutes, save_minutes, tensorboard)
+                    settings, images, folder, Control(shown, group, max_minutes, save_minutes, tensorboard), begin
                 )
             except OutOfTimeError as error:
                 if group.leads:
@@ -122,6 +137,8 @@ def _settings(method: str, arch: str, dataset: str, known: list[Field[Any]], opt
     for f in known:
         if f.default == ():
             options[f.name] = tuple(whole_numbers(f.name, options[f.name])) if options[f.name].strip() else ()
+    if options["phases"] and options["epochs"] == Settings.epochs:
+        options["epochs"] = count_epochs(parse_phases("phases", options["phases"]))
     if not options["epochs"]:
         options["rewind_epoch"] = 0
     return Settings(method, arch, dataset, **options)

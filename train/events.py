@@ -7,18 +7,42 @@ belong to later releases and are ignored.
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
+from spiketicket.train.phases import parse_phases, timesteps_at
+
 SEARCH, FINAL = "search", "final"  # kinds of training: for the search itself, and of a reported ticket at full T
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A training of the plan. `epochs` is how many it trains, `sparsity` a share of all parameters."""
+    """A training of the plan. `epochs` is how many it trains, `sparsity` a share of all parameters.
+
+    `phases` says how many timesteps these epochs have (phases.py); empty: `timesteps` in all of them.
+    """
 
     round: int
     kind: str
     epochs: int
     timesteps: int
     sparsity: float | None = None
+    phases: str = ""
+
+    def timesteps_after(self, epochs: int) -> list[int]:
+        """Return the timesteps of each epoch that is left after `epochs` of them."""
+        if not self.phases:
+            return [self.timesteps] * (self.epochs - epochs)
+        phases = parse_phases("phases", self.phases)
+        return [timesteps_at(phases, epoch) for epoch in range(epochs, self.epochs)]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A change of timesteps within a training, before `epoch`; the accuracy is that of the calibrated network."""
+
+    round: int
+    kind: str
+    epoch: int
+    timesteps: int
+    validation_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +110,8 @@ class Stop:
 
 
 _EVENTS: dict[str, type[Any]] = {
-    "epoch": Epoch, "early_time": EarlyTime, "early_bird": EarlyBird, "ticket": TicketFound, "stopped": Stop,
+    "epoch": Epoch, "phase": Phase, "early_time": EarlyTime, "early_bird": EarlyBird, "ticket": TicketFound,
+    "stopped": Stop,
 }  # fmt: skip
 T = TypeVar("T")
 
@@ -106,7 +131,11 @@ def _parse_plan(entry: dict[str, Any]) -> tuple[Stage, ...]:
     stages = entry.get("stages")
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         raise ValueError("stages: expected a list of objects")
-    return tuple(_parse(Stage, stage) for stage in stages)
+    parsed = tuple(_parse(Stage, stage) for stage in stages)
+    for stage in parsed:
+        if stage.phases:
+            parse_phases("phases", stage.phases)
+    return parsed
 
 
 def _parse(cls: type[T], entry: dict[str, Any]) -> T:

@@ -42,10 +42,11 @@ def forecast(history: History, now: float) -> Forecast | None:
         steps: mean([e.seconds for e in history.epochs if e.timesteps == steps][-RECENT:])
         for steps in sorted({epoch.timesteps for epoch in history.epochs})
     }
-    paces = {steps: _pace(steps, measured) for steps in sorted({training.stage.timesteps for training in left})}
-    seconds = sum(training.epochs_left * paces[training.stage.timesteps].seconds for training in left)
+    coming = [steps for training in left for steps in training.timesteps_left]  # of each epoch
+    paces = {steps: _pace(steps, measured) for steps in sorted(set(coming))}
+    seconds = sum(paces[steps].seconds for steps in coming)
     if history.running:  # part of the epoch at work is over already
-        seconds -= min(max(0.0, now - history.changed), paces[left[0].stage.timesteps].seconds)
+        seconds -= min(max(0.0, now - history.changed), paces[coming[0]].seconds)
     early_time = bool(history.settings.get("early_time")) and not history.early_time
     early_bird = history.settings["method"] == "eb" and any(training.stage.kind == SEARCH for training in left)
     return Forecast(seconds, now + seconds, early_time or early_bird, tuple(paces.values()))

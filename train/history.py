@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spiketicket.errors import InputError
-from spiketicket.train.events import EarlyBird, EarlyTime, Epoch, Stage, Stop, TicketFound, parse_event
+from spiketicket.train.events import EarlyBird, EarlyTime, Epoch, Phase, Stage, Stop, TicketFound, parse_event
 
 SETTINGS_FILE = "settings.json"
 LOG_FILE = "metrics.jsonl"
@@ -30,6 +30,11 @@ class Training:
         return 0 if self.ticket else max(0, self.stage.epochs - len(self.epochs))
 
     @property
+    def timesteps_left(self) -> list[int]:
+        """Timesteps of each epoch to come."""
+        return self.stage.timesteps_after(len(self.epochs)) if self.epochs_left else []
+
+    @property
     def done(self) -> bool:
         return self.ticket is not None or 0 < self.stage.epochs <= len(self.epochs)
 
@@ -40,7 +45,9 @@ class Training:
     @property
     def timesteps(self) -> tuple[int, ...]:
         """Those it ran with, in order, and the one it goes on with: (5, 3) where Early-Time cut in."""
-        rest = [self.stage.timesteps] if self.epochs_left or not self.epochs else []
+        rest = self.timesteps_left
+        if not rest and not self.epochs:
+            rest = [self.stage.timesteps]
         return tuple(dict.fromkeys([*(epoch.timesteps for epoch in self.epochs), *rest]))
 
     @property
@@ -73,6 +80,7 @@ class History:
     epochs: tuple[Epoch, ...]
     early_time: tuple[EarlyTime, ...]
     early_bird: tuple[EarlyBird, ...]
+    phases: tuple[Phase, ...]
     tickets: tuple[TicketFound, ...]
     stop: Stop | None  # nothing came after it
     damaged: tuple[str, ...]  # lines left out, and why
@@ -93,7 +101,8 @@ class History:
     @property
     def current(self) -> Training | None:
         """The training at work, or the one that a resumed search goes on with."""
-        return next((training for training in self.trainings if not training.done), None)
+        waiting = [training for training in self.trainings if not training.done]
+        return next((training for training in waiting if training.stage.epochs), waiting[0] if waiting else None)
 
     @property
     def state(self) -> str:
@@ -114,7 +123,7 @@ def read_history(folder: Path) -> History:
     settings = _read_settings(folder)
     running = is_locked(folder)  # before the log: a search that ends in between is finished, not interrupted
     lines, damaged = read_events(folder)
-    kept: dict[type, dict[Hashable, Any]] = {Epoch: {}, EarlyTime: {}, EarlyBird: {}, TicketFound: {}}
+    kept: dict[type, dict[Hashable, Any]] = {Epoch: {}, EarlyTime: {}, EarlyBird: {}, TicketFound: {}, Phase: {}}
     stages: tuple[Stage, ...] = ()
     stop = None
     for number, entry in lines:
@@ -137,6 +146,7 @@ def read_history(folder: Path) -> History:
         epochs=tuple(kept[Epoch].values()),
         early_time=tuple(kept[EarlyTime].values()),
         early_bird=tuple(kept[EarlyBird].values()),
+        phases=tuple(kept[Phase].values()),
         tickets=tuple(kept[TicketFound].values()),
         stop=stop,
         damaged=tuple(f"{folder / LOG_FILE}, line {number}: {why}" for number, why in sorted(damaged)),

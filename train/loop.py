@@ -18,6 +18,7 @@ from spiketicket.train.distributed import Group
 from spiketicket.train.layers import fuse, lay_out
 from spiketicket.train.masks import Masks, apply_masks, hold_masks
 from spiketicket.train.models import logits, prunable
+from spiketicket.train.neurons import LIFNode
 from spiketicket.train.recipes import RECIPES
 from spiketicket.train.settings import Settings
 
@@ -25,13 +26,20 @@ CALIBRATION_IMAGES = 512
 EVALUATION_BATCH = 250
 MOMENTUM = 0.9
 STEPS = (1 / 2, 3 / 4)  # of a training, after which the step schedule divides the learning rate by 10
+RISE = 1 / 4  # of a training, in which the one-cycle schedule reaches the largest learning rate
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def learning_rate(settings: Settings, epoch: int, epochs: int) -> float:
-    """Of `epoch`, counted from the start of a training whose schedule takes `epochs`."""
+def learning_rate(settings: Settings, epoch: float, epochs: int) -> float:
+    """Return the learning rate when `epoch` epochs of a training whose schedule takes `epochs` are over.
+
+    The schedules of the paper change it once per epoch; one-cycle (Smith and Topin 2017, arXiv 1708.07120) changes it
+    with every iteration: linearly up, then along a cosine down to 0.
+    """
     done = epoch / epochs
+    if settings.schedule == "one-cycle":
+        return settings.lr * (done / RISE if done < RISE else (1 + cos(pi * (done - RISE) / (1 - RISE))) / 2)
     if settings.schedule == "cosine":
         return settings.lr * (1 + cos(pi * done)) / 2
     return settings.lr * 0.1 ** sum(done >= step for step in STEPS)
@@ -84,6 +92,7 @@ class Trainee:
         if fused:
             fuse(self.model)
         self.held = apply_masks(self.model, masks)
+        self.softness = 0.0
         self.wrapped = group.wrapped(self.model)
         # In float16 the scaler asks the CPU.
         capturable = fused and group.world == 1 and self.dtype != torch.float16
@@ -102,7 +111,7 @@ class Trainee:
 
         `share`: this process's images among the batch's, times the number of processes (gradients are averaged).
         """
-        if self.graph is None:
+        if self.graph is None or self.softness:  # which changes from one iteration to the next
             loss, correct = self.iterate(images, labels, share)
         else:
             loss, correct = self.graph(self.iterate, images, labels)  # of one process, whose share is 1
@@ -127,6 +136,21 @@ class Trainee:
         self.scaler.update()
         hold_masks(self.model, self.held)
         return loss.detach(), (out.detach().mean(0).argmax(1) == labels).sum()
+
+    def prune(self, masks: Masks) -> None:
+        """Zero the weights that `masks` prunes, and keep them at zero from now on."""
+        for name, mask in masks.items():
+            self.held[name].copy_(torch.from_numpy(mask))  # in place: a captured iteration reads them there
+        hold_masks(self.model, self.held)
+
+    def soften(self, softness: float) -> None:
+        """Set how far the neurons are from spiking: 0 is spikes, 1 the surrogate's primitive (neurons.py)."""
+        if softness == self.softness:
+            return
+        self.softness = softness
+        for module in self.model.modules():
+            if isinstance(module, LIFNode):
+                module.softness = softness
 
     def logits(self, images: Tensor) -> Tensor:
         """`[T, N, classes]`, float32."""
@@ -209,10 +233,13 @@ def sample_logits(trainee: Trainee, batches: Batches, sample: Split, *, training
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, batches: Batches, batch_size: int, seed: np.random.SeedSequence) -> None:
-    """Set batch norm's running statistics to their mean over a few training batches.
+def calibrate(
+    model: nn.Module, batches: Batches, batch_size: int, seed: np.random.SeedSequence, images: int = CALIBRATION_IMAGES
+) -> None:
+    """Set batch norm's running statistics to their mean over training batches of at least `images` images in all.
 
-    An untrained or freshly cut network fires at realistic rates then.
+    A network that was freshly pruned, or that runs another number of timesteps than before, fires at realistic rates
+    then.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -221,10 +248,10 @@ def calibrate(model: nn.Module, batches: Batches, batch_size: int, seed: np.rand
         norm.momentum = None  # the plain mean over all batches
     model.train()
     seen = 0
-    for images, _ in batches.epoch(batch_size, seed):
-        logits(model, images)
-        seen += len(images)
-        if seen >= CALIBRATION_IMAGES:
+    for batch, _ in batches.epoch(batch_size, seed):
+        logits(model, batch)
+        seen += len(batch)
+        if seen >= images:
             break
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

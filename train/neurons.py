@@ -15,6 +15,9 @@ and the step at z = h_t - v_threshold has the derivative g of the primitive atan
     reset   d_t = 1 - s_t (hard) or 1 (soft); without detach_reset also + g_t (r - h_t) or - g_t v_threshold
     charge  X_t = c (S_t g_t + V_t d_t), V_{t-1} = (1 - k) X_t / c
 
+With a softness p above 0, s_t = (1 - p) [h_t >= v_threshold] + p g(z), where g is that primitive: a training that
+begins soft has signals in all layers from the start. The derivative by h_t is the same for every p.
+
 The equations are SpikingJelly's; Kim et al. (ECCV 2022) take tau = 4/3, decay_input, a hard reset to 0, detach_reset
 and alpha = 2. Of the forward pass only -z is kept, in the type of x. Potentials are float32 at least.
 """
@@ -41,11 +44,13 @@ class LIFNode(neuron.LIFNode):  # type: ignore[misc]  # SpikingJelly is untyped
 
     On other devices, where SpikingJelly has fused kernels, and for single steps it is SpikingJelly's own. With `fused`
     (layers.py, `fuse`) it is ours there, too, from rest in every call. Where the batch norm before it has computed the
-    spikes already, and has set `fired`, they pass through.
+    spikes already, and has set `fired`, they pass through. With a `softness` above 0 it gives out what lies between
+    spikes (0) and the surrogate's primitive (1), on every device.
     """
 
     fired = False
     fused = False
+    softness = 0.0
 
     @property
     def numbers(self) -> LifNumbers:
@@ -58,6 +63,8 @@ class LIFNode(neuron.LIFNode):  # type: ignore[misc]  # SpikingJelly is untyped
         if self.fired:
             self.fired = False
             return x_seq
+        if self.softness:
+            return _soft_lif(x_seq, self.softness, _Constants.of(self))
         if self.fused and fused.suits(x_seq):
             return fused.lif(x_seq, self.numbers)
         if x_seq.device.type != "cpu" or self.store_v_seq or not isinstance(self.surrogate_function, surrogate.ATan):
@@ -69,6 +76,20 @@ class LIFNode(neuron.LIFNode):  # type: ignore[misc]  # SpikingJelly is untyped
         before = v if isinstance(v, Tensor) and v.shape == x_seq.shape[1:] else None
         spikes, self._memories["v"] = _Lif.apply(x_seq, before, _Constants.of(self))  # type: ignore[no-untyped-call]
         return spikes
+
+
+def _soft_lif(x: Tensor, softness: float, c: "_Constants") -> Tensor:
+    """Currents `[T, N, ...]` -> what the neurons give out, of the same shape and type; from rest, by autograd."""
+    out, v = [], torch.full_like(x[0], c.r, dtype=torch.promote_types(x.dtype, torch.float32))
+    for current in x:
+        h = (1 - c.k) * v + c.c * current + c.k * c.r
+        z = h - c.threshold
+        primitive = torch.atan(pi * c.alpha / 2 * z) / pi + 1 / 2
+        s = primitive + (1 - softness) * ((z >= 0).to(z.dtype) - primitive).detach()
+        reset = s.detach() if c.detach_reset else s
+        v = h - reset * c.threshold if c.soft else (1 - reset) * h + reset * c.r
+        out.append(s.to(x.dtype))
+    return torch.stack(out)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ class TimestepBatchNorm2d(nn.BatchNorm2d):
 
     def _fires(self, x: Tensor, added: Tensor | None) -> bool:
         several = x[0, :, 0].numel() > 1
-        return self.training and _processes() == 1 and several and fused.suits(x, added)
+        soft = self.neurons is not None and self.neurons.softness > 0
+        return self.training and _processes() == 1 and several and not soft and fused.suits(x, added)
 
     def _normalised(self, x: Tensor) -> Tensor:
         out: Tensor

@@ -4,8 +4,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from spiketicket.errors import InputError
+from spiketicket.train.growth import Growth, Milestone
+from spiketicket.train.phases import Phase, count_epochs
 from spiketicket.train.recipes import RECIPES
-from spiketicket.train.settings import Settings
+from spiketicket.train.settings import PAPER_SPARSITIES, Settings
 
 MAX_ROUNDS = 100
 SMALL_STEP = 0.02  # of the weights: a last round that would prune fewer to reach --sparsity joins the one before
@@ -32,19 +34,32 @@ class Stage:
     lr_factor: float = 1.0
     schedule_steps: int = 1  # of the schedule, per epoch
     until_mask_settles: bool = False  # Early-Bird: may end before `end`
+    phases: tuple[Phase, ...] = ()  # timesteps by epoch; empty: the settings' in all epochs
+    growth: Growth | None = None  # gradual: how the mask grows within this training
+    on_the_way: bool = False  # gradual: no training of its own, the ticket is taken within the one that grows
+    continues: bool = False  # gradual: from the weights and the mask of the round's ticket on the way
 
 
-def plan_stages(settings: Settings, prunable: int, total: int) -> list[Stage]:
-    """The trainings of a search over `prunable` weights of `total` parameters, in order.
+def plan_stages(settings: Settings, prunable: int, total: int, alive: int | None = None) -> list[Stage]:
+    """Return the trainings of a search over `prunable` weights of `total` parameters, in order.
 
-    Sparsity over all parameters after n prunings is (1 - (1 - prune_rate)^n) * prunable / total.
-    Raises InputError where the asked sparsity exceeds what pruning every weight would give.
+    `alive`: how many of these weights survive at the start; all by default. From a dense start, sparsity over all
+    parameters after n prunings is (1 - (1 - prune_rate)^n) * prunable / total.
+    Raises InputError where the asked sparsity exceeds what pruning every weight would give, or is passed at the start.
     """
-    s = settings
-    dense = Stage(0, "search", None, prunable, 0, s.epochs, s.epochs)
+    alive = prunable if alive is None else alive
+    phases = settings.training_phases()
+    stages = _stages(settings, prunable, total, alive)
+    return [replace(stage, phases=phases) if stage.end and not stage.phases else stage for stage in stages]
+
+
+def _stages(s: Settings, prunable: int, total: int, alive: int) -> list[Stage]:
+    dense = Stage(0, "search", None, alive, 0, s.epochs, s.epochs)
+    last = _last_keep(s, prunable, total, alive)
     if s.method == "imp":
-        return _iterative(s, dense, _prunings(s, prunable, total))
-    last = _last_keep(s, prunable, total)
+        return _iterative(s, dense, _prunings(s, last, alive))
+    if s.method == "gradual":
+        return _gradual(s, dense, last, [prunable - round(p / 100 * total) for p in PAPER_SPARSITIES])
     if s.method == "eb":
         drawn = replace(dense, lr_factor=s.eb_lr_factor, until_mask_settles=True)
         steps = 2 if RECIPES[s.recipe].schedule_twice else 1
@@ -87,14 +102,31 @@ def _iterative(s: Settings, dense: Stage, keeps: list[int]) -> list[Stage]:
     return stages
 
 
+def _gradual(s: Settings, dense: Stage, last: int, reported: list[int]) -> list[Stage]:
+    """One training that prunes from what `dense` has to `last` weights, and the tickets of `reported` in between."""
+    milestones = [
+        Milestone(number, keep)
+        for number, keep in enumerate((keep for keep in reported if dense.keep > keep > last), start=1)
+    ]
+    taken = [Stage(m.round, "search", None, m.keep, 0, 0, 0, on_the_way=True) for m in milestones]
+    growth = Growth(dense.keep, last, *s.pruning_epochs(), tuple(milestones)) if last < dense.keep else None
+    grown = replace(dense, round=len(milestones) + 1, keep=last, growth=growth)
+    phases = s.final_training_phases()
+    epochs = count_epochs(phases)
+    finals = [
+        Stage(m.round, "final", None, m.keep, 0, epochs, epochs, phases=phases, continues=True) for m in milestones
+    ]
+    return [*taken, grown, *(finals if phases else [])]
+
+
 def _rewound(s: Settings, number: int, kind: Kind, pick: Pick, keep: int) -> Stage:
     return Stage(number, kind, pick, keep, s.rewind_epoch, s.epochs, s.epochs - s.rewind_epoch)
 
 
-def _last_keep(settings: Settings, prunable: int, total: int) -> int:
-    """Surviving weights of the sparsest ticket."""
+def _last_keep(settings: Settings, prunable: int, total: int, alive: int) -> int:
+    """Return how many weights survive in the sparsest ticket."""
     if settings.rounds is not None:
-        keep = round(prunable * (1 - settings.prune_rate) ** (settings.rounds - 1))
+        keep = round(alive * (1 - settings.prune_rate) ** (settings.rounds - 1))
         asked = f"{settings.rounds} rounds at prune_rate {settings.prune_rate}"
     else:
         assert settings.sparsity is not None
@@ -103,20 +135,21 @@ def _last_keep(settings: Settings, prunable: int, total: int) -> int:
     if keep < 1:
         most = 100 * prunable / total
         raise InputError(f"{asked} cannot be reached: without any prunable weight it is {most:.2f}% of all parameters")
+    if keep > alive:
+        raise InputError(f"{asked}: expected more than the {100 * (prunable - alive) / total:.2f}% that the start has")
     return keep
 
 
-def _prunings(settings: Settings, prunable: int, total: int) -> list[int]:
-    """Surviving weights after each pruning; the last one may prune less than `prune_rate`."""
-    last = _last_keep(settings, prunable, total)
+def _prunings(settings: Settings, last: int, alive: int) -> list[int]:
+    """Return the surviving weights after each pruning; the last one may prune less than `prune_rate`."""
     share = 1 - settings.prune_rate
-    if prunable * share**MAX_ROUNDS > last:
+    if alive * share**MAX_ROUNDS > last:
         raise InputError(
             f"prune_rate {settings.prune_rate} needs more than {MAX_ROUNDS} rounds to leave {last} weights"
         )
     small = 0.0 if settings.sparsity is None else SMALL_STEP
     keeps: list[int] = []
-    while (keeps or [prunable])[-1] > last:
-        keep = max(last, round(prunable * share ** (len(keeps) + 1)))
+    while (keeps or [alive])[-1] > last:
+        keep = max(last, round(alive * share ** (len(keeps) + 1)))
         keeps.append(last if keep - last < small * keep else keep)
     return keeps

@@ -30,10 +30,22 @@ from spiketicket.train.settings import Settings
 from spiketicket.train.tensorboard import TensorBoard
 from spiketicket.train.ticket import Ticket, load_ticket, read_plain, save_ticket, to_bytes
 
-CHECKPOINT_FIELDS = ("stage", "epoch", "batch", "ended", "tally", "training", "best", "early_bird", "seconds", "lines")
+CHECKPOINT_FIELDS = (
+    "stage",
+    "epoch",
+    "batch",
+    "ended",
+    "tally",
+    "training",
+    "best",
+    "early_bird",
+    "seconds",
+    "lines",
+    "growth",
+)
 
 _REWIND = ("spiketicket.rewind", 1)
-_CHECKPOINT = ("spiketicket.checkpoint", 2)
+_CHECKPOINT = ("spiketicket.checkpoint", 3)
 _TICKETS = {"search": "rounds", "final": "final"}
 
 
@@ -162,17 +174,17 @@ class Run:
 
 @contextlib.contextmanager
 def open_run(
-    folder: Path, settings: Settings, threads: int, data: str, group: Group, tensorboard: bool = False
+    folder: Path, settings: Settings, threads: int, identity: dict[str, Any], group: Group, tensorboard: bool = False
 ) -> Iterator[Run]:
     """The run in `folder`, new (with `threads` threads) or to be resumed; no other search can open it meanwhile.
 
-    `data` is the fingerprint of the images. Raises SpikeTicketError where the folder cannot be written, holds another
-    search or other files.
+    `identity`: what a search depends on beside its settings, such as the fingerprint of its images. Raises
+    SpikeTicketError where the folder cannot be written, holds another search or other files.
     """
     locks: list[int] = []
     run = None
     try:
-        stored = group.share(lambda: _open(folder, settings, threads, data, locks))
+        stored = group.share(lambda: _open(folder, settings, threads, identity, locks))
         run = Run(folder, stored, group.leads, tensorboard)
         yield run
     finally:
@@ -182,7 +194,7 @@ def open_run(
             os.close(lock)
 
 
-def _open(folder: Path, settings: Settings, threads: int, data: str, locks: list[int]) -> int:
+def _open(folder: Path, settings: Settings, threads: int, identity: dict[str, Any], locks: list[int]) -> int:
     """Lock and claim the folder; returns the run's number of threads."""
     try:
         _refuse_foreign(folder)
@@ -192,7 +204,7 @@ def _open(folder: Path, settings: Settings, threads: int, data: str, locks: list
         raise SpikeTicketError(f"cannot write the run folder {folder}: {error.strerror}") from error
     if not _locked(locks[0]):
         raise SpikeTicketError(f"{folder} is in use by another search")
-    claimed = _claim(folder, settings, threads, data)
+    claimed = _claim(folder, settings, threads, identity)
     _remove_leftovers(folder)
     return claimed
 
@@ -217,10 +229,10 @@ def _refuse_foreign(folder: Path) -> None:
         raise SpikeTicketError(f"{folder} holds other files ({others[0]}, ...): choose a new or empty folder")
 
 
-def _claim(folder: Path, settings: Settings, threads: int, data: str) -> int:
+def _claim(folder: Path, settings: Settings, threads: int, identity: dict[str, Any]) -> int:
     """Write what the run is, or compare with what was written; returns its number of threads."""
     path = folder / SETTINGS_FILE
-    wanted = {**settings.to_dict(), "data": data}
+    wanted = {**settings.to_dict(), **identity}
     if not path.exists():
         write_atomic(path, (json.dumps({**wanted, "threads": threads}, indent=2) + "\n").encode())
         return threads

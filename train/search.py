@@ -2,21 +2,24 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from spiketicket.errors import InputError
 from spiketicket.train.batches import Batches
 from spiketicket.train.config import ModelConfig
 from spiketicket.train.data import Dataset
 from spiketicket.train.distributed import Group
+from spiketicket.train.growth import Milestone
 from spiketicket.train.loop import accuracy, calibrate, weights_of
 from spiketicket.train.masks import Masks, apply_masks, dense_masks, mask_bytes, survivors
 from spiketicket.train.models import build, prunable
 from spiketicket.train.pace import Pace
+from spiketicket.train.phases import format_phases, phases_from
 from spiketicket.train.plan import Stage, plan_stages
 from spiketicket.train.recipes import RECIPES
 from spiketicket.train.run import Run, open_run
@@ -49,25 +52,40 @@ class Control:
     tensorboard: bool = False
 
 
-def search(settings: Settings, dataset: Dataset, folder: Path, control: Control | None = None) -> list[Ticket]:
+@dataclass(frozen=True)
+class Start:
+    """What a search begins with instead of a freshly initialised dense network: a ticket, or its mask alone."""
+
+    ticket: Ticket
+    mask_only: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what identifies it, for settings.json and the tickets."""
+        return {"fingerprint": self.ticket.fingerprint, "mask_only": self.mask_only}
+
+
+def search(
+    settings: Settings, dataset: Dataset, folder: Path, control: Control | None = None, start: Start | None = None
+) -> list[Ticket]:
     """Run (or resume) a search in `folder`; returns the tickets of all its trainings, the last one the sparsest.
 
+    With `start`, its weights and mask, or its mask, take the place of the dense initial network.
     The same settings end in the same tickets, bit for bit on one machine's CPU, however often the search was
     interrupted. Raises SpikeTicketError for a folder that cannot be used, InputError for settings that do not fit the
     network, OutOfTimeError where `control.max_minutes` are over (the state is on disk).
     """
     control = control or Control()
-    prepared = _Search(settings, dataset, control)  # refuses bad settings before a folder is touched
-    threads, data = torch.get_num_threads(), dataset.fingerprint()
-    with open_run(folder, settings, threads, data, control.group, control.tensorboard) as run:
+    prepared = _Search(settings, dataset, control, start)  # refuses bad settings before a folder is touched
+    identity = {"data": dataset.fingerprint(), **({"start": start.to_dict()} if start else {})}
+    with open_run(folder, settings, torch.get_num_threads(), identity, control.group, control.tensorboard) as run:
         return prepared.tickets(run)
 
 
 class _Search:
     context: Context
 
-    def __init__(self, settings: Settings, dataset: Dataset, control: Control) -> None:
-        self.settings, self.control, self.group = settings, control, control.group
+    def __init__(self, settings: Settings, dataset: Dataset, control: Control, start: Start | None) -> None:
+        self.settings, self.control, self.group, self.begin = settings, control, control.group, start
         self.config = model_config(settings, dataset)
         torch.manual_seed(settings.seed)
         model = build(self.config)
@@ -75,7 +93,9 @@ class _Search:
         self.unpruned = dense_masks(model)
         prunable_weights = sum(weight.numel() for weight in prunable(model).values())
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
-        self.stages = plan_stages(settings, prunable_weights, self.parameters)
+        if start is not None:
+            self._begin_with(start)
+        self.stages = plan_stages(settings, prunable_weights, self.parameters, survivors(self.unpruned))
         self.dataset, self.training_set, self.validation = dataset, dataset, None
         if settings.validation:
             self.training_set, self.validation = dataset.hold_out(settings.validation, settings.seed)
@@ -84,19 +104,38 @@ class _Search:
         self.pace = Pace(control.max_minutes, control.save_minutes, self.group)
         self.found: dict[Stage, Ticket] = {}
 
+    def _begin_with(self, start: Start) -> None:
+        own, its = self.config, start.ticket.model
+        if replace(its, timesteps=own.timesteps) != own:
+            names = [
+                f.name for f in fields(own) if f.name != "timesteps" and getattr(own, f.name) != getattr(its, f.name)
+            ]
+            raise InputError(
+                f"the ticket to start from: expected a network with {names[0]} {getattr(own, names[0])}, its "
+                f"{names[0]} is {getattr(its, names[0])}"
+            )
+        self.unpruned = start.ticket.masks
+        if not start.mask_only:
+            self.init = start.ticket.state
+
     def tickets(self, run: Run) -> list[Ticket]:
         torch.set_num_threads(run.threads)  # sums depend on it, and a resumed run must end in the same bits
         self.context = Context(
             self.settings, self.config, self.batches, self.training_set.train, self.validation, run, self.group,
             self.pace, self.report, self.outline, self.stages[1].keep if len(self.stages) > 1 else None,
+            self.take_on_the_way,
         )  # fmt: skip
         if not run.lines():
             run.log("plan", stages=self.outline(self.settings.timesteps))
         for index, stage in enumerate(self.stages):
             ticket = self.group.share(lambda stage=stage: run.load_ticket(stage))  # type: ignore[misc]
-            self.found[stage] = self.train(index, stage) if ticket is None else ticket
-        run.save_last(self.found[self.stages[-1]])
-        return list(self.found.values())
+            if ticket is not None:
+                self.found[stage] = ticket
+            elif not stage.on_the_way:
+                self.found[stage] = self.train(index, stage)
+        in_order = sorted(self.found, key=lambda stage: (stage.round, stage.kind == "final"))
+        run.save_last(self.found[in_order[-1]])
+        return [self.found[stage] for stage in in_order]
 
     def train(self, index: int, stage: Stage) -> Ticket:
         """One stage: prune what the round before left, go back, train."""
@@ -105,17 +144,28 @@ class _Search:
         self.group.agree("mask", hashlib.sha256(mask_bytes(masks)).hexdigest())
         start = self.start(stage)
         if stage.end:
-            trained = Training(self.context, stage, index, masks, start).run()
+            trained = Training(self.context, stage, index, len(self.found), masks, start).run()
         else:
-            run.restart_log(tickets=index)
+            run.restart_log(tickets=len(self.found))
             trained = self.calibrated(masks, start)
-        ticket = self.ticket(stage, masks, trained)
+        ticket = self.ticket(stage, trained)
         run.log("ticket", round=stage.round, kind=stage.kind, **_facts(ticket))
         run.save_ticket(stage, ticket)
         return ticket
 
+    def take_on_the_way(self, milestone: Milestone, trained: Trained) -> None:
+        """Save the ticket that a growing mask has come to; it is there already where a training was interrupted."""
+        run = self.context.run
+        stage = next(stage for stage in self.stages if stage.on_the_way and stage.round == milestone.round)
+        if stage not in self.found:
+            self.found[stage] = self.ticket(stage, trained)
+            run.save_ticket(stage, self.found[stage])
+        run.log("ticket", round=stage.round, kind=stage.kind, **_facts(self.found[stage]))
+
     def masks(self, stage: Stage) -> Masks:
         before = self.before(stage)
+        if stage.continues:
+            return self.continued(stage).masks
         alive = before.masks if before else self.unpruned
         if stage.pick is None:
             return alive
@@ -134,8 +184,17 @@ class _Search:
         """Those of the search trainings of earlier rounds."""
         return [ticket for s, ticket in self.found.items() if s.kind == "search" and s.round < stage.round]
 
+    def continued(self, stage: Stage) -> Ticket:
+        """Return the ticket on the way that the final training of its round goes on with."""
+        for other, ticket in self.found.items():
+            if other.on_the_way and other.round == stage.round:
+                return ticket
+        raise self.context.run.damaged(f"rounds/{stage.round:02d}.pt", "it is missing")
+
     def start(self, stage: Stage) -> Weights:
-        """The tensors that a training begins with: init, or the rewind point."""
+        """The tensors that a training begins with: init, the rewind point, or a ticket on the way."""
+        if stage.continues:
+            return self.continued(stage).state
         if not (stage.round and stage.first_epoch):
             start = dict(self.init)
         else:
@@ -157,6 +216,7 @@ class _Search:
             {
                 "round": stage.round, "kind": stage.kind, "epochs": stage.end - stage.first_epoch,
                 "timesteps": search_timesteps if stage.kind == "search" else self.settings.timesteps,
+                "phases": format_phases(phases_from(stage.phases, stage.first_epoch)),
                 "sparsity": (weights - stage.keep) / self.parameters,
             }
             for stage in self.stages
@@ -169,7 +229,7 @@ class _Search:
         apply_masks(model, masks)
         model.to(self.group.device)
         calibrate(model, self.batches, self.settings.batch_size, self.seed(0))
-        return Trained(weights_of(model), self.settings.timesteps, 0.0, None, 0)
+        return Trained(weights_of(model), masks, self.settings.timesteps, 0.0, None, 0)
 
     def seed(self, stream: int) -> np.random.SeedSequence:
         return np.random.SeedSequence([self.settings.seed, stream, 0])
@@ -180,19 +240,21 @@ class _Search:
         done = sum(epochs[:place]) + epoch - stage.first_epoch
         self.control.report(Progress(f"round {stage.round}, {stage.kind}", done, sum(epochs), loss))
 
-    def ticket(self, stage: Stage, masks: Masks, trained: Trained) -> Ticket:
+    def ticket(self, stage: Stage, trained: Trained) -> Ticket:
         norm = self.dataset.normalisation
         config = replace(self.config, timesteps=trained.timesteps)
         model = build(config)
         model.load_state_dict(trained.weights)
         model.to(self.group.device)
         # An untrained network's accuracy is no news.
-        tested = accuracy(model, self.batches, self.dataset.test, self.group) if stage.end else None
-        searched = sum(float(ticket.search["seconds"]) for ticket in self.searched(stage))
+        tested = accuracy(model, self.batches, self.dataset.test, self.group) if trained.epochs else None
+        searched = trained.growth_seconds + sum(float(ticket.search["seconds"]) for ticket in self.searched(stage))
+        if stage.continues:
+            searched = float(self.continued(stage).search["search_seconds"])
         return Ticket(
             config,
             trained.weights,
-            masks,
+            trained.masks,
             {
                 "method": self.settings.method,
                 "recipe": self.settings.recipe,
@@ -204,7 +266,7 @@ class _Search:
                 "official_data": self.dataset.official,
                 "rewind_epoch": stage.first_epoch,
                 "seed": self.settings.seed,
-                "seconds": trained.seconds,  # of its own training
+                "seconds": trained.seconds - trained.growth_seconds,  # of its own training
                 "search_seconds": searched,  # of those that its mask comes from
                 "validation_accuracy": trained.validation_accuracy,
                 "test_accuracy": tested,
@@ -212,6 +274,7 @@ class _Search:
                 "classes": list(self.dataset.classes),
                 "normalisation": {"scale": norm.scale, "mean": list(norm.mean), "std": list(norm.std)},
                 "settings": self.settings.to_dict(),
+                **({"start": self.begin.to_dict()} if self.begin else {}),
             },
             environment(),
         )

@@ -8,6 +8,7 @@ from spiketicket.errors import InputError
 from spiketicket.train.config import BATCH_NORMS
 from spiketicket.train.early_bird import EarlyBird
 from spiketicket.train.early_time import EarlyTime
+from spiketicket.train.phases import Phase, count_epochs, parse_phases
 from spiketicket.train.recipes import RECIPES
 from spiketicket.train.strategies import strategy
 
@@ -16,8 +17,10 @@ METHODS = {
     "eb": "Early-Bird: train until the mask of the coming cut stops changing, cut, and train again from init.",
     "random": "As many weights as imp prunes by the same options, at random, from the rewind point (0: init).",
     "oneshot": "One cut of the smallest weights; with --epochs 0 of the initial weights, batch norm calibrated.",
+    "gradual": "One training in which the mask grows to the sparsity, with tickets on the way (not in the paper).",
 }
-SCHEDULES = ("cosine", "step")
+SCHEDULES = ("cosine", "step", "one-cycle")
+PAPER_SPARSITIES = (68.30, 89.91, 95.69, 98.13)
 PRECISIONS = ("float32", "bfloat16", "float16")
 MOST_EPOCHS = 10**6
 
@@ -45,6 +48,21 @@ class Settings:
         "global", "Where weights are pruned: global, uniform, erk, N:M such as 2:4, balanced (docs/pruning.md)."
     )
     epochs: int = _option(300, "Epochs of the dense training, and of a ticket's.")
+    phases: str | None = _option(
+        None, "Timesteps x epochs, as in 1x12,2x3,5x2: train at few timesteps first; batch norm is calibrated anew at "
+        "each change. Sets --epochs.",
+    )  # fmt: skip
+    soft_epochs: float = _option(
+        0.0, "Epochs from init in which neurons turn from the surrogate's primitive into spikes (docs/search.md)."
+    )
+    prune_epochs: str | None = _option(
+        None, "FIRST-LAST: the epochs between which the mask grows; by default from the end of --soft-epochs to 3/4 of "
+        "the training.", "gradual",
+    )  # fmt: skip
+    final_phases: str | None = _option(
+        None, "Train each ticket on the way as well, from its weights, in such phases; by default batch norm is "
+        "calibrated and no more.", "gradual",
+    )  # fmt: skip
     rewind_epoch: int = _option(20, "Epoch that later rounds go back to (0: init).", "imp", "random", "oneshot")
     prune_rate: float = _option(0.25, "Share of the surviving weights pruned per round.", "imp", "random", "oneshot")
     finals: tuple[int, ...] = _option(
@@ -75,7 +93,10 @@ class Settings:
     recipe: str = _option("paper", "paper, or released: as the authors' code behaves (docs/search.md).")
     batch_size: int = _option(128, "Images per iteration, over all processes.")
     lr: float = _option(0.3, "First learning rate.")
-    schedule: str = _option("cosine", "How it falls: cosine, to 0, or step, to a tenth after 1/2 and again after 3/4.")
+    schedule: str = _option(
+        "cosine", "How it falls: cosine, to 0; step, to a tenth after 1/2 and again after 3/4; one-cycle, up to --lr "
+        "in a quarter of the training and down to 0, batch by batch.",
+    )  # fmt: skip
     weight_decay: float = _option(5e-4, "L2 penalty.")
     clip: float | None = _option(None, "Largest norm of the gradient; longer ones are scaled down.")
     validation: float = _option(0.1, "Share of the training images held out to choose by; 0: the last epoch counts.")
@@ -90,11 +111,11 @@ class Settings:
         self._check_pruning()
         self._check_early_time()
         self._check_training()
+        self._check_phases()
 
     def _check_pruning(self) -> None:
-        _require(
-            self.method != "eb" or (self.rounds, self.sparsity) != (None, None), "sparsity", "a percentage", "none"
-        )
+        sparsity_only = self.method in ("eb", "gradual")  # which know no rounds
+        _require(not sparsity_only or (self.rounds, self.sparsity) != (None, None), "sparsity", "a percentage", "none")
         _require(
             (self.rounds is None) != (self.sparsity is None), "rounds, sparsity", "exactly one of the two",
             "neither" if self.rounds is None else "both",
@@ -117,6 +138,41 @@ class Settings:
         EarlyBird(criterion=self.eb_criterion, threshold=self.eb_threshold)
         _require(0 < self.eb_lr_factor < math.inf, "eb_lr_factor", "above 0", self.eb_lr_factor)
 
+    def _check_phases(self) -> None:
+        for name in ("phases", "final_phases"):
+            text = getattr(self, name)
+            largest = max((phase.timesteps for phase in parse_phases(name, text)), default=0) if text is not None else 0
+            _require(largest <= self.timesteps, name, f"at most the {self.timesteps} timesteps of tickets", largest)
+        _require(
+            not self.early_time or not self.phases, "early_time", "none with phases, which set the timesteps", "both"
+        )
+        if self.phases is not None:
+            planned = count_epochs(self.training_phases())
+            _require(self.epochs == planned, "epochs", f"{planned}, the sum of phases", self.epochs)
+        good = 0 <= self.soft_epochs <= self.epochs
+        _require(good, "soft_epochs", f"from 0 to epochs ({self.epochs})", self.soft_epochs)
+        self.pruning_epochs()
+
+    def training_phases(self) -> tuple[Phase, ...]:
+        """Return the phases of the training from init; empty where all epochs have the same timesteps."""
+        return () if self.phases is None else parse_phases("phases", self.phases)
+
+    def final_training_phases(self) -> tuple[Phase, ...]:
+        """Return the phases in which `gradual` trains its tickets on the way; empty where it does not."""
+        return () if self.final_phases is None else parse_phases("final_phases", self.final_phases)
+
+    def pruning_epochs(self) -> tuple[float, float]:
+        """Return the epochs between which `gradual` prunes. Raises InputError where they lie outside the training."""
+        if self.prune_epochs is None:
+            return self.soft_epochs, max(self.soft_epochs, 0.75 * self.epochs)
+        try:
+            first, last = (float(number) for number in self.prune_epochs.split("-"))
+        except ValueError:
+            first, last = math.nan, math.nan
+        good = 0 <= first < last <= self.epochs
+        _require(good, "prune_epochs", f"FIRST-LAST within the {self.epochs} epochs, as in 2-12", self.prune_epochs)
+        return first, last
+
     def _check_early_time(self) -> None:
         _require(
             not self.early_time or (self.timesteps >= 3 and self.epochs >= 3),
@@ -138,7 +194,7 @@ class Settings:
     def _check_training(self) -> None:
         _require(0 <= self.epochs <= MOST_EPOCHS, "epochs", "0 to 1,000,000", self.epochs)
         _require(self.epochs > 0 or self.method == "oneshot", "epochs", f"1 or more for {self.method}", self.epochs)
-        good = 0 <= self.rewind_epoch <= self.epochs or self.method == "eb"
+        good = 0 <= self.rewind_epoch <= self.epochs or self.method in ("eb", "gradual")
         default = " (the default)" if self.rewind_epoch == Settings.rewind_epoch else ""
         _require(good, "rewind_epoch", f"from 0 to epochs ({self.epochs})", f"{self.rewind_epoch}{default}")
         _require(1 <= self.timesteps <= 4096, "timesteps", "1 to 4096", self.timesteps)

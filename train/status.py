@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from spiketicket.cli import out, say
-from spiketicket.train.events import SEARCH, EarlyBird, EarlyTime
+from spiketicket.train.events import SEARCH, EarlyBird, EarlyTime, Phase
 from spiketicket.train.forecast import Forecast
 from spiketicket.train.history import History
 from spiketicket.train.settings import METHODS, Settings
@@ -40,6 +40,7 @@ def status_dict(history: History, expected: Forecast | None) -> dict[str, Any]:
         ],
         "early_time": [asdict(event) for event in history.early_time],
         "early_bird": [asdict(event) for event in history.early_bird],
+        "phases": [asdict(event) for event in history.phases],
         "tickets": [asdict(ticket) for ticket in history.tickets],
         "forecast": expected and {**asdict(expected), "ends": _clock(expected.ends).isoformat(timespec="seconds")},
         "damaged_lines": list(history.damaged),
@@ -54,6 +55,8 @@ def print_status(history: History, expected: Forecast | None) -> None:
     _print(f"settings: {', '.join(f'{name} {value}' for name, value in s.items() if _matters(name, value, s))}")
     if history.trainings:
         out.print(_table(history))
+    for phase in history.phases:
+        _print(_phase(phase))
     for event in history.early_time:
         _print(_early_time(event))
     for index in dict.fromkeys(event.round for event in history.early_bird):
@@ -103,6 +106,12 @@ def _table(history: History) -> Table:
             style="bold" if history.running and training is history.current else None,
         )  # fmt: skip
     return table
+
+
+def _phase(event: Phase) -> str:
+    found = event.validation_accuracy
+    calibrated = "" if found is None else f"; validation {percent(found)} with batch norm calibrated there"
+    return f"round {event.round} ({event.kind}), epoch {event.epoch}: on to T = {event.timesteps}{calibrated}"
 
 
 def _early_time(event: EarlyTime) -> str:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import floor, isfinite
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,20 @@ from spiketicket.train.data import Split
 from spiketicket.train.distributed import Group
 from spiketicket.train.early_bird import EarlyBird
 from spiketicket.train.early_time import DIVERGENCES, divergences, early_time
-from spiketicket.train.loop import Tally, Trainee, accuracy, learning_rate, sample_logits
-from spiketicket.train.masks import Masks
+from spiketicket.train.growth import Milestone
+from spiketicket.train.loop import (
+    Tally,
+    Trainee,
+    accuracy,
+    calibrate,
+    learning_rate,
+    sample_logits,
+    weights_of,
+)  # fmt: skip
+from spiketicket.train.masks import Masks, pack_mask, survivors, unpack_mask
 from spiketicket.train.models import build
 from spiketicket.train.pace import Pace
+from spiketicket.train.phases import timesteps_at
 from spiketicket.train.plan import Stage, rewind_point
 from spiketicket.train.run import Run
 from spiketicket.train.settings import Settings
@@ -29,6 +39,8 @@ from spiketicket.train.strategies import strategy
 EARLY_TIME_EPOCHS = 2  # at full T, before Early-Time chooses
 EARLY_TIME_IMAGES = 1000  # by whose logits
 REPORTED = 1.0  # seconds between two reports within an epoch
+CALIBRATION_STREAM = 2_000_000  # of random numbers: training images that calibrate batch norm, by epoch
+CALIBRATION_IMAGES = 2048  # of a network that has been trained
 ASKED = 10  # batches after which several processes ask the first whether to save or stop
 
 Weights = dict[str, Tensor]
@@ -49,18 +61,21 @@ class Context:
     report: Callable[[Stage, float, float], None]  # how many epochs are over, and the mean loss of the last
     outline: Callable[[int], list[dict[str, Any]]]  # the plan, for the log, by the timesteps of search trainings
     coming_keep: int | None  # of the first pruning, whose mask Early-Bird watches
+    on_the_way: Callable[[Milestone, "Trained"], None]  # takes a ticket while the mask grows
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of a training."""
+    """Result of a training, or of a part of one."""
 
     weights: Weights
+    masks: Masks
     timesteps: int
     seconds: float
     validation_accuracy: float | None
     epochs: int  # at its end
     settled: bool = True  # Early-Bird: whether the mask stopped changing
+    growth_seconds: float = 0.0  # gradual: of `seconds`, those in which the mask grew
 
 
 @dataclass
@@ -72,13 +87,19 @@ class Best:
 
 
 class Training:
-    """`index`: of the stage in the search; `start`: the tensors that it begins with, under `masks`."""
+    """One training of a search, from its start or from its checkpoint; `run` trains.
 
-    def __init__(self, context: Context, stage: Stage, index: int, masks: Masks, start: Weights) -> None:
+    `index` is the place of the stage in the search, `tickets` how many tickets the log has from the stages before it;
+    `start` holds the tensors to begin with, under `masks`.
+    """
+
+    def __init__(self, context: Context, stage: Stage, index: int, tickets: int, masks: Masks, start: Weights) -> None:
         self.context, self.stage, self.index, self.masks = context, stage, index, masks
         self.settings = context.settings
         self.epoch, self.batch, self.ended = stage.first_epoch, 0, False
         self.seconds = self.seconds_before = 0.0  # of training: in all, and before this epoch
+        self.asked = stage.growth.start if stage.growth else 0  # what the last pruning was asked to keep
+        self.growth_seconds = 0.0  # of training, until the mask had grown
         self.reported = time.monotonic()
         self.best: Best | None = None
         self.early_bird: EarlyBird | None = None
@@ -88,7 +109,7 @@ class Training:
         torch.manual_seed(int(self.seed(stage.first_epoch).generate_state(1)[0]))  # for networks that draw numbers
         checkpoint = self._checkpoint()
         if checkpoint is None:
-            context.run.restart_log(tickets=index)
+            context.run.restart_log(tickets)
             self.trainee = self._trainee(self.timesteps(self.epoch), start)
         else:
             self._take_up(checkpoint)
@@ -100,13 +121,33 @@ class Training:
             if self.batch == 0:
                 self._before(epoch)
             rate = self._learning_rate(epoch)
-            self._train(epoch, rate)
+            self._train(epoch)
             self._after(epoch, rate)
         self._keep_rewind_point(self.stage.end)
+        return self._last_epoch() if self._is_phased else self._best_epoch()
+
+    def _best_epoch(self) -> Trained:
         weights = self.best.weights if self.best else self.trainee.weights()
         settled = self.early_bird is None or self.ended
-        accuracy_reached = self.best.accuracy if self.best else None
-        return Trained(weights, self.timesteps(self.epoch), self.seconds, accuracy_reached, self.epoch, settled)
+        reached = self.best.accuracy if self.best else None
+        return Trained(
+            weights, self.masks, self.timesteps(self.epoch), self.seconds, reached, self.epoch, settled,
+        )  # fmt: skip
+
+    def _last_epoch(self) -> Trained:
+        """The epochs of phases, or under a growing mask, cannot be compared: the last one counts, at full T."""
+        if self.stage.growth:
+            self._prune(self.stage.end)
+        self._calibrate_at(self.settings.timesteps, self.stage.end)
+        settled = self.early_bird is None or self.ended
+        return Trained(
+            self.trainee.weights(), self.masks, self.settings.timesteps, self.seconds, self._validated(), self.epoch,
+            settled, self.growth_seconds,
+        )  # fmt: skip
+
+    @property
+    def _is_phased(self) -> bool:
+        return bool(self.stage.phases) or self.stage.growth is not None
 
     @property
     def _chooses_timesteps(self) -> bool:
@@ -114,7 +155,9 @@ class Training:
         return self.settings.early_time and self.stage.round == 0 and self.stage.kind == "search"
 
     def timesteps(self, epoch: int) -> int:
-        """Of an epoch: all of them, or as few as Early-Time has chosen."""
+        """Return the timesteps of an epoch: its phase's, or all of them, or as few as Early-Time has chosen."""
+        if self.stage.phases:
+            return timesteps_at(self.stage.phases, epoch)
         if self.stage.kind == "final" or not self.settings.early_time:
             return self.settings.timesteps
         if self.stage.round == 0 and epoch < EARLY_TIME_EPOCHS:
@@ -133,6 +176,16 @@ class Training:
         if self._chooses_timesteps and epoch == EARLY_TIME_EPOCHS:
             self._choose_early_time(epoch)
             self.best = None  # of other timesteps
+        timesteps = self.timesteps(epoch)
+        if self.stage.phases and epoch > self.stage.first_epoch and timesteps != self.timesteps(epoch - 1):
+            self._calibrate_at(timesteps, epoch)
+            self._log("phase", epoch=epoch, timesteps=timesteps, validation_accuracy=self._validated())
+
+    def _calibrate_at(self, timesteps: int, epoch: int) -> None:
+        """Go on with that many timesteps, and with batch norm's statistics as they are then."""
+        self._change_timesteps(timesteps)
+        seed = np.random.SeedSequence([self.settings.seed, CALIBRATION_STREAM + self.index, epoch])
+        calibrate(self.trainee.model, self.context.batches, self.settings.batch_size, seed, CALIBRATION_IMAGES)
 
     def _choose_early_time(self, epoch: int) -> None:
         split, rng = self.context.training_split, np.random.default_rng(self.seed(epoch))
@@ -160,19 +213,30 @@ class Training:
         self.trainee = self._trainee(timesteps)
         self.trainee.load(state)
 
-    def _learning_rate(self, epoch: int) -> float:
+    def _learning_rate(self, epoch: float) -> float:
+        if self.settings.schedule != "one-cycle":  # all others change with the epoch
+            epoch = floor(epoch)
         steps = self.stage.schedule_steps * (epoch - self.stage.first_epoch)
         return self.stage.lr_factor * learning_rate(self.settings, steps, self.stage.schedule)
 
-    def _train(self, epoch: int, rate: float) -> None:
+    def _train(self, epoch: int) -> None:
         settings, group, pace = self.settings, self.context.group, self.context.pace
         images_in_all = len(self.context.training_split.labels)
-        self.trainee.set_learning_rate(rate)
         start = time.monotonic()
         batches = self.context.batches.epoch(
             settings.batch_size, self.seed(epoch), first=self.batch, rank=group.rank, world=group.world
         )
+        count, rate = self.context.batches.count(settings.batch_size, group.world), None
         for images, labels in batches:
+            done = epoch + self.batch / count
+            if self.stage.growth and self.stage.growth.is_due(self.batch, count):
+                self.seconds += time.monotonic() - start
+                self._prune(done)
+                start = time.monotonic()
+            before, rate = rate, self._learning_rate(done)
+            if rate != before:
+                self.trainee.set_learning_rate(rate)
+            self.trainee.soften(self._softness(done))
             whole = min(settings.batch_size, images_in_all - self.batch * settings.batch_size)
             self.trainee.step(images, labels, self.tally, share=len(labels) * group.world / whole)
             self.batch += 1
@@ -183,6 +247,40 @@ class Training:
                 self._save(epoch)
                 start = time.monotonic()
         self.seconds += time.monotonic() - start
+
+    def _softness(self, epoch: float) -> float:
+        """Return how soft the neurons are when `epoch` epochs are over (neurons.py)."""
+        if self.stage.continues or epoch >= self.settings.soft_epochs:
+            return 0.0
+        return 1 - epoch / self.settings.soft_epochs
+
+    def _prune(self, epoch: float) -> None:
+        """Let the mask grow as far as it should by then; take the tickets that are due."""
+        growth, prune = self.stage.growth, strategy(self.settings.strategy)
+        assert growth is not None
+        for keep, milestone in growth.steps(self.asked, epoch):
+            start = time.monotonic()
+            self.masks = prune(self.trainee.weights(), self.masks, min(keep, survivors(self.masks)))
+            self.trainee.prune(self.masks)
+            self.asked = keep
+            self.seconds += time.monotonic() - start
+            self.growth_seconds = self.seconds
+            if milestone is not None:
+                self.context.on_the_way(milestone, self._so_far(int(epoch)))
+
+    def _so_far(self, epoch: int) -> Trained:
+        """The ticket of this moment, batch norm calibrated at full T; the training goes on untouched by it."""
+        model = build(self.context.config)
+        model.load_state_dict(self.trainee.weights())
+        model.to(self.context.group.device)
+        seed = np.random.SeedSequence([self.settings.seed, CALIBRATION_STREAM + self.index, epoch, self.batch])
+        calibrate(model, self.context.batches, self.settings.batch_size, seed, CALIBRATION_IMAGES)
+        group, split = self.context.group, self.context.validation
+        found = None if split is None else accuracy(model, self.context.batches, split, group)
+        return Trained(
+            weights_of(model), self.masks, self.settings.timesteps, self.seconds, found, epoch + 1,
+            growth_seconds=self.growth_seconds,
+        )  # fmt: skip
 
     def _report_batch(self, epoch: int) -> None:
         """Within an epoch; its end is reported when it is on disk."""
@@ -210,12 +308,19 @@ class Training:
         self.context.report(self.stage, self.epoch, loss)
 
     def _validate(self) -> float | None:
-        if self.context.validation is None:
-            return None
-        found = accuracy(self.trainee.model, self.context.batches, self.context.validation, self.context.group)
-        if self.early_bird is None and (self.best is None or found >= self.best.accuracy):
+        found = self._validated()
+        if found is None or self.early_bird is not None or self._is_phased:
+            return found
+        if self.best is None or found >= self.best.accuracy:
             self.best = Best(found, self.trainee.weights())
         return found
+
+    def _validated(self) -> float | None:
+        """Return the accuracy of the spiking network on the validation split; None where there is no split."""
+        if self.context.validation is None:
+            return None
+        self.trainee.soften(0.0)
+        return accuracy(self.trainee.model, self.context.batches, self.context.validation, self.context.group)
 
     def _watch_mask(self, epoch: int) -> None:
         assert self.early_bird is not None and self.context.coming_keep is not None
@@ -252,6 +357,7 @@ class Training:
                 seconds=[self.seconds, self.seconds_before],
                 training=self.trainee.state(), best=None if best is None else vars(best),
                 early_bird=None if self.early_bird is None else self.early_bird.state(), lines=run.lines(),
+                growth=None if self.stage.growth is None else self._growth_state(),
             )  # fmt: skip
         try:
             self.context.pace.written()
@@ -271,6 +377,8 @@ class Training:
             self.best = None if checkpoint["best"] is None else Best(**checkpoint["best"])
             if self.early_bird is not None:
                 self.early_bird.restore(checkpoint["early_bird"])
+            if self.stage.growth:
+                self._restore_growth(checkpoint["growth"])
             if self.context.group.leads:
                 self.tally.restore(checkpoint["tally"])
             self.trainee = self._trainee(self._timesteps_of_checkpoint())
@@ -278,6 +386,14 @@ class Training:
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self.context.run.damaged("checkpoint.pt", "it does not fit the network") from error
         self.context.run.cut_log(checkpoint["lines"])
+
+    def _growth_state(self) -> dict[str, Any]:
+        masks = {name: torch.from_numpy(pack_mask(mask)) for name, mask in self.masks.items()}
+        return {"asked": self.asked, "seconds": self.growth_seconds, "masks": masks}
+
+    def _restore_growth(self, state: dict[str, Any]) -> None:
+        self.asked, self.growth_seconds = state["asked"], state["seconds"]
+        self.masks = {n: unpack_mask(state["masks"][n].numpy(), mask.shape) for n, mask in self.masks.items()}
 
     def _timesteps_of_checkpoint(self) -> int:
         """Where Early-Time is about to choose, it chooses again, by all timesteps."""
