@@ -91,6 +91,8 @@ def iterations_of(history: History) -> int | None:
     from spiketicket.train.run import Run
     from spiketicket.train.ticket import load_ticket
 
+    if any(epoch.image_size for epoch in history.epochs):
+        return None  # what an iteration takes is measured on images of the data set's size
     try:
         if history.settings["method"] == "eb":
             ticket = load_ticket(history.folder / "rounds" / "00.pt")

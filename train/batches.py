@@ -1,10 +1,12 @@
 """Training and evaluation batches, made on the training device: all images lie there as uint8."""
 
 from collections.abc import Iterator
+from copy import copy
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from spiketicket.errors import InputError
 from spiketicket.train.augment import augment, draw
@@ -20,6 +22,7 @@ class Batches:
 
     def __init__(self, dataset: Dataset, device: torch.device | str = "cpu", *held_out: Split) -> None:
         self.device = torch.device(device)
+        self.image_size: int | None = None  # pixels along a side; None: as the data set has them
         self.augmentation = dataset.augmentation
         self._images, self._labels = self._tensors(dataset.train)
         self._evaluated = [(split, self._tensors(split)) for split in (dataset.test, *held_out)]
@@ -31,8 +34,20 @@ class Batches:
         )
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 `[N, C, H, W]` on the device -> float32, to the bit as the data set's `Normalisation` has it."""
-        return images.float().div_(self._scale).sub_(self._mean).div_(self._std)
+        """uint8 `[N, C, H, W]` on the device -> float32, to the bit as the data set's `Normalisation` has it.
+
+        With an `image_size`, images are then made smaller: a pixel is the mean over the area that it covers.
+        """
+        normalised = images.float().div_(self._scale).sub_(self._mean).div_(self._std)
+        if self.image_size is None:
+            return normalised
+        return interpolate(normalised, size=(self.image_size, self.image_size), mode="area")
+
+    def resized(self, image_size: int | None) -> "Batches":
+        """Return the same batches of images with `image_size` pixels along a side; None: as the data set has them."""
+        smaller = copy(self)
+        smaller.image_size = image_size
+        return smaller
 
     def count(self, batch_size: int, world: int = 1) -> int:
         """Batches in an epoch. Raises InputError where there is none.

@@ -7,7 +7,7 @@ belong to later releases and are ignored.
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
-from spiketicket.train.phases import parse_phases, timesteps_at
+from spiketicket.train.phases import parse_phases, phase_at
 
 SEARCH, FINAL = "search", "final"  # kinds of training: for the search itself, and of a reported ticket at full T
 
@@ -25,29 +25,32 @@ class Stage:
     timesteps: int
     sparsity: float | None = None
     phases: str = ""
+    image_size: int | None = None  # of the data set
 
-    def timesteps_after(self, epochs: int) -> list[int]:
-        """Return the timesteps of each epoch that is left after `epochs` of them."""
+    def after(self, epochs: int) -> list[tuple[int, int | None]]:
+        """Return timesteps and image size (None: the data set's) of each epoch that is left after `epochs` of them."""
         if not self.phases:
-            return [self.timesteps] * (self.epochs - epochs)
-        phases = parse_phases("phases", self.phases)
-        return [timesteps_at(phases, epoch) for epoch in range(epochs, self.epochs)]
+            return [(self.timesteps, None)] * (self.epochs - epochs)
+        planned = parse_phases("phases", self.phases)
+        left = (phase_at(planned, epoch) for epoch in range(epochs, self.epochs))
+        return [(phase.timesteps, phase.image_size) for phase in left]
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A change of timesteps within a training, before `epoch`; the accuracy is that of the calibrated network."""
+    """A change of timesteps or image size within a training, before `epoch`; accuracy as calibrated there."""
 
     round: int
     kind: str
     epoch: int
     timesteps: int
+    image_size: int | None = None
     validation_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """A finished epoch; accuracies are shares, `seconds` its wall time."""
+    """A finished epoch; accuracies are shares, `seconds` its wall time, `image_size` None for images as they are."""
 
     round: int
     kind: str
@@ -58,6 +61,7 @@ class Epoch:
     train_accuracy: float | None = None
     validation_accuracy: float | None = None
     lr: float | None = None
+    image_size: int | None = None
 
 
 @dataclass(frozen=True)

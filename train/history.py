@@ -30,9 +30,9 @@ class Training:
         return 0 if self.ticket else max(0, self.stage.epochs - len(self.epochs))
 
     @property
-    def timesteps_left(self) -> list[int]:
-        """Timesteps of each epoch to come."""
-        return self.stage.timesteps_after(len(self.epochs)) if self.epochs_left else []
+    def coming(self) -> list[tuple[int, int | None]]:
+        """Timesteps and image size (None: the data set's) of each epoch to come."""
+        return self.stage.after(len(self.epochs)) if self.epochs_left else []
 
     @property
     def done(self) -> bool:
@@ -45,7 +45,7 @@ class Training:
     @property
     def timesteps(self) -> tuple[int, ...]:
         """Those it ran with, in order, and the one it goes on with: (5, 3) where Early-Time cut in."""
-        rest = self.timesteps_left
+        rest = [timesteps for timesteps, _ in self.coming]
         if not rest and not self.epochs:
             rest = [self.stage.timesteps]
         return tuple(dict.fromkeys([*(epoch.timesteps for epoch in self.epochs), *rest]))
@@ -97,6 +97,11 @@ class History:
             if (index, kind) not in stages:
                 stages[index, kind] = Stage(index, kind, len(trained), trained[-1].timesteps)
         return tuple(Training(stages[key], tuple(trained), tickets.get(key)) for key, trained in epochs.items())
+
+    @property
+    def image_size(self) -> int | None:
+        """Pixels along a side of the data set's images; None in logs of older releases."""
+        return next((stage.image_size for stage in self.stages if stage.image_size), None)
 
     @property
     def current(self) -> Training | None:

@@ -1,41 +1,44 @@
-"""Phases of a training: how many timesteps the network runs, for how many epochs. No torch."""
+"""Phases of a training: how many timesteps the network runs, on images of which size, for how many epochs. No torch."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spiketicket.errors import InputError
 
-_PHASE = re.compile(r"([0-9]{1,4})x([0-9]{1,7})")
+_PHASE = re.compile(r"([0-9]{1,4})x([0-9]{1,7})(?:@([0-9]{1,4}))?")
 
 
 @dataclass(frozen=True)
 class Phase:
-    """`epochs` epochs at `timesteps` timesteps."""
+    """`epochs` epochs at `timesteps` timesteps, on images of `image_size` pixels a side (None: as they are)."""
 
     timesteps: int
     epochs: int
+    image_size: int | None = None
 
 
 def parse_phases(name: str, text: str) -> tuple[Phase, ...]:
-    """Read phases such as `1x12,2x3,5x2`: 12 epochs at T = 1, then 3 at T = 2, then 2 at T = 5.
+    """Read phases such as `1x8@16,1x6,5x2`: 8 epochs at T = 1 on images of 16x16 pixels, 6 at T = 1, 2 at T = 5.
 
     Raises InputError, which begins with `name`, for any other text.
     """
     phases = []
     for part in text.split(","):
         match = _PHASE.fullmatch(part.strip())
-        if not match or min(int(number) for number in match.groups()) < 1:
+        numbers = [int(number) for number in match.groups() if number] if match else [0]
+        if min(numbers) < 1:
             raise InputError(
-                f"{name}: expected TIMESTEPSxEPOCHS, several with commas, as in 1x12,2x3,5x2; got {text!r}"
+                f"{name}: expected TIMESTEPSxEPOCHS or TIMESTEPSxEPOCHS@PIXELS, several with commas, as in "
+                f"1x8@16,1x6,5x2; got {text!r}"
             )
-        phases.append(Phase(*map(int, match.groups())))
+        phases.append(Phase(*numbers))
     return tuple(phases)
 
 
 def format_phases(phases: Sequence[Phase]) -> str:
     """Return the text that `parse_phases` reads."""
-    return ",".join(f"{phase.timesteps}x{phase.epochs}" for phase in phases)
+    return ",".join(f"{p.timesteps}x{p.epochs}{f'@{p.image_size}' if p.image_size else ''}" for p in phases)
 
 
 def phases_from(phases: Sequence[Phase], epoch: int) -> tuple[Phase, ...]:
@@ -45,7 +48,7 @@ def phases_from(phases: Sequence[Phase], epoch: int) -> tuple[Phase, ...]:
         skipped = min(epoch, phase.epochs)
         epoch -= skipped
         if skipped < phase.epochs:
-            left.append(Phase(phase.timesteps, phase.epochs - skipped))
+            left.append(replace(phase, epochs=phase.epochs - skipped))
     return tuple(left)
 
 
@@ -54,10 +57,10 @@ def count_epochs(phases: Sequence[Phase]) -> int:
     return sum(phase.epochs for phase in phases)
 
 
-def timesteps_at(phases: Sequence[Phase], epoch: int) -> int:
-    """Return the timesteps of `epoch`, counted from 0; those of the last phase for epochs after the end."""
+def phase_at(phases: Sequence[Phase], epoch: int) -> Phase:
+    """Return the phase of `epoch`, counted from 0; the last one for epochs after the end."""
     for phase in phases:
         if epoch < phase.epochs:
-            return phase.timesteps
+            return phase
         epoch -= phase.epochs
-    return phases[-1].timesteps
+    return phases[-1]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from spiketicket.errors import InputError
 from spiketicket.train.batches import Batches
@@ -25,7 +26,7 @@ from spiketicket.train.recipes import RECIPES
 from spiketicket.train.run import Run, open_run
 from spiketicket.train.settings import Settings
 from spiketicket.train.strategies import random_scores, strategy
-from spiketicket.train.ticket import Ticket, environment
+from spiketicket.train.ticket import Ticket, build_meta, environment
 from spiketicket.train.training import Context, Trained, Training, Weights
 
 _MASK_STREAM = 1_000_000  # of random numbers, beside those of the stages
@@ -89,6 +90,7 @@ class _Search:
         self.config = model_config(settings, dataset)
         torch.manual_seed(settings.seed)
         model = build(self.config)
+        self._check_sizes(model)
         self.init = weights_of(model)
         self.unpruned = dense_masks(model)
         prunable_weights = sum(weight.numel() for weight in prunable(model).values())
@@ -103,6 +105,21 @@ class _Search:
         self.batches = Batches(self.training_set, self.group.device, *held_out)
         self.pace = Pace(control.max_minutes, control.save_minutes, self.group)
         self.found: dict[Stage, Ticket] = {}
+
+    def _check_sizes(self, model: nn.Module) -> None:
+        """Raise InputError where the network of a phase with smaller images is another one."""
+        full = self.config.image_size
+        for phase in (*self.settings.training_phases(), *self.settings.final_training_phases()):
+            size = phase.image_size or full
+            if size > full:
+                raise InputError(f"phases: expected images of at most {full}x{full} pixels, got {size}x{size}")
+            smaller = build_meta(replace(self.config, image_size=size))
+            shapes, its = ({n: t.shape for n, t in m.state_dict().items()} for m in (model, smaller))
+            odd = [name for name in shapes if its.get(name) != shapes[name]]
+            if odd:
+                raise InputError(
+                    f"phases: {self.config.arch} cannot train on {size}x{size} pixels: {odd[0]} would differ"
+                )
 
     def _begin_with(self, start: Start) -> None:
         own, its = self.config, start.ticket.model
@@ -217,6 +234,7 @@ class _Search:
                 "round": stage.round, "kind": stage.kind, "epochs": stage.end - stage.first_epoch,
                 "timesteps": search_timesteps if stage.kind == "search" else self.settings.timesteps,
                 "phases": format_phases(phases_from(stage.phases, stage.first_epoch)),
+                "image_size": self.config.image_size,
                 "sparsity": (weights - stage.keep) / self.parameters,
             }
             for stage in self.stages

@@ -49,8 +49,8 @@ class Settings:
     )
     epochs: int = _option(300, "Epochs of the dense training, and of a ticket's.")
     phases: str | None = _option(
-        None, "Timesteps x epochs, as in 1x12,2x3,5x2: train at few timesteps first; batch norm is calibrated anew at "
-        "each change. Sets --epochs.",
+        None, "TIMESTEPSxEPOCHS[@PIXELS], as in 1x8@16,1x6,2x2,5x1: train at few timesteps, or on small images, first; "
+        "batch norm is calibrated at each change. Sets --epochs.",
     )  # fmt: skip
     soft_epochs: float = _option(
         0.0, "Epochs from init in which neurons turn from the surrogate's primitive into spikes (docs/search.md)."

@@ -111,7 +111,12 @@ def _table(history: History) -> Table:
 def _phase(event: Phase) -> str:
     found = event.validation_accuracy
     calibrated = "" if found is None else f"; validation {percent(found)} with batch norm calibrated there"
-    return f"round {event.round} ({event.kind}), epoch {event.epoch}: on to T = {event.timesteps}{calibrated}"
+    place = _place(event.timesteps, event.image_size)
+    return f"round {event.round} ({event.kind}), epoch {event.epoch}: on to {place}{calibrated}"
+
+
+def _place(timesteps: int, image_size: int | None) -> str:
+    return f"T = {timesteps}" + (f" on {image_size}x{image_size} pixels" if image_size else "")
 
 
 def _early_time(event: EarlyTime) -> str:
@@ -143,7 +148,8 @@ def _time_left(history: History, expected: Forecast | None) -> str:
     most = "at most " if expected.at_most else "about "
     condition = "" if history.running else " if it goes on now"
     paces = ", ".join(
-        f"{duration(pace.seconds)} at T = {pace.timesteps} ({_SOURCES[pace.source]})" for pace in expected.paces
+        f"{duration(pace.seconds)} at {_place(pace.timesteps, pace.image_size)} ({_SOURCES[pace.source]})"
+        for pace in expected.paces
     )
     return (
         f"time left: {most}{duration(expected.seconds_left)}, until {on}{ends:%H:%M}{condition}\n"

@@ -30,7 +30,7 @@ from spiketicket.train.loop import (
 from spiketicket.train.masks import Masks, pack_mask, survivors, unpack_mask
 from spiketicket.train.models import build
 from spiketicket.train.pace import Pace
-from spiketicket.train.phases import timesteps_at
+from spiketicket.train.phases import Phase, phase_at
 from spiketicket.train.plan import Stage, rewind_point
 from spiketicket.train.run import Run
 from spiketicket.train.settings import Settings
@@ -110,7 +110,7 @@ class Training:
         checkpoint = self._checkpoint()
         if checkpoint is None:
             context.run.restart_log(tickets)
-            self.trainee = self._trainee(self.timesteps(self.epoch), start)
+            self.trainee = self._trainee(self.timesteps(self.epoch), self._image_size(self.epoch), start)
         else:
             self._take_up(checkpoint)
 
@@ -138,7 +138,7 @@ class Training:
         """The epochs of phases, or under a growing mask, cannot be compared: the last one counts, at full T."""
         if self.stage.growth:
             self._prune(self.stage.end)
-        self._calibrate_at(self.settings.timesteps, self.stage.end)
+        self._calibrate(self.settings.timesteps, None, self.stage.end)
         settled = self.early_bird is None or self.ended
         return Trained(
             self.trainee.weights(), self.masks, self.settings.timesteps, self.seconds, self._validated(), self.epoch,
@@ -157,7 +157,7 @@ class Training:
     def timesteps(self, epoch: int) -> int:
         """Return the timesteps of an epoch: its phase's, or all of them, or as few as Early-Time has chosen."""
         if self.stage.phases:
-            return timesteps_at(self.stage.phases, epoch)
+            return self._phase(epoch).timesteps
         if self.stage.kind == "final" or not self.settings.early_time:
             return self.settings.timesteps
         if self.stage.round == 0 and epoch < EARLY_TIME_EPOCHS:
@@ -176,16 +176,29 @@ class Training:
         if self._chooses_timesteps and epoch == EARLY_TIME_EPOCHS:
             self._choose_early_time(epoch)
             self.best = None  # of other timesteps
-        timesteps = self.timesteps(epoch)
-        if self.stage.phases and epoch > self.stage.first_epoch and timesteps != self.timesteps(epoch - 1):
-            self._calibrate_at(timesteps, epoch)
-            self._log("phase", epoch=epoch, timesteps=timesteps, validation_accuracy=self._validated())
+        if self.stage.phases and epoch > self.stage.first_epoch and self._phase(epoch) != self._phase(epoch - 1):
+            phase = self._phase(epoch)
+            self._calibrate(phase.timesteps, phase.image_size, epoch)
+            self._log(
+                "phase", epoch=epoch, timesteps=phase.timesteps, image_size=phase.image_size,
+                validation_accuracy=self._validated(),
+            )  # fmt: skip
 
-    def _calibrate_at(self, timesteps: int, epoch: int) -> None:
-        """Go on with that many timesteps, and with batch norm's statistics as they are then."""
-        self._change_timesteps(timesteps)
-        seed = np.random.SeedSequence([self.settings.seed, CALIBRATION_STREAM + self.index, epoch])
-        calibrate(self.trainee.model, self.context.batches, self.settings.batch_size, seed, CALIBRATION_IMAGES)
+    def _phase(self, epoch: int) -> Phase:
+        return phase_at(self.stage.phases, epoch)
+
+    def _image_size(self, epoch: int) -> int | None:
+        """Pixels along a side to which an epoch's images are made smaller; None where they stay as they are."""
+        return self._phase(epoch).image_size if self.stage.phases else None
+
+    def _calibrate(self, timesteps: int, image_size: int | None, epoch: int) -> None:
+        """Go on with those timesteps and images, and with batch norm's statistics as they are then."""
+        self._change(timesteps, image_size)
+        seed = self._calibration_seed(epoch)
+        calibrate(self.trainee.model, self.batches, self.settings.batch_size, seed, CALIBRATION_IMAGES)
+
+    def _calibration_seed(self, *place: int) -> np.random.SeedSequence:
+        return np.random.SeedSequence([self.settings.seed, CALIBRATION_STREAM + self.index, *place])
 
     def _choose_early_time(self, epoch: int) -> None:
         split, rng = self.context.training_split, np.random.default_rng(self.seed(epoch))
@@ -195,7 +208,7 @@ class Training:
         found = sample_logits(self.trainee, batches, sample, training=in_training)
         if in_training:
             for timesteps in range(2, self.settings.timesteps):
-                self._change_timesteps(timesteps)
+                self._change(timesteps)
                 sample_logits(self.trainee, batches, sample, training=True)
         options = self.settings.early_time_options()
         choice = self.context.group.share(lambda: early_time(found, options))
@@ -206,11 +219,11 @@ class Training:
         )  # fmt: skip
         self._log("plan", stages=self.context.outline(choice.timesteps))
         self.context.run.save_early_time(choice.timesteps)
-        self._change_timesteps(choice.timesteps)
+        self._change(choice.timesteps)
 
-    def _change_timesteps(self, timesteps: int) -> None:
+    def _change(self, timesteps: int, image_size: int | None = None) -> None:
         state = self.trainee.state()
-        self.trainee = self._trainee(timesteps)
+        self.trainee = self._trainee(timesteps, image_size)
         self.trainee.load(state)
 
     def _learning_rate(self, epoch: float) -> float:
@@ -223,7 +236,7 @@ class Training:
         settings, group, pace = self.settings, self.context.group, self.context.pace
         images_in_all = len(self.context.training_split.labels)
         start = time.monotonic()
-        batches = self.context.batches.epoch(
+        batches = self.batches.epoch(
             settings.batch_size, self.seed(epoch), first=self.batch, rank=group.rank, world=group.world
         )
         count, rate = self.context.batches.count(settings.batch_size, group.world), None
@@ -273,10 +286,10 @@ class Training:
         model = build(self.context.config)
         model.load_state_dict(self.trainee.weights())
         model.to(self.context.group.device)
-        seed = np.random.SeedSequence([self.settings.seed, CALIBRATION_STREAM + self.index, epoch, self.batch])
-        calibrate(model, self.context.batches, self.settings.batch_size, seed, CALIBRATION_IMAGES)
-        group, split = self.context.group, self.context.validation
-        found = None if split is None else accuracy(model, self.context.batches, split, group)
+        seed = self._calibration_seed(epoch, self.batch)
+        batches, group, split = self.context.batches, self.context.group, self.context.validation
+        calibrate(model, batches, self.settings.batch_size, seed, CALIBRATION_IMAGES)
+        found = None if split is None else accuracy(model, batches, split, group)
         return Trained(
             weights_of(model), self.masks, self.settings.timesteps, self.seconds, found, epoch + 1,
             growth_seconds=self.growth_seconds,
@@ -298,7 +311,7 @@ class Training:
         self.tally = Tally.empty(self.context.group.device)
         seconds, self.seconds_before = self.seconds - self.seconds_before, self.seconds
         self._log(
-            "epoch", epoch=epoch, timesteps=self.timesteps(epoch), lr=rate,
+            "epoch", epoch=epoch, timesteps=self.timesteps(epoch), image_size=self._image_size(epoch), lr=rate,
             loss=loss, train_accuracy=train_accuracy, validation_accuracy=found,
             seconds=seconds,
         )  # fmt: skip
@@ -320,7 +333,7 @@ class Training:
         if self.context.validation is None:
             return None
         self.trainee.soften(0.0)
-        return accuracy(self.trainee.model, self.context.batches, self.context.validation, self.context.group)
+        return accuracy(self.trainee.model, self.batches, self.context.validation, self.context.group)
 
     def _watch_mask(self, epoch: int) -> None:
         assert self.early_bird is not None and self.context.coming_keep is not None
@@ -341,8 +354,11 @@ class Training:
         if self.stage.round == 0 and 0 < epoch == rewind_point(self.settings):
             self.context.run.save_rewind(self.trainee.weights())
 
-    def _trainee(self, timesteps: int, weights: Weights | None = None) -> Trainee:
-        model = build(replace(self.context.config, timesteps=timesteps))
+    def _trainee(self, timesteps: int, image_size: int | None, weights: Weights | None = None) -> Trainee:
+        """The network for those timesteps and images; `self.batches` are such images from then on."""
+        config = self.context.config
+        self.batches = self.context.batches.resized(image_size)
+        model = build(replace(config, timesteps=timesteps, image_size=image_size or config.image_size))
         if weights is not None:
             model.load_state_dict(weights)
         return Trainee(model, self.masks, self.settings, self.context.group)
@@ -381,7 +397,7 @@ class Training:
                 self._restore_growth(checkpoint["growth"])
             if self.context.group.leads:
                 self.tally.restore(checkpoint["tally"])
-            self.trainee = self._trainee(self._timesteps_of_checkpoint())
+            self.trainee = self._trainee(self._timesteps_of_checkpoint(), self._image_size(self.epoch))
             self.trainee.load(checkpoint["training"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self.context.run.damaged("checkpoint.pt", "it does not fit the network") from error

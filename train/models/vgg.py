@@ -18,17 +18,15 @@ class Vgg(nn.Module):
     """3x3 Conv-BN-LIF blocks, 2x2 max-pooling on spikes, one Linear. `[N, C, H, W]` -> logits `[T, N, classes]`.
 
     The first convolution and its batch norm run once per input (direct encoding). Convolutions have
-    a bias; init is Kaiming normal (fan_out), Linear N(0, 0.01), biases 0. Raises InputError where the
-    image is smaller than 2 to the power of the number of `stages`.
+    a bias; init is Kaiming normal (fan_out), Linear N(0, 0.01), biases 0. The last pooling is left out where a single
+    pixel has come to it. Raises InputError where one comes to an earlier pooling.
     """
 
     def __init__(self, config: ModelConfig, stages: tuple[tuple[int, ...], ...]) -> None:
         super().__init__()
-        least, size = 2 ** len(stages), config.image_size >> len(stages)
-        if size < 1:
-            raise InputError(
-                f"{config.arch} needs images of at least {least}x{least}, got {config.image_size}x{config.image_size}"
-            )
+        least, size = 2 ** (len(stages) - 1), config.image_size
+        if size < least:
+            raise InputError(f"{config.arch} needs images of at least {least}x{least}, got {size}x{size}")
         first, *others = stages[0]
         channels = scaled(first, config)
         self.stem = stem(channels, config, bias=True)
@@ -39,7 +37,9 @@ class Vgg(nn.Module):
                 out = scaled(width, config)
                 blocks += [conv(channels, out, 3, bias=True), batch_norm(out, config.batch_norm), lif(config.neuron)]
                 channels = out
-            blocks.append(layer.MaxPool2d(2, 2, step_mode="m"))
+            if size > 1:
+                blocks.append(layer.MaxPool2d(2, 2, step_mode="m"))
+                size //= 2
         self.features = nn.Sequential(*blocks)
         self.flatten = layer.Flatten(step_mode="m")
         self.classifier = layer.Linear(channels * size * size, config.num_classes, step_mode="m")
