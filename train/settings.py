@@ -53,7 +53,9 @@ class Settings:
         "batch norm is calibrated at each change. Sets --epochs.",
     )  # fmt: skip
     soft_epochs: float = _option(
-        0.0, "Epochs from init in which neurons turn from the surrogate's primitive into spikes (docs/search.md)."
+        0.0,
+        "Epochs from init with neurons that are no steps yet: half of them with the surrogate's primitive, half on the "
+        "way from there to spikes (docs/search.md).",
     )
     prune_epochs: str | None = _option(
         None, "FIRST-LAST: the epochs between which the mask grows; by default from the end of --soft-epochs to 3/4 of "

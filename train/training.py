@@ -262,10 +262,10 @@ class Training:
         self.seconds += time.monotonic() - start
 
     def _softness(self, epoch: float) -> float:
-        """Return how soft the neurons are when `epoch` epochs are over (neurons.py)."""
+        """Return how soft the neurons are when `epoch` epochs are over: 1 up to half of the soft start, then down to 0."""
         if self.stage.continues or epoch >= self.settings.soft_epochs:
             return 0.0
-        return 1 - epoch / self.settings.soft_epochs
+        return min(1.0, 2 * (1 - epoch / self.settings.soft_epochs))
 
     def _prune(self, epoch: float) -> None:
         """Let the mask grow as far as it should by then; take the tickets that are due."""
