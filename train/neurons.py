@@ -64,7 +64,7 @@ class LIFNode(neuron.LIFNode):  # type: ignore[misc]  # SpikingJelly is untyped
             self.fired = False
             return x_seq
         if self.softness:
-            return _soft_lif(x_seq, self.softness, _Constants.of(self))
+            return _SoftLif.apply(x_seq, self.softness, _Constants.of(self))  # type: ignore[no-untyped-call]
         if self.fused and fused.suits(x_seq):
             return fused.lif(x_seq, self.numbers)
         if x_seq.device.type != "cpu" or self.store_v_seq or not isinstance(self.surrogate_function, surrogate.ATan):
@@ -76,20 +76,6 @@ class LIFNode(neuron.LIFNode):  # type: ignore[misc]  # SpikingJelly is untyped
         before = v if isinstance(v, Tensor) and v.shape == x_seq.shape[1:] else None
         spikes, self._memories["v"] = _Lif.apply(x_seq, before, _Constants.of(self))  # type: ignore[no-untyped-call]
         return spikes
-
-
-def _soft_lif(x: Tensor, softness: float, c: "_Constants") -> Tensor:
-    """Currents `[T, N, ...]` -> what the neurons give out, of the same shape and type; from rest, by autograd."""
-    out, v = [], torch.full_like(x[0], c.r, dtype=torch.promote_types(x.dtype, torch.float32))
-    for current in x:
-        h = (1 - c.k) * v + c.c * current + c.k * c.r
-        z = h - c.threshold
-        primitive = torch.atan(pi * c.alpha / 2 * z) / pi + 1 / 2
-        s = primitive + (1 - softness) * ((z >= 0).to(z.dtype) - primitive).detach()
-        reset = s.detach() if c.detach_reset else s
-        v = h - reset * c.threshold if c.soft else (1 - reset) * h + reset * c.r
-        out.append(s.to(x.dtype))
-    return torch.stack(out)
 
 
 @dataclass(frozen=True)
@@ -142,6 +128,51 @@ class _Lif(torch.autograd.Function):
         for part in _parts(gap, carry, by_spikes, by_x):
             _backward(c, *part)
         return by_x, None if ctx.from_rest else carry[0] / c.c, None
+
+
+class _SoftLif(torch.autograd.Function):
+    """Currents `[T, N, ...]` -> what soft neurons give out, of the same shape and type; from rest in every call."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, softness: float, c: _Constants) -> Tensor:
+        kind = torch.promote_types(x.dtype, torch.float32)
+        v = torch.full_like(x[0], c.r, dtype=kind)
+        z, s = (torch.empty_like(x, dtype=kind) for _ in range(2))
+        for t, current in enumerate(x):
+            torch.mul(current, c.c, out=z[t]).add_(v, alpha=1 - c.k).add_(c.k * c.r - c.threshold)
+            torch.mul(z[t], pi * c.alpha / 2, out=s[t]).atan_().mul_(softness / pi).add_(softness / 2)
+            if softness < 1:
+                s[t].add_(z[t] >= 0, alpha=1 - softness)
+            if t + 1 < len(x):
+                h = z[t] + c.threshold
+                v = h - c.threshold * s[t] if c.soft else h + s[t] * (c.r - h)
+        ctx.constants = c
+        ctx.save_for_backward(z, s)
+        return s.to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_spikes: Tensor) -> tuple[Tensor, None, None]:
+        (z, s), c = ctx.saved_tensors, ctx.constants
+        by_x = torch.empty_like(z)
+        by_v: Tensor | None = None  # nothing comes back from after the last timestep
+        for t in reversed(range(len(z))):
+            g = torch.mul(z[t], pi * c.alpha / 2).square_().add_(1).reciprocal_().mul_(c.alpha / 2)
+            by_h = g.mul_(by_spikes[t])
+            if by_v is not None:
+                by_h = by_h + by_v * _after_reset(c, z[t], s[t])
+            torch.mul(by_h, c.c, out=by_x[t])
+            by_v = (1 - c.k) * by_h
+        return by_x.to(by_spikes.dtype), None, None
+
+
+def _after_reset(c: _Constants, z: Tensor, s: Tensor) -> Tensor:
+    """Return the derivative of v_t by h_t."""
+    kept = torch.ones_like(s) if c.soft else 1 - s
+    if c.detach_reset:
+        return kept
+    g = (c.alpha / 2) / (1 + (pi * c.alpha / 2 * z) ** 2)
+    return kept + g * (-c.threshold if c.soft else c.r - c.threshold - z)
 
 
 def _forward(c: _Constants, x: Tensor, v: Tensor, spikes: Tensor, gap: Tensor | None) -> None:

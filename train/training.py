@@ -262,7 +262,7 @@ class Training:
         self.seconds += time.monotonic() - start
 
     def _softness(self, epoch: float) -> float:
-        """Return how soft the neurons are when `epoch` epochs are over: 1 up to half of the soft start, then down to 0."""
+        """Return how soft neurons are after `epoch` epochs: 1 in the first half of the soft start, then down to 0."""
         if self.stage.continues or epoch >= self.settings.soft_epochs:
             return 0.0
         return min(1.0, 2 * (1 - epoch / self.settings.soft_epochs))
