@@ -44,7 +44,7 @@ CHECKPOINT_FIELDS = (
     "growth",
 )
 
-_REWIND = ("spiketicket.rewind", 1)
+_REWIND = ("spiketicket.rewind", 1)  # format and version
 _CHECKPOINT = ("spiketicket.checkpoint", 3)
 _TICKETS = {"search": "rounds", "final": "final"}
 
@@ -163,7 +163,7 @@ class Run:
 
     def _load(self, name: str, what: str, kind: tuple[str, int], fields: tuple[str, ...]) -> dict[str, Any]:
         try:
-            return read_plain(self.folder / name, what, *kind, fields)
+            return read_plain(self.folder / name, what, kind[0], (kind[1],), fields)
         except SpikeTicketError as error:
             raise self.damaged(name, str(error)) from error
 

@@ -1,10 +1,12 @@
 """The ticket file: a pruned network, its masks and how it was found (docs/formats.md).
 
-One `torch.save` of plain containers and tensors, read with `weights_only=True`: no pickled code runs.
+One `torch.save` of plain containers and tensors, read with `weights_only=True`: no pickled code runs. Of a pruned
+weight only the survivors are stored. A file whose name ends in .xz is compressed by LZMA on top.
 """
 
 import hashlib
 import json
+import lzma
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,12 +24,15 @@ from spiketicket.errors import InputError, TicketError
 from spiketicket.files import write_atomic
 from spiketicket.train.config import ModelConfig
 from spiketicket.train.data import Normalisation
-from spiketicket.train.masks import Masks, mask_bytes, pack_mask, survivors, unpack_mask
+from spiketicket.train.masks import Mask, Masks, mask_bytes, pack_mask, survivors, unpack_mask
 from spiketicket.train.models import build, prunable
 
 FORMAT = "spiketicket.ticket"
-VERSION = 1
+VERSION = 2  # version 1 had the whole tensors of pruned weights in its state, and no survivors
+LARGEST = 2**31  # bytes of a file, decompressed
 _FIELDS = ("format", "version", "model", "state", "masks", "search", "environment")
+_XZ = b"\xfd7zXZ\x00"
+_NARROW = (torch.bfloat16, torch.float16)  # types that survivors are stored in where that loses nothing
 _SEARCH_FIELDS: dict[str, type | tuple[type, ...]] = {
     "method": str,
     "recipe": str,
@@ -83,7 +88,8 @@ class Ticket:
         digest = hashlib.sha256(json.dumps(self.model.to_dict(), sort_keys=True).encode())
         for name, tensor in sorted(self.state.items()):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+            # Negative zeros, which masks leave where they multiply, are not stored: plus zero makes them positive.
+            digest.update((tensor.cpu().contiguous() + 0).numpy().tobytes())
         digest.update(mask_bytes(self.masks))
         return digest.hexdigest()
 
@@ -106,38 +112,67 @@ def environment() -> dict[str, str]:
 
 
 def save_ticket(path: Path, ticket: Ticket) -> None:
-    """Write `ticket`; `path` never holds half of it. Raises TicketError where a pruned weight is not zero."""
+    """Write `ticket`, compressed where `path` ends in .xz; `path` never holds half of it.
+
+    Raises TicketError where a pruned weight is not zero.
+    """
     _check_zeros(ticket.state, ticket.masks)
-    write_atomic(
-        path,
-        to_bytes(
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "model": ticket.model.to_dict(),
-                "state": ticket.state,
-                "masks": {name: torch.from_numpy(pack_mask(mask)) for name, mask in ticket.masks.items()},
-                "search": ticket.search,
-                "environment": ticket.environment,
-            }
-        ),
+    content = to_bytes(
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": ticket.model.to_dict(),
+            "state": {name: tensor for name, tensor in ticket.state.items() if name not in ticket.masks},
+            "survivors": {name: _survivors(ticket.state[name], mask) for name, mask in ticket.masks.items()},
+            "masks": {name: torch.from_numpy(pack_mask(mask)) for name, mask in ticket.masks.items()},
+            "search": ticket.search,
+            "environment": ticket.environment,
+        }
     )
+    write_atomic(path, lzma.compress(content, preset=9) if path.suffix == ".xz" else content)
 
 
 def load_ticket(path: Path) -> Ticket:
     """Read and check a ticket. Raises TicketError, naming the file and what is wrong with it."""
     try:
-        content = read_plain(path, "ticket", FORMAT, VERSION, _FIELDS)
+        content = read_plain(path, "ticket", FORMAT, (1, VERSION), _FIELDS)
         config = ModelConfig.from_dict(content["model"])
         meta = build_meta(config)
-        state = _check_state(content["state"], meta)
         masks = _check_masks(content["masks"], meta)
+        state = content["state"] if content["version"] == 1 else _restore(content, masks)
+        state = _check_state(state, meta)
         _check_zeros(state, masks)
         return Ticket(config, state, masks, _check_search(content["search"], config), _check_environment(content))
     except (TicketError, InputError) as error:
         raise TicketError(f"{path}: {error}") from error
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
         raise TicketError(f"{path}: a field is damaged: {_first_line(error)}") from error
+
+
+def _survivors(weight: Tensor, mask: Mask) -> Tensor:
+    """Return the surviving values in C order, in the narrowest type that holds them exactly."""
+    values = weight.detach().cpu()[torch.from_numpy(mask)]
+    for dtype in _NARROW:
+        narrow = values.to(dtype)
+        if torch.equal(narrow.to(values.dtype), values):
+            return narrow
+    return values
+
+
+def _restore(content: dict[str, Any], masks: Masks) -> dict[str, Tensor]:
+    """Return the whole state: pruned weights as tensors with zeros."""
+    state, survivors_of = content["state"], content.get("survivors")
+    if not isinstance(state, dict) or not isinstance(survivors_of, dict) or set(survivors_of) != set(masks):
+        raise TicketError(f"survivors must name exactly the prunable weights: {', '.join(masks)}")
+    whole = dict(state)
+    for name, mask in masks.items():
+        values, expected = survivors_of[name], int(np.count_nonzero(mask))
+        known = isinstance(values, Tensor) and _is_plain(values) and values.dtype in (torch.float32, *_NARROW)
+        if not known or values.shape != (expected,):
+            raise TicketError(f"survivors {name}: expected {expected} numbers of float32, float16 or bfloat16")
+        whole[name] = torch.zeros(mask.shape, dtype=torch.float32)
+        whole[name][torch.from_numpy(mask)] = values.float()
+    return whole
 
 
 def to_bytes(content: Mapping[str, object]) -> bytes:
@@ -147,23 +182,39 @@ def to_bytes(content: Mapping[str, object]) -> bytes:
     return buffer.getvalue()
 
 
-def read_plain(path: Path, what: str, format_name: str, version: int, fields: tuple[str, ...]) -> dict[str, Any]:
-    """The dictionary in a file of ours: plain containers and tensors only. Raises TicketError."""
+def read_plain(
+    path: Path, what: str, format_name: str, versions: tuple[int, ...], fields: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return the dictionary in a file of ours: plain containers and tensors only. Raises TicketError."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise TicketError(f"cannot read {what}: {error.strerror or error}") from error
+    if data.startswith(_XZ):
+        data = _decompressed(data, what)
     try:
         content = torch.load(BytesIO(data), weights_only=True, map_location="cpu")
     except Exception as error:  # a damaged or hostile file can raise almost anything
         raise TicketError(f"not a {what}: cut short, foreign, or holding code") from error
     if not isinstance(content, dict) or content.get("format") != format_name:
         raise TicketError(f"not a {what}: expected the format {format_name!r}")
-    if type(content.get("version")) is not int or content["version"] != version:
-        raise TicketError(f"{what} version {content.get('version')!r}, this release reads {version}")
+    if type(content.get("version")) is not int or content["version"] not in versions:
+        known = " and ".join(map(str, versions))
+        raise TicketError(f"{what} version {content.get('version')!r}, this release reads {known}")
     missing = [name for name in fields if name not in content]
     if missing:
         raise TicketError(f"field {missing[0]!r} is missing")
+    return content
+
+
+def _decompressed(data: bytes, what: str) -> bytes:
+    reader = lzma.LZMADecompressor(memlimit=LARGEST)
+    try:
+        content = reader.decompress(data, max_length=LARGEST)
+    except lzma.LZMAError as error:
+        raise TicketError(f"not a {what}: its compression is damaged") from error
+    if not reader.eof:
+        raise TicketError(f"not a {what}: it is cut short, or larger than {LARGEST // 2**20} MiB")
     return content
 
 

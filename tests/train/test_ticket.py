@@ -1,8 +1,10 @@
 """Ticket files: nothing lost, nothing foreign accepted, no code run."""
 
+import lzma
 import os
 import pickle
 import tempfile
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from spiketicket.errors import TicketError
+from spiketicket.train import ticket as ticket_module
 from spiketicket.train.ticket import load_ticket, save_ticket, to_bytes
 
 
@@ -41,8 +44,6 @@ def test_round_trip(quick_run, tmp_path):
 
 def test_fingerprint_sees_every_part(quick_run):
     ticket = quick_run[1][-1]
-    from dataclasses import replace
-
     changed = dict(ticket.state)
     changed["classifier.bias"] = changed["classifier.bias"] + 1e-7
     assert replace(ticket, state=changed).fingerprint != ticket.fingerprint
@@ -63,8 +64,6 @@ def test_sparsities(quick_run):
 def test_saving_refuses_a_mask_that_does_not_hold(quick_run, tmp_path):
     ticket = quick_run[1][-1]
     state = {**ticket.state, "classifier.weight": torch.ones_like(ticket.state["classifier.weight"])}
-    from dataclasses import replace
-
     with pytest.raises(TicketError, match="weight classifier.weight is not zero where its mask prunes it"):
         save_ticket(tmp_path / "t.pt", replace(ticket, state=state))
     assert not (tmp_path / "t.pt").exists()
@@ -110,7 +109,7 @@ def test_missing_fields(tmp_path, stored, field):
 
 def test_format_and_version(tmp_path, stored):
     refuse(tmp_path, {**stored, "format": "other"}, "expected the format 'spiketicket.ticket'")
-    refuse(tmp_path, {**stored, "version": 2}, "ticket version 2, this release reads 1")
+    refuse(tmp_path, {**stored, "version": 3}, "ticket version 3, this release reads 1 and 2")
     refuse(tmp_path, [1, 2], "expected the format")
 
 
@@ -123,12 +122,12 @@ def test_tampered_model(tmp_path, stored):
     refuse(
         tmp_path,
         {**stored, "model": {**model, "width": 1.0}},
-        r"state stem.0.weight: expected .*\[16, 1, 3, 3\]",
+        "mask stem.0.weight: expected 18 packed bytes",
     )
 
 
 def test_tampered_state(tmp_path, stored):
-    state, name = stored["state"], "features.1.weight"
+    state, name = stored["state"], "features.1.bias"
     without = {key: value for key, value in state.items() if key != name}
     refuse(tmp_path, {**stored, "state": without}, f"state does not fit the network: {name}")
     refuse(
@@ -178,11 +177,66 @@ def test_tampered_masks(tmp_path, stored):
         "masks must name exactly the prunable weights",
     )
     empty = torch.zeros_like(masks[name])
-    refuse(
-        tmp_path,
-        {**stored, "masks": {**masks, name: empty}},
-        f"weight {name} is not zero where its mask prunes it",
-    )
+    refuse(tmp_path, {**stored, "masks": {**masks, name: empty}}, f"survivors {name}: expected 0 numbers")
+
+
+def test_tampered_survivors(tmp_path, stored):
+    values, name = stored["survivors"], "features.1.weight"
+    for bad in (values[name][1:], values[name].double(), values[name][None], "text", None):
+        refuse(tmp_path, {**stored, "survivors": {**values, name: bad}}, f"survivors {name}: expected")
+    refuse(tmp_path, {**stored, "survivors": {}}, "survivors must name exactly the prunable weights")
+    refuse(tmp_path, {**stored, "survivors": None}, "survivors must name exactly the prunable weights")
+    not_finite = torch.full_like(values[name], float("nan"))
+    refuse(tmp_path, {**stored, "survivors": {**values, name: not_finite}}, f"state {name} holds NaN or infinity")
+
+
+def version_one(ticket, stored):
+    """The content of a file as the first releases wrote it: whole tensors, no survivors."""
+    content = {**stored, "version": 1, "state": ticket.state}
+    del content["survivors"]
+    return content
+
+
+def test_version_one_is_read(quick_run, tmp_path, stored):
+    ticket = quick_run[1][-1]
+    (tmp_path / "old.pt").write_bytes(to_bytes(version_one(ticket, stored)))
+    assert load_ticket(tmp_path / "old.pt").fingerprint == ticket.fingerprint
+
+
+def test_version_one_must_hold_its_masks(quick_run, tmp_path, stored):
+    name = "features.1.weight"
+    state = {**quick_run[1][-1].state, name: torch.ones_like(quick_run[1][-1].state[name])}
+    content = {**version_one(quick_run[1][-1], stored), "state": state}
+    refuse(tmp_path, content, f"weight {name} is not zero where its mask prunes it")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_survivors_are_stored_in_the_narrowest_type_that_loses_nothing(quick_run, tmp_path, dtype):
+    ticket = quick_run[1][-1]
+    exact = {torch.bfloat16: 8, torch.float16: 11, torch.float32: 24}[dtype]  # bits of the significand
+    values = {name: torch.ldexp(torch.tensor(2.0**exact - 1), torch.tensor(-exact)) for name in ticket.masks}
+    state = {**ticket.state, **{n: values[n] * torch.from_numpy(mask) for n, mask in ticket.masks.items()}}
+    save_ticket(tmp_path / "t.pt", replace(ticket, state=state))
+    kept = torch.load(tmp_path / "t.pt", weights_only=True)["survivors"]
+    assert {tensor.dtype for tensor in kept.values()} == {dtype}
+    loaded = load_ticket(tmp_path / "t.pt").state
+    assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+def test_compressed(quick_run, tmp_path):
+    ticket = quick_run[1][-1]
+    for name in ("t.pt", "t.pt.xz"):
+        save_ticket(tmp_path / name, ticket)
+    assert load_ticket(tmp_path / "t.pt.xz").fingerprint == ticket.fingerprint
+    packed = (tmp_path / "t.pt.xz").read_bytes()
+    assert len(packed) < (tmp_path / "t.pt").stat().st_size
+    refuse(tmp_path, packed[: len(packed) // 2], "not a ticket: it is cut short, or larger than")
+    refuse(tmp_path, packed[:40] + bytes(40) + packed[80:], "not a ticket")
+
+
+def test_decompression_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(ticket_module, "LARGEST", 2**24)
+    refuse(tmp_path, lzma.compress(bytes(2**25)), "cut short, or larger than 16 MiB")
 
 
 def test_tampered_search(tmp_path, stored):
