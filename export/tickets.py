@@ -1,5 +1,8 @@
 """Ticket -> verified model file."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ from numpy.typing import NDArray
 
 from spiketicket.export.modules import export
 from spiketicket.export.pack import Export
-from spiketicket.train.ticket import Ticket
+from spiketicket.train.ticket import Ticket, load_ticket
 
 
 def export_ticket(
@@ -34,6 +37,18 @@ def export_ticket(
         replace(ticket, model=model).network(), sample, model.timesteps, path, check=samples is not None,
         metadata=_metadata(ticket), **options,
     )  # fmt: skip
+
+
+@contextmanager
+def model_of_ticket(path: Path) -> Iterator[Path]:
+    """Give the model file of the ticket in `path`, unchecked and for as long as the context lasts.
+
+    Raises TicketError where the ticket cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="spiketicket-") as folder:
+        model = Path(folder) / "model.onnx"
+        export_ticket(load_ticket(path), model)
+        yield model
 
 
 def _metadata(ticket: Ticket) -> dict[str, str]:

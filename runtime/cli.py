@@ -1,5 +1,6 @@
 """The command `snn-run`."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from spiketicket.cli import guarded, make_app, out, print_json, run_app, say
 from spiketicket.domain import INPUT, LOGITS
-from spiketicket.errors import InputError
+from spiketicket.errors import InputError, MissingExtraError
 from spiketicket.runtime.engine import MODEL_ENGINES
 from spiketicket.runtime.evaluate import Evaluation, evaluate, exit_early
 from spiketicket.runtime.inputs import dataset_inputs, load_array
@@ -20,13 +21,17 @@ from spiketicket.runtime.planner import AUTO, CUDA_KERNELS, KERNELS
 from spiketicket.runtime.session import Session
 from spiketicket.train.data import DATASET_NAMES, load_dataset
 
+TICKET_ENDINGS = (".pt", ".pt.xz")
+
 app = make_app("Run an exported model.")
 
 
 @app.command()
 @guarded
 def run(
-    model: Annotated[Path, typer.Argument(help="Model file of snn-export.", show_default=False)],
+    model: Annotated[
+        Path, typer.Argument(help="Model file of snn-export; a ticket is exported first.", show_default=False)
+    ],
     dataset: Annotated[str | None, typer.Option(help=f"Classify a data set: {', '.join(DATASET_NAMES)}.")] = None,
     split: Annotated[str, typer.Option(help="Which part of it: train or test.")] = "test",
     data: Annotated[
@@ -67,7 +72,7 @@ def run(
     """Classify a data set (accuracy, confusion counts, images per second) or an array of images, or explain a model."""
     if not explain and (dataset is None) == (array is None):
         raise InputError("give either --dataset or --input")
-    with Session(model, engine=engine, threads=threads, plan=plan, values=values) as session:
+    with _model_file(model) as path, Session(path, engine=engine, threads=threads, plan=plan, values=values) as session:
         if explain:
             _print_layers(session, json)
             return
@@ -100,6 +105,17 @@ def run(
         print_json({**facts, "classes": list(loaded.classes), "confusion": evaluation.confusion.tolist()})
     else:
         _print_evaluation(facts, evaluation, loaded.classes)
+
+
+def _model_file(path: Path) -> AbstractContextManager[Path]:
+    """Give `path`, or the model file of the ticket that it is (not checked against torch, as snn-export does)."""
+    if not path.name.endswith(TICKET_ENDINGS):
+        return nullcontext(path)
+    try:
+        from spiketicket.export.tickets import model_of_ticket
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "train", "running a ticket") from error
+    return model_of_ticket(path)
 
 
 def _print_layers(session: Session, json: bool) -> None:

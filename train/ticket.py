@@ -29,7 +29,7 @@ from spiketicket.train.models import build, prunable
 
 FORMAT = "spiketicket.ticket"
 VERSION = 2  # version 1 had the whole tensors of pruned weights in its state, and no survivors
-LARGEST = 2**31  # bytes of a file, decompressed
+LARGEST = 2**30  # bytes of a file, decompressed
 _FIELDS = ("format", "version", "model", "state", "masks", "search", "environment")
 _XZ = b"\xfd7zXZ\x00"
 _NARROW = (torch.bfloat16, torch.float16)  # types that survivors are stored in where that loses nothing

@@ -170,3 +170,11 @@ def test_evaluation_is_in_order_and_never_augmented():
     assert [len(y) for _, y in parts] == [16, 16, 16, 2]
     assert torch.cat([y for _, y in parts]).tolist() == list(range(50))
     assert np.array_equal(torch.cat([x for x, _ in parts]).numpy(), CIFAR(noise.test.images))
+
+
+def test_smaller_images_are_means_over_areas():
+    batches = Batches(dataset())
+    (whole, labels), (half, same) = (next(b.epoch(16, SEED)) for b in (batches, batches.resized(16)))
+    assert half.shape[2:] == (16, 16) and torch.equal(labels, same)
+    assert torch.allclose(half, whole.unflatten(3, (16, 2)).unflatten(2, (16, 2)).mean((3, 5)), atol=1e-6)
+    assert batches.image_size is None, "the batches that it comes from stay as they are"

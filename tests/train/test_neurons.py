@@ -175,3 +175,39 @@ def test_neuron_in_bfloat16_keeps_float32_potentials():
         grads.append(torch.autograd.grad(out, given, by_out.to(dtype))[0].float())
     assert torch.equal(*outs)  # the inputs are the same numbers, and so is every potential
     torch.testing.assert_close(grads[0], grads[1], rtol=2**-6, atol=2**-8)
+
+
+def soft_lif(x, config, softness):
+    """The equations with a step that lies between spikes and the surrogate's primitive, by autograd."""
+    rest, alpha, out = config.v_reset or 0.0, config.surrogate_alpha, []
+    v = torch.full_like(x[0], rest)
+    for current in x:
+        h = v - (v - rest) / config.tau + (current / config.tau if config.decay_input else current)
+        z = h - config.v_threshold
+        primitive = torch.atan(math.pi * alpha * z / 2) / math.pi + 0.5
+        s = primitive + (1 - softness) * ((z >= 0).to(z.dtype) - primitive).detach()
+        out.append(s)
+        reset = s.detach() if config.detach_reset else s
+        v = h - reset * config.v_threshold if config.v_reset is None else (1 - reset) * h + reset * config.v_reset
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize("softness", [1.0, 0.3])
+@pytest.mark.parametrize("config", VARIANTS, ids=str)
+def test_soft_neurons(config, softness):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 3, 7, dtype=torch.float64, generator=generator).requires_grad_()
+    by_out = torch.randn(4, 3, 7, dtype=torch.float64, generator=generator)
+    node = lif(config)
+    node.softness = softness
+    outs = node(x), soft_lif(x, config, softness)
+    assert torch.allclose(*outs, rtol=0, atol=1e-14) and outs[0].detach().unique().numel() > 20, "no mere spikes"
+    grads = [torch.autograd.grad((out * by_out).sum(), x)[0] for out in outs]
+    assert torch.allclose(*grads, rtol=0, atol=1e-13) and float(grads[0].abs().max()) > 0.1
+
+
+def test_soft_neurons_begin_every_call_at_rest():
+    node = lif(NeuronConfig())
+    node.softness = 1.0
+    x = torch.randn(3, 5)
+    assert torch.equal(node(x), node(x))

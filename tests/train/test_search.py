@@ -286,7 +286,7 @@ def test_two_searches_cannot_share_a_folder(quick_settings, digits, tmp_path):
     from spiketicket.train.run import open_run
 
     with (
-        open_run(tmp_path / "run", quick_settings(), 2, digits.fingerprint(), Group()),
+        open_run(tmp_path / "run", quick_settings(), 2, {"data": digits.fingerprint()}, Group()),
         pytest.raises(SpikeTicketError, match="in use by another search"),
     ):
         search(quick_settings(), digits, tmp_path / "run")
