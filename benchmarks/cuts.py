@@ -1,10 +1,10 @@
-"""The tickets that are timed: the paper's networks at its sparsities, cut from initial weights, calibrated.
+"""The tickets that are timed: the paper's networks at its sparsities, trained (assets.py) or cut from initial weights.
 
-A ticket is what `snn-search oneshot --epochs 0` finds: one global magnitude cut of the initial weights, batch norm
-calibrated on training images, so that VGG16's layers get the densities of the paper's tickets (at 98.13%: 36% early,
-0.9% late). Layers whose init is another than VGG16's convolutions' would be emptied by that cut (VGG16's classifier, 15
+A cut is what `snn-search oneshot --epochs 0` finds: one global magnitude cut of the initial weights, batch norm
+calibrated on training images, so that VGG16's layers get the densities of such a cut (at 98.13%: 36% early, 0.9%
+late). Layers whose init is another than VGG16's convolutions' would be emptied by it (VGG16's classifier, 15
 of ResNet19's 22 weights) and are drawn anew first, Kaiming normal by fan_out (convolutions) or fan_in (Linear);
-`--init plain` leaves them, and times dead layers.
+`--init plain` leaves them, and times dead layers. Cuts fire at 7%, trained networks at several times that.
 
 A finished ticket lies in one folder, and is not made again (remove the folder after a change here): the sparse model
 file, and an archive of the images that are timed and the float64 oracle's logits of them.
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from assets import load_trained
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -45,22 +46,25 @@ TIMESTEPS = 5  # a run of fewer is a prefix: the networks are causal
 IMAGES = 32
 ORACLE_BATCH = 4  # the oracle keeps every value of a batch in float64
 SYNTHETIC = "synthetic images"
-INITS = ("kaiming", "plain")
+TRAINED = "trained"
+INITS = (TRAINED, "kaiming", "plain")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides a ticket. `sparsity` is the paper's p in percent; `beta` shifts every batch norm's output."""
+    """What decides a ticket. `sparsity` is the paper's p in percent; `beta` shifts a cut's batch norms."""
 
     arch: str
     sparsity: float
-    init: str = "kaiming"
+    init: str = TRAINED
     beta: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.init not in INITS:
             raise InputError(f"init: expected one of {', '.join(INITS)}, got {self.init!r}")
+        if self.init == TRAINED and self.beta:
+            raise InputError(f"beta: expected 0 for trained tickets, got {self.beta:g}")
 
     def name(self, dataset: str) -> str:
         """Of the ticket's folder."""
@@ -83,6 +87,13 @@ class Ticket:
     def graph(self) -> Graph:
         return read_model(self.path)[0]
 
+    @property
+    def test_accuracy(self) -> float | None:
+        """A share of the data set's test images; None of a cut."""
+        with Session(self.path, engine="reference") as session:
+            stored = session.metadata.get("test_accuracy")
+        return None if stored is None else float(stored)
+
     def facts(self) -> dict[str, Any]:
         """Density, weights and multiply-accumulates of every layer, firing rate of every LIF, for the report."""
         rates = firing_rates(self)
@@ -100,6 +111,7 @@ class Ticket:
         timed = [node for node in graph.weighted() if graph.values[node.inputs[0]].timed]
         return {
             **asdict(self.recipe),
+            "test_accuracy": self.test_accuracy,
             "megabytes": self.path.stat().st_size / 1e6,
             "mac_density": sum(map(graph.macs, timed)) / sum(graph.macs(node, dense=True) for node in timed),
             "firing_rate": rates.overall,
@@ -139,8 +151,11 @@ def make_ticket(recipe: Recipe, dataset: Dataset, folder: Path) -> Ticket:
     source = f"{dataset.name}, test images" if dataset.name != SYNTHETIC else SYNTHETIC
     if not path.exists():
         archive.unlink(missing_ok=True)
-        network = cut(recipe, dataset)
+        ticket = load_trained(recipe.arch, recipe.sparsity) if recipe.init == TRAINED else None
+        network = ticket.network() if ticket else cut(recipe, dataset)
         names = {"arch": recipe.arch, "dataset": dataset.name}
+        if ticket:
+            names["test_accuracy"] = f"{ticket.search['test_accuracy']:.6f}"
         graph = trace(network, dataset.image_shape, network.repeat.timesteps, metadata=names)
         write_atomic(path, to_onnx(graph).SerializeToString(deterministic=True))
     if archive.exists():

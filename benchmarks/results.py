@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from rivals import AVX2, NATIVE, Agreement
+from rivals import AVX2, INT8, NATIVE, ROUNDED, Agreement
 
 from spiketicket.profiling.noise import Noise
 from spiketicket.profiling.timing import Timing, ratio
@@ -54,7 +54,8 @@ class Result:
 
     @property
     def best_rival(self) -> str | None:
-        rivals = {name: t.median().value for name, t in self.seconds.items() if name not in (NATIVE, AVX2)}
+        """The fastest that computes what the file says, in float32."""
+        rivals = {name: t.median().value for name, t in self.seconds.items() if name not in (NATIVE, AVX2, *ROUNDED)}
         return min(rivals, key=rivals.__getitem__, default=None)
 
     def ratio(self, contestant: str = NATIVE) -> float | None:
@@ -62,6 +63,12 @@ class Result:
         if self.best_rival is None or contestant not in self.seconds:
             return None
         return ratio(self.seconds[self.best_rival], self.seconds[contestant]).value
+
+    def over_native(self, contestant: str) -> float | None:
+        """Return how many times as long as the native engine `contestant` takes."""
+        if contestant not in self.seconds or NATIVE not in self.seconds:
+            return None
+        return ratio(self.seconds[contestant], self.seconds[NATIVE]).value
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -151,6 +158,8 @@ def _latency_sheet(results: list[Result]) -> Sheet:
     rows.append(["best rival / native", *(_ratio(r.ratio()) for r in results)])
     if any(AVX2 in r.seconds for r in results):
         rows.append(["best rival / native/avx2", *(_ratio(r.ratio(AVX2)) for r in results)])
+    if any(INT8 in r.seconds for r in results):
+        rows.append([f"{INT8} / native", *(_ratio(r.over_native(INT8)) for r in results)])
     if any(r.configuration.target for r in results):
         rows.append(["target", *(_ratio(r.configuration.target) for r in results)])
     title = (
@@ -162,7 +171,8 @@ def _latency_sheet(results: list[Result]) -> Sheet:
 def _milliseconds(result: Result, name: str) -> str:
     if name not in result.seconds:
         return "wrong" if name in result.agreements else "-"
-    return with_spread(result.seconds[name], lambda seconds: _short(MS * seconds))
+    text = with_spread(result.seconds[name], lambda seconds: _short(MS * seconds))
+    return f"{text}, {result.agreements[name].top1:.0%} of classes" if name in ROUNDED else text
 
 
 def with_spread(timing: Timing, write: Callable[[float], str]) -> str:
@@ -190,7 +200,9 @@ def _ratio(times: float | None) -> str:
 def ticket_sheet(facts: Sequence[dict[str, Any]]) -> Sheet:
     rows = [
         [
-            f"{f['arch']} {f['sparsity']:g}%", f"{f['megabytes']:.2f}", f"{f['mac_density']:.1%}",
+            f"{f['arch']} {f['sparsity']:g}%",
+            "untrained" if f["test_accuracy"] is None else f"{f['test_accuracy']:.2%}",
+            f"{f['megabytes']:.2f}", f"{f['mac_density']:.1%}",
             f"{f['firing_rate']:.1%}", f"{min(f['firing_rates'].values()):.1%}",
             f"{max(f['firing_rates'].values()):.1%}",
             f"{f['silent_neurons']:.0%}", f"{min(layer['density'] for layer in f['layers']):.2%}",
@@ -198,8 +210,8 @@ def ticket_sheet(facts: Sequence[dict[str, Any]]) -> Sheet:
         ]
         for f in facts
     ]  # fmt: skip
-    header = ["ticket", "MB", "density by MACs", "firing rate", "lowest layer", "highest layer", "silent over all T",
-              "lowest density", "dead layers"]  # fmt: skip
+    header = ["ticket", "test accuracy", "MB", "density by MACs", "firing rate", "lowest layer", "highest layer",
+              "silent over all T", "lowest density", "dead layers"]  # fmt: skip
     return Sheet("Tickets (per layer in results.json)", header, rows)
 
 

@@ -1,0 +1,28 @@
+"""The trained tickets in tests/assets, which tests and benchmarks share: networks of the paper, trained on CIFAR-10.
+
+A file is called ARCH-SPARSITY.pt.xz; docs/results/vgg16.md tells how they were trained.
+"""
+
+from pathlib import Path
+
+from spiketicket.errors import InputError
+from spiketicket.train.ticket import Ticket, load_ticket
+
+FOLDER = Path(__file__).parents[1] / "tests" / "assets"
+ENDING = ".pt.xz"
+
+
+def trained() -> dict[tuple[str, float], Path]:
+    """Return the files by architecture and sparsity (the paper's p in percent)."""
+    files = sorted(FOLDER.glob(f"*{ENDING}"))
+    parts = {file: file.name.removesuffix(ENDING).rpartition("-") for file in files}
+    return {(arch, float(sparsity)): file for file, (arch, _, sparsity) in parts.items()}
+
+
+def load_trained(arch: str, sparsity: float) -> Ticket:
+    """Read a trained ticket. Raises InputError where there is none of that architecture and sparsity."""
+    known = trained()
+    if (arch, sparsity) not in known:
+        there = ", ".join(f"{a} at {p:g}%" for a, p in known) or "none"
+        raise InputError(f"there is no trained ticket of {arch} at {sparsity:g}%: expected one of {there}")
+    return load_ticket(known[arch, sparsity])
