@@ -140,12 +140,19 @@ def test_unknown_arch():
         build(ModelConfig("lenet", 3, 32, 10))
 
 
-@pytest.mark.parametrize(("arch", "least"), [("vgg16", 32), ("alexnet", 8), ("vgg_digits", 4)])
+@pytest.mark.parametrize(("arch", "least"), [("vgg16", 16), ("alexnet", 4), ("vgg_digits", 2)])
 def test_images_that_are_too_small(arch, least):
     build(ModelConfig(arch, 3, least, 10, width=0.05))
     size = least - 1
     with pytest.raises(InputError, match=f"{arch} needs images of at least {least}x{least}, got {size}x{size}"):
         build(ModelConfig(arch, 3, size, 10))
+
+
+def test_small_images_leave_out_the_last_pooling():
+    """So that a network can train on small images first: the tensors are the same."""
+    small, large = (build(ModelConfig("vgg16", 3, size, 10, width=0.05)) for size in (16, 32))
+    assert [t.shape for t in small.state_dict().values()] == [t.shape for t in large.state_dict().values()]
+    assert logits(small, torch.randn(2, 3, 16, 16)).shape == (5, 2, 10)
 
 
 @pytest.mark.parametrize(

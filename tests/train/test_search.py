@@ -479,9 +479,9 @@ class TestReleasedRecipe:
         starts = []
 
         class Watched(search_module.Training):
-            def __init__(self, context, stage, index, masks, start):
+            def __init__(self, context, stage, index, tickets, masks, start):
                 starts.append({name: tensor.clone() for name, tensor in start.items()})
-                super().__init__(context, stage, index, masks, start)
+                super().__init__(context, stage, index, tickets, masks, start)
 
         monkeypatch.setattr(search_module, "Training", Watched)
         tickets = search(quick_settings(recipe=recipe, validation=0), digits, tmp_path / "run")
