@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-NATIVE := CMakeLists.txt $(wildcard runtime/csrc/*)
+NATIVE := CMakeLists.txt $(wildcard runtime/csrc/*.cpp runtime/csrc/*/*)
 # onnxruntime's C headers: with them, the library of its custom operators is built and tested.
 HEADERS := build/onnxruntime
 OPERATORS := $(if $(wildcard $(HEADERS)),-C cmake.define.SPIKETICKET_ONNXRUNTIME_INCLUDE=$(abspath $(HEADERS)))
@@ -86,11 +86,11 @@ mutants:
 
 # The engine compiled for AArch64 (Debian: g++-aarch64-linux-gnu), and its NEON kernels held against the portable ones
 # under an emulator (qemu-user).
-ARM := aarch64-linux-gnu-g++ -std=c++20 -O3 -Wall -Wextra -Werror -ffp-contract=off -DSPIKETICKET_NEON
-FOREIGN := %/bindings.cpp %_avx2.cpp %_avx512.cpp %/onnxruntime_ops.cpp
+ARM := aarch64-linux-gnu-g++ -I$(abspath runtime/csrc) -std=c++20 -O3 -Wall -Wextra -Werror -ffp-contract=off -DSPIKETICKET_NEON
+FOREIGN := %_avx2.cpp %_avx512.cpp %/onnxruntime_ops.cpp
 cross:
 	mkdir -p build/cross
-	cd build/cross && $(ARM) -c $(addprefix ../../,$(filter-out $(FOREIGN),$(wildcard runtime/csrc/*.cpp)))
+	cd build/cross && $(ARM) -c $(addprefix ../../,$(filter-out $(FOREIGN),$(wildcard runtime/csrc/*/*.cpp)))
 	$(ARM) -static tests/runtime/kernels_check.cpp build/cross/kernels_*.o build/cross/dispatch.o -o build/cross/check
 	qemu-aarch64 build/cross/check
 

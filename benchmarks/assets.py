@@ -6,7 +6,7 @@ A file is called ARCH-SPARSITY.pt.xz; docs/results/vgg16.md tells how they were 
 from pathlib import Path
 
 from spiketicket.errors import InputError
-from spiketicket.train.ticket import Ticket, load_ticket
+from spiketicket.train.search.ticket import Ticket, load_ticket
 
 FOLDER = Path(__file__).parents[1] / "tests" / "assets"
 ENDING = ".pt.xz"

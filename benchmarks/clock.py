@@ -19,13 +19,13 @@ from results import Sheet, disturbances
 from rich.console import Console
 from simulated import SimulatedTime
 
-from spiketicket.cli import err, guarded, make_app, out, say
-from spiketicket.domain import INPUT
+from spiketicket.cli.console import err, guarded, make_app, out, say
 from spiketicket.files import write_atomic
-from spiketicket.profiling.clock import Run, measure
-from spiketicket.profiling.machine import machine_facts
-from spiketicket.profiling.noise import Noise
-from spiketicket.profiling.timing import Interval, difference, ratio
+from spiketicket.model.names import INPUT
+from spiketicket.profiling.measure.clock import Run, measure
+from spiketicket.profiling.measure.machine import machine_facts
+from spiketicket.profiling.measure.noise import Noise
+from spiketicket.profiling.measure.timing import Interval, difference, ratio
 from spiketicket.runtime import Session
 
 MODEL = Path(__file__).parents[1] / "tests" / "assets" / "digits.onnx"

@@ -21,24 +21,24 @@ from assets import load_trained
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from spiketicket.domain import INPUT, LOGITS_T
+from spiketicket.data import Dataset, Normalisation, Split, load_dataset
 from spiketicket.errors import DataError, InputError
-from spiketicket.export.onnx_writer import to_onnx
-from spiketicket.export.trace import trace
+from spiketicket.export.torch.trace import trace
 from spiketicket.files import write_atomic
 from spiketicket.graph import Graph
+from spiketicket.model.names import INPUT, LOGITS_T
+from spiketicket.model.reader import read_model
+from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session
 from spiketicket.runtime.inputs import dataset_inputs
-from spiketicket.runtime.onnx_reader import read_model
-from spiketicket.train import masks
-from spiketicket.train.batches import Batches
-from spiketicket.train.data import Dataset, Normalisation, Split, load_dataset
-from spiketicket.train.loop import calibrate
-from spiketicket.train.models import build, logits, prunable
-from spiketicket.train.plan import plan_stages
-from spiketicket.train.search import model_config
-from spiketicket.train.settings import Settings
-from spiketicket.train.strategies import magnitude_masks
+from spiketicket.train.loop.batches import Batches
+from spiketicket.train.loop.loop import calibrate
+from spiketicket.train.networks.models import build, logits, prunable
+from spiketicket.train.pruning import masks
+from spiketicket.train.pruning.strategies import magnitude_masks
+from spiketicket.train.search.plan import plan_stages
+from spiketicket.train.search.search import model_config
+from spiketicket.train.search.settings import Settings
 
 Floats = NDArray[np.float32]
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spiketicket.cli import err
-from spiketicket.domain import INPUT
-from spiketicket.export.tickets import export_ticket
-from spiketicket.profiling.clock import Run, measure
+from spiketicket.cli.console import err
+from spiketicket.data import Dataset
+from spiketicket.export.ticket import export_ticket
+from spiketicket.model.names import INPUT
+from spiketicket.profiling.measure.clock import Run, measure
 from spiketicket.runtime import Session
 from spiketicket.runtime.evaluate import evaluate
-from spiketicket.train.data import Dataset
-from spiketicket.train.history import History
-from spiketicket.train.ticket import Ticket, load_ticket
+from spiketicket.train.history.history import History
+from spiketicket.train.search.ticket import Ticket, load_ticket
 
 SAMPLES = 8  # test images on which torch, onnxruntime and the native engine must agree with the float64 oracle
 TIMED = 32  # test images, one after another

@@ -10,10 +10,10 @@ import numpy as np
 from onnx import helper, numpy_helper
 from rivals import Run, Unavailable, onnxruntime_session
 
-from spiketicket.domain import INPUT, LOGITS_T
-from spiketicket.export.onnx_writer import to_onnx
-from spiketicket.export.values import VALUES, cast
 from spiketicket.graph import Graph
+from spiketicket.model.names import INPUT, LOGITS_T
+from spiketicket.model.values import VALUES, cast
+from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session
 
 DENSE, GZIP, COO, SAFETENSORS = "dense ONNX", "dense ONNX, gzip", "ONNX sparse_initializer", "safetensors of scipy CSR"

@@ -29,20 +29,20 @@ from gpu_sheets import densities_sheet, layers_sheet, networks_sheet
 from lists import numbers, split, whole
 from rich.console import Console
 
-from spiketicket.cli import err, guarded, make_app, out, say
+from spiketicket.cli.console import err, guarded, make_app, out, say
 from spiketicket.csr import Csr
 from spiketicket.errors import InputError
 from spiketicket.files import write_atomic
 from spiketicket.graph import Conv, Flatten, Graph, Lif, Linear, Repeat
-from spiketicket.profiling.clock import measure
-from spiketicket.profiling.engines import Unavailable
-from spiketicket.profiling.machine import machine_facts
-from spiketicket.profiling.nvidia_smi import ask
-from spiketicket.runtime.cuda.choice import milliseconds
-from spiketicket.runtime.cuda.device import load_cupy
-from spiketicket.runtime.cuda.fusion import fuse
-from spiketicket.runtime.cuda.program import Program
-from spiketicket.runtime.cuda.store import Store
+from spiketicket.profiling.inference.engines import Unavailable
+from spiketicket.profiling.measure.clock import measure
+from spiketicket.profiling.measure.machine import machine_facts
+from spiketicket.profiling.measure.nvidia_smi import ask
+from spiketicket.runtime.engines.cuda.choice import milliseconds
+from spiketicket.runtime.engines.cuda.device import load_cupy
+from spiketicket.runtime.engines.cuda.fusion import fuse
+from spiketicket.runtime.engines.cuda.program import Program
+from spiketicket.runtime.engines.cuda.store import Store
 
 LAYERS_OF = 98.13
 SWEPT = {"64 x 64 at 32 x 32": (64, 32), "256 x 256 at 8 x 8": (256, 8), "512 x 512 at 4 x 4": (512, 4)}

@@ -14,12 +14,12 @@ import torch
 from cuts import Ticket
 from numpy.typing import NDArray
 
-from spiketicket.domain import INPUT, LOGITS_T
-from spiketicket.export.unrolled import unrolled_onnx
-from spiketicket.profiling.engines import Unavailable, open_engine
-from spiketicket.profiling.torch_network import TorchNetwork
-from spiketicket.runtime.cuda.engine import CudaEngine
+from spiketicket.export.formats.unrolled import unrolled_onnx
+from spiketicket.model.names import INPUT, LOGITS_T
+from spiketicket.profiling.inference.engines import Unavailable, open_engine
+from spiketicket.profiling.inference.torch_network import TorchNetwork
 from spiketicket.runtime.engine import Options
+from spiketicket.runtime.engines.cuda.engine import CudaEngine
 
 Floats = NDArray[np.float32]
 OURS, OURS_HALF = "cuda", "cuda/float16"

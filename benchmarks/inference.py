@@ -37,13 +37,13 @@ from rich.console import Console
 from rivals import COMPILED, CONTESTANTS, INT8, ROUNDED, Contestant, Floats, Run, Setup, Unavailable, prepare
 from rivals import folded_bytes as folded_onnx
 
-from spiketicket.cli import err, guarded, make_app, out, say
+from spiketicket.cli.console import err, guarded, make_app, out, say
 from spiketicket.errors import InputError, MissingExtraError
 from spiketicket.files import write_atomic
-from spiketicket.profiling.clock import measure
-from spiketicket.profiling.machine import machine_facts
-from spiketicket.profiling.memory import PLAIN, measure_memory
-from spiketicket.train.models import ARCHITECTURES
+from spiketicket.profiling.measure.clock import measure
+from spiketicket.profiling.measure.machine import machine_facts
+from spiketicket.profiling.measure.memory import PLAIN, measure_memory
+from spiketicket.train.networks.models import ARCHITECTURES
 
 SLOW_TO_QUANTISE = "quantising takes half a minute: measured at the highest T and batch 1 only"
 SLOW_TO_COMPILE = "compiling takes 10 to 40 s: measured at the highest T and thread number only"

@@ -3,7 +3,7 @@
     python benchmarks/layers.py build/bench/models/TICKET [--timesteps 5] [--images 8]
 
 TICKET is a folder that benchmarks/inference.py made: a model and the images that were timed. The columns are those of
-the profiler (profiling/layers.py), of which this prints the ones that fit on a line.
+the profiler (profiling/layers/profile.py), of which this prints the ones that fit on a line.
 """
 
 from pathlib import Path
@@ -15,11 +15,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from spiketicket.cli import guarded, make_app, run_app
+from spiketicket.cli.console import guarded, make_app, run_app
 from spiketicket.errors import InputError
-from spiketicket.profiling.layers import profile_layers
+from spiketicket.profiling.layers.profile import profile_layers
+from spiketicket.profiling.layers.sections import sections
 from spiketicket.runtime import Session
-from spiketicket.runtime.native import build_info
+from spiketicket.runtime.engines.native.engine import build_info
 from spiketicket.runtime.planner import PLANS
 
 LEFT_OUT = ("kind", "low", "high", "share", "firing rate", "silent", "why this kernel")
@@ -43,7 +44,7 @@ def main(
     with np.load(ticket / "oracle.npz") as stored:
         x = np.ascontiguousarray(stored["images"][:images])
     with Session(ticket / "model.onnx", threads=1, plan=plan) as session:
-        section = profile_layers(session, x, timesteps).sections()[0]
+        section = sections(profile_layers(session, x, timesteps))[0]
     assert section.table is not None
     isa = build_info()["isa"]
     table = Table(title=f"{ticket.name}, T = {timesteps}, batch 1, one thread, {isa}", box=box.SIMPLE)

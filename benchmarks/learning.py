@@ -29,18 +29,18 @@ from timestep_loop import LoopNetwork
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from spiketicket.cli import guarded, make_app, out, say
+from spiketicket.cli.console import guarded, make_app, out, say
+from spiketicket.data import load_dataset
 from spiketicket.errors import InputError
 from spiketicket.files import write_atomic
-from spiketicket.profiling.machine import machine_facts
-from spiketicket.train.batches import Batches
-from spiketicket.train.config import ModelConfig
-from spiketicket.train.data import load_dataset
-from spiketicket.train.distributed import Group, joined_group
-from spiketicket.train.loop import MOMENTUM, Tally, Trainee, accuracy, learning_rate
-from spiketicket.train.masks import dense_masks
-from spiketicket.train.models import build, logits
-from spiketicket.train.settings import PRECISIONS, Settings
+from spiketicket.profiling.measure.machine import machine_facts
+from spiketicket.train.loop.batches import Batches
+from spiketicket.train.loop.distributed import Group, joined_group
+from spiketicket.train.loop.loop import MOMENTUM, Tally, Trainee, accuracy, learning_rate
+from spiketicket.train.networks.config import ModelConfig
+from spiketicket.train.networks.models import build, logits
+from spiketicket.train.pruning.masks import dense_masks
+from spiketicket.train.search.settings import PRECISIONS, Settings
 
 LOOP, OURS = "loop float32", "spiketicket "
 

@@ -13,21 +13,21 @@ from typing import Annotated
 import typer
 from cuts import Recipe, load_images, make_ticket
 
-from spiketicket.cli import err, guarded, make_app, out, say
+from spiketicket.cli.console import err, guarded, make_app, out, say
 from spiketicket.files import write_atomic
-from spiketicket.profiling import paper
-from spiketicket.profiling.energy import CMOS_45NM
-from spiketicket.profiling.inference import Data, profile_models
-from spiketicket.profiling.inference_report import inference_report
-from spiketicket.profiling.machine import usable_cores
-from spiketicket.profiling.report.chart import svg
+from spiketicket.profiling.inference.profile import Data, profile_models
+from spiketicket.profiling.inference.report import inference_report
+from spiketicket.profiling.inference.settings import Settings
+from spiketicket.profiling.layers.energy import CMOS_45NM
+from spiketicket.profiling.measure.machine import usable_cores
 from spiketicket.profiling.report.document import Report
+from spiketicket.profiling.report.drawing.chart import svg
 from spiketicket.profiling.report.files import write
 from spiketicket.profiling.report.terminal import show
-from spiketicket.profiling.run_cost import read_runs, setups_of, spent
-from spiketicket.profiling.search_cost import measure_search
-from spiketicket.profiling.search_report import Asked, search_report
-from spiketicket.profiling.settings import Settings
+from spiketicket.profiling.search import paper
+from spiketicket.profiling.search.cost import measure_search
+from spiketicket.profiling.search.measured import read_runs, setups_of, spent
+from spiketicket.profiling.search.report import Asked, search_report
 
 TICKET = Recipe("vgg16", 98.13)
 

@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 from rivals import AVX2, INT8, NATIVE, ROUNDED, Agreement
 
-from spiketicket.profiling.noise import Noise
-from spiketicket.profiling.timing import Timing, ratio
+from spiketicket.profiling.measure.noise import Noise
+from spiketicket.profiling.measure.timing import Timing, ratio
 
 MS = 1e3
 TARGET_TIMESTEPS, TARGET_THREADS = 5, 2

@@ -27,15 +27,15 @@ from deepsparse_client import deepsparse
 from numpy.typing import NDArray
 from torch._inductor import config as inductor
 
-from spiketicket.domain import INPUT, LOGITS_T, TIMESTEPS
 from spiketicket.errors import InputError, SpikeTicketError
-from spiketicket.export.onnx_writer import to_onnx
-from spiketicket.export.unrolled import unrolled_onnx
-from spiketicket.export.verify import DEFAULT, MIN_TOP1
-from spiketicket.profiling.engines import Unavailable, open_engine
-from spiketicket.profiling.torch_network import TorchNetwork
+from spiketicket.export.check.agreement import DEFAULT, MIN_TOP1
+from spiketicket.export.formats.unrolled import unrolled_onnx
+from spiketicket.model.names import INPUT, LOGITS_T, TIMESTEPS
+from spiketicket.model.writer import to_onnx
+from spiketicket.profiling.inference.engines import Unavailable, open_engine
+from spiketicket.profiling.inference.torch_network import TorchNetwork
 from spiketicket.runtime import Session
-from spiketicket.runtime.native import build_info
+from spiketicket.runtime.engines.native.engine import build_info
 
 Floats = NDArray[np.float32]
 Run = Callable[[Floats], Floats]  # [N, C, H, W] -> logits [T, N, classes]
@@ -43,7 +43,7 @@ Run = Callable[[Floats], Floats]  # [N, C, H, W] -> logits [T, N, classes]
 NATIVE, AVX2, COMPILED, DEEPSPARSE = "native", "native/avx2", "torch.compile", "deepsparse"
 INT16, INT8 = "native/int16", "openvino/int8"
 ROUNDED = (INT16, INT8)  # weights, and in int8 activations, are not those of the file
-MIN_EXACT = 0.5  # share of images without a flipped spike, as spiketicket.export.verify asks
+MIN_EXACT = 0.5  # share of images without a flipped spike, as spiketicket.export.check.agreement asks
 CHECKED_ONE_BY_ONE = 8  # images, at batch 1
 COMPILE_SECONDS = 120
 ISA_VARIABLE = "SPIKETICKET_ISA"

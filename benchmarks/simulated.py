@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import exp, sin
 from unittest.mock import patch
 
-from spiketicket.profiling import clock
+from spiketicket.profiling.measure import clock
 
 
 @dataclass

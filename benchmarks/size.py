@@ -25,12 +25,12 @@ from results import Sheet, disturbances, figures, with_spread
 from rich.console import Console
 from rivals import Run, Setup, Unavailable, agreement
 
-from spiketicket.cli import err, guarded, make_app, out, say
+from spiketicket.cli.console import err, guarded, make_app, out, say
 from spiketicket.files import write_atomic
-from spiketicket.profiling import clock
-from spiketicket.profiling.machine import machine_facts
-from spiketicket.profiling.noise import Noise
-from spiketicket.profiling.timing import Timing
+from spiketicket.profiling.measure import clock
+from spiketicket.profiling.measure.machine import machine_facts
+from spiketicket.profiling.measure.noise import Noise
+from spiketicket.profiling.measure.timing import Timing
 
 SPARSEST = 98.13
 PER_NONZERO = 1.05 * (4 + 2)  # bytes of float32 and uint16, and a twentieth for everything else

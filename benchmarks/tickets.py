@@ -20,15 +20,15 @@ from deployed import export_all
 from lists import split
 from tickets_report import collect, present
 
-from spiketicket.cli import guarded, make_app, say
+from spiketicket.cli.console import guarded, make_app, say
+from spiketicket.cli.search.command import EXIT_OUT_OF_TIME, progress_bar
+from spiketicket.data import Dataset, load_dataset
+from spiketicket.data.dataset import rank_in_class
 from spiketicket.errors import InputError, OutOfTimeError
-from spiketicket.profiling.paper import SPARSITIES
-from spiketicket.train.cli import EXIT_OUT_OF_TIME, progress_bar
-from spiketicket.train.data import Dataset, load_dataset
-from spiketicket.train.data.dataset import rank_in_class
-from spiketicket.train.distributed import joined_group
-from spiketicket.train.search import Control, search
-from spiketicket.train.settings import Settings
+from spiketicket.profiling.search.paper import SPARSITIES
+from spiketicket.train.loop.distributed import joined_group
+from spiketicket.train.search.search import Control, search
+from spiketicket.train.search.settings import Settings
 
 METHODS = ("imp", "imp-et", "eb", "eb-et", "random")
 

@@ -13,20 +13,20 @@ from deployed import ENGINES, SAMPLES, Deployed
 from results import Sheet
 from rich.console import Console
 
-from spiketicket.cli import out, say
+from spiketicket.cli.console import out, say
+from spiketicket.data import Dataset
 from spiketicket.files import write_atomic
-from spiketicket.profiling import paper
-from spiketicket.profiling.machine import machine_facts
-from spiketicket.train.curves import Curve, Point, make_curves
-from spiketicket.train.data import Dataset
-from spiketicket.train.early_time import EarlyTime, choose
-from spiketicket.train.events import EarlyBird
-from spiketicket.train.history import History, read_events, read_history
-from spiketicket.train.models import prunable
-from spiketicket.train.plot import draw
-from spiketicket.train.search import model_config
-from spiketicket.train.settings import Settings
-from spiketicket.train.ticket import build_meta
+from spiketicket.profiling.measure.machine import machine_facts
+from spiketicket.profiling.search import paper
+from spiketicket.train.history.curves import Curve, Point, make_curves
+from spiketicket.train.history.events import EarlyBird
+from spiketicket.train.history.history import History, read_events, read_history
+from spiketicket.train.history.plot import draw
+from spiketicket.train.networks.models import prunable
+from spiketicket.train.search.early_time import EarlyTime, choose
+from spiketicket.train.search.search import model_config
+from spiketicket.train.search.settings import Settings
+from spiketicket.train.search.ticket import build_meta
 
 # VGG16 on CIFAR-10 at the four sparsities: the paper's supplementary, Table 3 (as printed).
 PAPER_ACCURACY = {

@@ -10,8 +10,8 @@ import torch
 from spikingjelly.activation_based import layer, neuron, surrogate
 from torch import Tensor, fx, nn
 
-from spiketicket.train.layers import LIFNode, Repeat
-from spiketicket.train.norms import StaticBatchNorm2d
+from spiketicket.train.networks.layers import LIFNode, Repeat
+from spiketicket.train.networks.norms import StaticBatchNorm2d
 
 
 class LoopNetwork(nn.Module):

@@ -17,18 +17,18 @@ from timestep_loop import LoopNetwork, folded_network
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from spiketicket.profiling.clock import synchronised
-from spiketicket.profiling.memory import process_bytes, reset_peak
-from spiketicket.train.batches import Batches
-from spiketicket.train.config import ModelConfig
-from spiketicket.train.cuda.launching import available
-from spiketicket.train.data import Augmentation, Dataset, Normalisation, Split
-from spiketicket.train.distributed import Group
-from spiketicket.train.layers import fuse, lay_out
-from spiketicket.train.loop import Tally, Trainee
-from spiketicket.train.masks import dense_masks
-from spiketicket.train.models import build
-from spiketicket.train.settings import Settings
+from spiketicket.data import Augmentation, Dataset, Normalisation, Split
+from spiketicket.profiling.measure.clock import synchronised
+from spiketicket.profiling.measure.memory import process_bytes, reset_peak
+from spiketicket.train.loop.batches import Batches
+from spiketicket.train.loop.distributed import Group
+from spiketicket.train.loop.loop import Tally, Trainee
+from spiketicket.train.networks.config import ModelConfig
+from spiketicket.train.networks.cuda.launching import available
+from spiketicket.train.networks.layers import fuse, lay_out
+from spiketicket.train.networks.models import build
+from spiketicket.train.pruning.masks import dense_masks
+from spiketicket.train.search.settings import Settings
 
 LOOP, FOLDED, OURS, GRAPHED = "loop", "folded", "spiketicket", "spiketicket, CUDA graph"
 CONTIGUOUS, LAST, CHOSEN = "contiguous", "channels-last", "chosen"

@@ -33,14 +33,15 @@ from trainers import (
     trainer,
 )
 
-from spiketicket.cli import err, guarded, make_app, out, say
+from spiketicket.cli.console import err, guarded, make_app, out, say
 from spiketicket.errors import InputError
 from spiketicket.files import write_atomic
-from spiketicket.profiling import clock, paper
-from spiketicket.profiling.machine import machine_facts
-from spiketicket.profiling.noise import Noise
-from spiketicket.profiling.timing import Timing, ratio
-from spiketicket.train.models import ARCHITECTURES
+from spiketicket.profiling.measure import clock
+from spiketicket.profiling.measure.machine import machine_facts
+from spiketicket.profiling.measure.noise import Noise
+from spiketicket.profiling.measure.timing import Timing, ratio
+from spiketicket.profiling.search import paper
+from spiketicket.train.networks.models import ARCHITECTURES
 
 PRECISIONS = ("float32", "bf16", "fp16")
 DATA = "a batch's images, augmented"

@@ -8,7 +8,7 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     if name == "export":
-        from spiketicket.export.modules import export
+        from spiketicket.export.module import export
 
         return export
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

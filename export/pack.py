@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from spiketicket.domain import VERIFICATION
 from spiketicket.export.channels import Removed, remove_channels
-from spiketicket.export.check import Check, Original, check_graphs
-from spiketicket.export.forms import Form
-from spiketicket.export.onnx_writer import to_onnx
-from spiketicket.export.values import cast
-from spiketicket.export.verify import Agreement
+from spiketicket.export.check.agreement import Agreement
+from spiketicket.export.check.check import Check, Original, check_graphs
+from spiketicket.export.formats.registry import Form
 from spiketicket.files import write_atomic
 from spiketicket.graph import Graph
+from spiketicket.model.names import VERIFICATION
+from spiketicket.model.values import cast
+from spiketicket.model.writer import to_onnx
 
 SAMPLES = 32  # of a data set, on which an export is checked
 

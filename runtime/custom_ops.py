@@ -20,7 +20,9 @@ def onnxruntime_library() -> str:
 
     Raises NotBuiltError where this installation was built without onnxruntime's headers.
     """
-    native = find_spec("spiketicket.runtime._native")  # the library lies beside the engine, in an editable install too
+    native = find_spec(
+        "spiketicket.runtime.engines.native._native"
+    )  # the library lies beside the engine, in an editable install too
     if native is not None and native.origin is not None:
         library = Path(native.origin).with_name(LIBRARY)
         if library.is_file():

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from spiketicket.errors import InputError
 from spiketicket.graph import Graph, Lif
-from spiketicket.runtime.onnx_reader import read_model
+from spiketicket.model.reader import read_model
 
 Floats = NDArray[np.float32]
 Spikes = NDArray[np.uint8]
@@ -117,18 +117,18 @@ def lif_names(graph: Graph) -> dict[str, str]:
 
 
 _ENGINES = {
-    "native": ("spiketicket.runtime.native", "NativeEngine"),
-    "onnxruntime": ("spiketicket.runtime.ort", "OnnxRuntimeEngine"),
-    "reference": ("spiketicket.runtime.reference", "ReferenceEngine"),
+    "native": ("spiketicket.runtime.engines.native.engine", "NativeEngine"),
+    "onnxruntime": ("spiketicket.runtime.engines.onnxruntime", "OnnxRuntimeEngine"),
+    "reference": ("spiketicket.runtime.engines.reference", "ReferenceEngine"),
 }
 
-_ON_GPU = {"cuda": ("spiketicket.runtime.cuda.engine", "CudaEngine")}
+_ON_GPU = {"cuda": ("spiketicket.runtime.engines.cuda.engine", "CudaEngine")}
 
 ENGINE_NAMES = tuple(_ENGINES)  # of those that run model files on any machine
 MODEL_ENGINES = (*ENGINE_NAMES, *_ON_GPU)  # of those that run model files
 
 # Engines that run files of their own.
-_COMPILED = {"tensorrt": ("spiketicket.runtime.tensorrt", "TensorRTEngine")}
+_COMPILED = {"tensorrt": ("spiketicket.runtime.engines.tensorrt.engine", "TensorRTEngine")}
 DEFAULT_ENGINE = "native"
 
 

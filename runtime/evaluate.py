@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spiketicket.domain import INPUT, LOGITS
+from spiketicket.model.names import INPUT, LOGITS
 from spiketicket.runtime.inputs import presented
 from spiketicket.runtime.session import Session
 

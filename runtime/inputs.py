@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from spiketicket.data import Dataset, Normalisation
 from spiketicket.errors import InputError, ModelError
 from spiketicket.runtime.engine import check_timesteps
 from spiketicket.runtime.session import Session
-from spiketicket.train.data import Dataset, Normalisation
 
 
 def model_normalisation(session: Session, dataset: Dataset) -> Normalisation:

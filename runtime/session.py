@@ -9,9 +9,9 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from spiketicket.domain import INPUT, LOGITS, LOGITS_T
 from spiketicket.errors import InputError
 from spiketicket.graph import Conv, Graph, Linear
+from spiketicket.model.names import INPUT, LOGITS, LOGITS_T
 from spiketicket.runtime.engine import (
     DEFAULT_ENGINE,
     Engine,

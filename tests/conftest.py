@@ -27,14 +27,14 @@ QUICK = {
 
 @pytest.fixture(scope="session")
 def quick_settings():
-    from spiketicket.train.settings import Settings
+    from spiketicket.train.search.settings import Settings
 
     return lambda method="imp", **options: Settings(**{"method": method, **QUICK, **options})
 
 
 @pytest.fixture(scope="session")
 def digits():
-    from spiketicket.train.data import load_dataset
+    from spiketicket.data import load_dataset
 
     return load_dataset("digits")
 
@@ -42,7 +42,7 @@ def digits():
 @pytest.fixture(scope="session")
 def quick_run(quick_settings, digits, tmp_path_factory):
     """A finished small search: its folder and the tickets of its three rounds."""
-    from spiketicket.train.search import search
+    from spiketicket.train.search.search import search
 
     folder = tmp_path_factory.mktemp("runs") / "quick"
     return folder, search(quick_settings(), digits, folder)

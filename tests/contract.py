@@ -1,8 +1,8 @@
 """All engines, instruction sets and kernels, and how they are held against the oracle."""
 
-from spiketicket.export.verify import Trace, compare
+from spiketicket.export.check.agreement import Trace, compare
 from spiketicket.runtime import Session
-from spiketicket.runtime.native import build_info
+from spiketicket.runtime.engines.native.engine import build_info
 from spiketicket.runtime.planner import AUTO, FIXED, KERNELS
 
 ISAS = build_info()["isas"].split(", ")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spiketicket.runtime.cuda.device import OPTIONS
+from spiketicket.runtime.engines.cuda.device import OPTIONS
 
 ARCHITECTURES = ["sm_75", "sm_90"]  # the oldest that we are for, and a new one
 

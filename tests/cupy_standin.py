@@ -17,7 +17,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 
 from spiketicket.files import write_atomic
-from spiketicket.runtime.cuda import choice
+from spiketicket.runtime.engines.cuda import choice
 
 MARGIN = 4096  # bytes
 HOST = Path(__file__).parent / "cuda_host"

@@ -20,15 +20,15 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 from torch.nn.utils import prune
 
-from spiketicket.domain import OPSETS
+from spiketicket.cli.export.actions import Inputs, Source, run
 from spiketicket.errors import MissingExtraError, SpikeTicketError
 from spiketicket.export import export
-from spiketicket.export.commands import Inputs, Source, run
-from spiketicket.export.tickets import export_ticket
-from spiketicket.train import masks as ticket_masks
-from spiketicket.train.config import ModelConfig
-from spiketicket.train.models import build, prunable
-from spiketicket.train.strategies import magnitude_masks
+from spiketicket.export.ticket import export_ticket
+from spiketicket.model.names import OPSETS
+from spiketicket.train.networks.config import ModelConfig
+from spiketicket.train.networks.models import build, prunable
+from spiketicket.train.pruning import masks as ticket_masks
+from spiketicket.train.pruning.strategies import magnitude_masks
 
 PAGE = Path(__file__).parents[1] / "docs" / "export.md"
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
@@ -177,9 +177,9 @@ def shallow(package, network, **kwargs):
 @cache
 def searched():
     """A ticket, and images for it: one for all forms."""
-    from spiketicket.train.data import load_dataset
-    from spiketicket.train.search import search
-    from spiketicket.train.settings import Settings
+    from spiketicket.data import load_dataset
+    from spiketicket.train.search.search import search
+    from spiketicket.train.search.settings import Settings
 
     settings = Settings(
         method="imp", arch="vgg_digits", dataset="digits", rounds=2, epochs=2, rewind_epoch=1, batch_size=128, seed=1

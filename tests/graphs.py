@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from spiketicket.csr import Csr
-from spiketicket.export.check import oracle_run
-from spiketicket.export.onnx_writer import to_onnx
+from spiketicket.export.check.check import oracle_run
 from spiketicket.graph import (
     Add,
     And,
@@ -23,6 +22,7 @@ from spiketicket.graph import (
     Unsqueeze,
     window,
 )
+from spiketicket.model.writer import to_onnx
 
 TAU = 4 / 3
 NO_LEAK = float("inf")

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from spiketicket.runtime.engine import Model, Options
-from spiketicket.runtime.reference import ReferenceEngine
+from spiketicket.runtime.engines.reference import ReferenceEngine
 
 
 def simulate(graph, x, dt=1e-4, start=None):

@@ -3,10 +3,10 @@
 import numpy as np
 from graphs import random_bias, random_csr
 
-from spiketicket.export.check import Check, Samples
-from spiketicket.export.forms import FORMATS
+from spiketicket.export.check.agreement import Tolerance
+from spiketicket.export.check.check import Check, Samples
+from spiketicket.export.formats.registry import FORMATS
 from spiketicket.export.pack import pack
-from spiketicket.export.verify import Tolerance
 from spiketicket.graph import Flatten, Graph, Lif, Linear, Repeat
 
 T = 4

@@ -7,7 +7,7 @@ import numpy as np
 from spiketicket.export.channels import remove_channels
 from spiketicket.graph import Lif
 from spiketicket.runtime.engine import Model, Options
-from spiketicket.runtime.reference import ReferenceEngine
+from spiketicket.runtime.engines.reference import ReferenceEngine
 
 
 def values_of(graph, x, timesteps):

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from spiketicket import cli
+from spiketicket.cli.console import console as cli
 
 COMMANDS = {
-    "snn-search": "spiketicket.train.cli",
-    "snn-export": "spiketicket.export.cli",
-    "snn-run": "spiketicket.runtime.cli",
-    "snn-profile": "spiketicket.profiling.cli",
+    "snn-search": "spiketicket.cli.search.command",
+    "snn-export": "spiketicket.cli.export.command",
+    "snn-run": "spiketicket.cli.run",
+    "snn-profile": "spiketicket.cli.profile.command",
 }
 OPTIONAL = ("torch", "spikingjelly", "sklearn", "onnxruntime", "jinja2", "matplotlib", "tensorboard")
 
@@ -35,18 +35,18 @@ def test_help_needs_no_optional_package(module, flag):
 
 @pytest.mark.parametrize("method", ["imp", "random", "oneshot"])
 def test_help_of_methods(method):
-    done = run("spiketicket.train.cli", method, "-h")
+    done = run("spiketicket.cli.search.command", method, "-h")
     assert done.returncode == 0 and "--rewind-epoch" in done.stdout
 
 
 def test_missing_packages_are_named():
-    done = run("spiketicket.export.cli", "--ticket", "none.pt")
+    done = run("spiketicket.cli.export.command", "--ticket", "none.pt")
     assert done.returncode == 1
     assert "needs torch: pip install 'spiketicket[train]'" in done.stderr.replace("\n", " ")
 
 
 def test_digits_without_scikit_learn(tmp_path):
-    done = run("spiketicket.runtime.cli", "model.onnx", "--dataset", "digits")
+    done = run("spiketicket.cli.run", "model.onnx", "--dataset", "digits")
     assert done.returncode == 1 and "cannot read model model.onnx" in done.stderr
 
 
@@ -66,7 +66,7 @@ def test_mistakes_of_a_search(tmp_path, arguments, message):
     folder = tmp_path / "run"
     base = ["--arch", "lenet", "--out", str(folder)]
     base += [] if "--dataset" in arguments else ["--dataset", "digits"]
-    done = run("spiketicket.train.cli", *arguments, *base, without=())
+    done = run("spiketicket.cli.search.command", *arguments, *base, without=())
     assert done.returncode == 1
     assert message in done.stderr.replace("\n", " ") and "Traceback" not in done.stderr
     assert not folder.exists()
@@ -75,13 +75,13 @@ def test_mistakes_of_a_search(tmp_path, arguments, message):
 @pytest.mark.parametrize(
     ("module", "arguments", "message"),
     [
-        ("spiketicket.runtime.cli", ["m.onnx", "--batch", "0"], "Invalid value for '--batch'"),
-        ("spiketicket.runtime.cli", ["m.onnx", "--timesteps", "abc"], "Invalid value for '--timesteps'"),
-        ("spiketicket.runtime.cli", ["--json"], "Missing argument"),
-        ("spiketicket.runtime.cli", ["m.onnx", "--colour"], "No such option"),
-        ("spiketicket.export.cli", ["--json"], "give one of --ticket, --module, --arch and --nir, got none"),
-        ("spiketicket.train.cli", ["genetic"], "No such command 'genetic'"),
-        ("spiketicket.profiling.cli", ["m.onnx", "--duration", "long"], "Invalid value for '--duration'"),
+        ("spiketicket.cli.run", ["m.onnx", "--batch", "0"], "Invalid value for '--batch'"),
+        ("spiketicket.cli.run", ["m.onnx", "--timesteps", "abc"], "Invalid value for '--timesteps'"),
+        ("spiketicket.cli.run", ["--json"], "Missing argument"),
+        ("spiketicket.cli.run", ["m.onnx", "--colour"], "No such option"),
+        ("spiketicket.cli.export.command", ["--json"], "give one of --ticket, --module, --arch and --nir, got none"),
+        ("spiketicket.cli.search.command", ["genetic"], "No such command 'genetic'"),
+        ("spiketicket.cli.profile.command", ["m.onnx", "--duration", "long"], "Invalid value for '--duration'"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_1(module, arguments, message):
@@ -99,7 +99,7 @@ def test_output_that_cannot_be_printed():
     asset = Path(__file__).parent / "assets" / "digits.onnx"
     code = (
         "import sys; sys.argv = ['x', sys.argv[1], '--dataset', 'digits', '--json']\n"
-        "import spiketicket.runtime.cli as m; m.main()"
+        "import spiketicket.cli.run as m; m.main()"
     )
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-c", code, str(asset)], stdout=full, stderr=subprocess.PIPE, text=True)
@@ -110,7 +110,7 @@ def test_output_that_cannot_be_printed():
 def test_ctrl_c_is_not_lost_where_python_ignores_exceptions():
     program = """
 import signal, time
-from spiketicket import cli
+from spiketicket.cli.console import console as cli
 
 class Interrupted:
     def __del__(self):

@@ -14,7 +14,7 @@ import gpu_sheets
 from cuts import read_ticket
 from gpu_rivals import CONTESTANTS, OURS, OURS_HALF
 
-from spiketicket.profiling.clock import measure
+from spiketicket.profiling.measure.clock import measure
 
 DIGITS = Path(__file__).parent / "assets" / "digits.onnx"
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from spiketicket.export.tickets import export_ticket
+from spiketicket.export.ticket import export_ticket
 from spiketicket.runtime import Session
 from spiketicket.runtime.evaluate import evaluate
 from spiketicket.runtime.inputs import dataset_inputs
-from spiketicket.train.models import logits
-from spiketicket.train.search import search
-from spiketicket.train.ticket import load_ticket
+from spiketicket.train.networks.models import logits
+from spiketicket.train.search.search import search
+from spiketicket.train.search.ticket import load_ticket
 
 WAYS = {
     "imp": {"method": "imp"},

@@ -6,10 +6,10 @@ from graphs import oracle
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
-from spiketicket.export.torch_runs import run_torch
-from spiketicket.export.trace import trace_calls
-from spiketicket.export.traced import Lead
-from spiketicket.export.verify import Trace, compare
+from spiketicket.export.check.agreement import Trace, compare
+from spiketicket.export.torch.original import run_torch
+from spiketicket.export.torch.trace import trace_calls
+from spiketicket.export.torch.traced import Lead
 
 T = 4
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from spiketicket.errors import MissingExtraError
 from spiketicket.runtime import Session
-from spiketicket.runtime.cuda.kernels import source
+from spiketicket.runtime.engines.cuda.kernels import source
 
 assets = Path(__file__).parent / "assets"
 for package in ("torch", "onnxruntime", "sklearn"):

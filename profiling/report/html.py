@@ -8,9 +8,9 @@ from html import escape
 from pathlib import Path
 
 from spiketicket.errors import MissingExtraError
-from spiketicket.profiling.report.chart import NARROW, svg
-from spiketicket.profiling.report.colours import DARK, LIGHT
 from spiketicket.profiling.report.document import Report, is_number
+from spiketicket.profiling.report.drawing.chart import NARROW, svg
+from spiketicket.profiling.report.drawing.colours import DARK, LIGHT
 
 EMBEDDED = 100_000  # characters of JSON at most that a page carries along
 LONG_NAME, LONG_TEXT = 24, 32  # characters that stay in one line: of a row's first cell, of any other

@@ -1,4 +1,4 @@
-// The Python face of the engine: spiketicket.runtime._native. Arguments were checked in runtime/native.py.
+// The Python face of the engine: spiketicket.runtime.engines.native._native. Arguments were checked in runtime/engines/native/engine.py.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -8,7 +8,7 @@
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
-#include "network.h"
+#include "network/network.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

@@ -13,11 +13,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from spiketicket.cli import err, guarded, human_bytes, make_app, out, say
+from spiketicket.cli.console import err, guarded, make_app, out, say
+from spiketicket.data import Dataset, load_dataset
 from spiketicket.errors import MissingExtraError
 from spiketicket.files import write_atomic
-from spiketicket.train.data import Dataset, load_dataset
-from spiketicket.train.settings import Settings
+from spiketicket.text import human_bytes
+from spiketicket.train.search.settings import Settings
 
 IMP = Settings("imp", "vgg_digits", "digits", timesteps=5, rounds=10, epochs=12, rewind_epoch=3, batch_size=64, seed=0)
 ENGINES = ("native", "onnxruntime")
@@ -32,18 +33,18 @@ def demo(
 ) -> None:
     """Search a ticket, export it, run and profile it, and print one table."""
     try:
+        from spiketicket.cli.search.command import progress_bar
         from spiketicket.export.pack import SAMPLES
-        from spiketicket.export.tickets import export_ticket
-        from spiketicket.profiling.energy import CMOS_45NM
-        from spiketicket.profiling.inference import Data, profile_models
-        from spiketicket.profiling.inference_report import inference_report
+        from spiketicket.export.ticket import export_ticket
+        from spiketicket.profiling.inference.profile import Data, profile_models
+        from spiketicket.profiling.inference.report import inference_report
+        from spiketicket.profiling.inference.settings import Settings
+        from spiketicket.profiling.layers.energy import CMOS_45NM
         from spiketicket.profiling.report.files import write
-        from spiketicket.profiling.settings import Settings
         from spiketicket.runtime import Session
         from spiketicket.runtime.evaluate import evaluate
         from spiketicket.runtime.inputs import dataset_inputs
-        from spiketicket.train.cli import progress_bar
-        from spiketicket.train.search import Control, search
+        from spiketicket.train.search.search import Control, search
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train,cpu,report", "the demo") from error
 

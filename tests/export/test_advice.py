@@ -4,7 +4,7 @@ import pytest
 from spikingjelly.activation_based import layer, neuron
 from torch import nn
 
-from spiketicket.export.advice import advice
+from spiketicket.export.torch.advice import advice
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ import torch
 from graphs import images
 from spikingjelly.activation_based import functional
 
-from spiketicket.export.onnx_writer import to_onnx
-from spiketicket.export.trace import trace
-from spiketicket.export.verify import Trace, compare
+from spiketicket.export.check.agreement import Trace, compare
+from spiketicket.export.torch.trace import trace
+from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session
-from spiketicket.train import masks
-from spiketicket.train.config import ModelConfig
-from spiketicket.train.models import build, lif_spikes, logits, prunable
-from spiketicket.train.strategies import magnitude_masks
+from spiketicket.train.networks.config import ModelConfig
+from spiketicket.train.networks.models import build, lif_spikes, logits, prunable
+from spiketicket.train.pruning import masks
+from spiketicket.train.pruning.strategies import magnitude_masks
 
 SPARSITIES = [0.0, 68.30, 98.13]
 STEPS = range(1, 7)

@@ -9,9 +9,10 @@ from spikingjelly.activation_based import neuron
 from torch import nn
 from typer.testing import CliRunner
 
+from spiketicket.cli.export.command import app
 from spiketicket.errors import InputError, SpikeTicketError
-from spiketicket.export import export, sources
-from spiketicket.export.cli import app
+from spiketicket.export import export
+from spiketicket.export.torch import sources
 
 SOURCE = (
     "from spikingjelly.activation_based import neuron\nfrom torch import nn\n\n"

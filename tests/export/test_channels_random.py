@@ -27,7 +27,7 @@ from spiketicket.graph import (
     Unsqueeze,
     window,
 )
-from spiketicket.runtime.onnx_reader import read_model
+from spiketicket.model.reader import read_model
 
 ASSETS = Path(__file__).parents[1] / "assets"
 BIASES = [-3.0, -0.4, 0.0, 0.4, 0.95, 1.1, 1.45, 4.0]  # of emptied outputs

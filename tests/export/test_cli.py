@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from spiketicket.export.cli import app
+from spiketicket.cli.export.command import app
 from spiketicket.runtime import Session
 
 runner = CliRunner()

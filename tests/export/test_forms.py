@@ -10,18 +10,18 @@ from graphs import event_vectors, events, everything, feed, gates_and_joins, one
 from onnx import TensorProto
 
 from spiketicket.csr import Csr
-from spiketicket.domain import DOMAIN, OPSETS, potential
 from spiketicket.errors import InputError, ModelError, VerificationError
-from spiketicket.export.check import Check, Samples
-from spiketicket.export.forms import Form
-from spiketicket.export.onnx_writer import to_onnx
+from spiketicket.export.check.agreement import Tolerance, Trace, compare
+from spiketicket.export.check.check import Check, Samples
+from spiketicket.export.formats.registry import Form
 from spiketicket.export.pack import pack
-from spiketicket.export.values import LARGEST, cast
-from spiketicket.export.verify import Tolerance, Trace, compare
 from spiketicket.graph import Li, Lif
+from spiketicket.model.names import DOMAIN, OPSETS, potential
+from spiketicket.model.reader import parse_model
+from spiketicket.model.values import LARGEST, cast
+from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
-from spiketicket.runtime.onnx_reader import parse_model
 
 T = 5
 GRAPHS = [everything, gates_and_joins, signals, events, event_vectors]

@@ -13,14 +13,14 @@ from graphs import event_vectors, events, everything, gates_and_joins, poolings_
 from onnx import TensorProto, helper
 from rich.console import Console
 
+from spiketicket.cli.export.inspect import render
 from spiketicket.csr import Csr
 from spiketicket.errors import ModelError
-from spiketicket.export import inspect as inspect_module
-from spiketicket.export.inspect import inspect
-from spiketicket.export.inspect_view import render
-from spiketicket.export.onnx_writer import to_onnx
-from spiketicket.export.verify import Agreement
+from spiketicket.export.check.agreement import Agreement
+from spiketicket.export.inspect.inspect import inspect
+from spiketicket.export.inspect.inspect import inspect as inspect_module
 from spiketicket.graph import Li, Lif
+from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session
 
 DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"
@@ -155,8 +155,8 @@ def test_no_torch():
     """In a process of its own: inspecting and rendering import no torch."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from spiketicket.export.inspect import inspect\n"
-        "from spiketicket.export.inspect_view import render\n"
+        "from spiketicket.export.inspect.inspect import inspect\n"
+        "from spiketicket.cli.export.inspect import render\n"
         f"render(inspect(Path({str(DIGITS)!r})), 80)\n"
         "print(sorted(name for name in sys.modules if name.split('.')[0] == 'torch'))"
     )

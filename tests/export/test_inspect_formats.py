@@ -12,14 +12,14 @@ from packed import METADATA, T, exported, network
 from rich.console import Console
 from typer.testing import CliRunner
 
+from spiketicket.cli.export.command import app
+from spiketicket.cli.export.inspect import render
 from spiketicket.errors import MissingExtraError, ModelError
-from spiketicket.export.cli import app
-from spiketicket.export.forms import FORMATS, Form
-from spiketicket.export.inspect import inspect
-from spiketicket.export.inspect_view import render
-from spiketicket.export.onnx_writer import to_onnx
+from spiketicket.export.formats.registry import FORMATS, Form
+from spiketicket.export.inspect.inspect import inspect
 from spiketicket.export.pack import versions
-from spiketicket.runtime.engine_file import pack, unpack
+from spiketicket.model.engine_file import pack, unpack
+from spiketicket.model.writer import to_onnx
 
 FORMS = [*(Form(name) for name in list(FORMATS)[1:]), *(Form(name, "float16") for name in list(FORMATS)[1:3])]
 

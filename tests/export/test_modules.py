@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from spiketicket.errors import InputError, ModelError, VerificationError
-from spiketicket.export import export, sources
-from spiketicket.export.inspect import inspect
+from spiketicket.export import export
+from spiketicket.export.inspect.inspect import inspect
+from spiketicket.export.torch import sources
 from spiketicket.runtime import Session
 
 T = 4

@@ -13,7 +13,7 @@ from graphs import write  # noqa: E402
 from nir_simulation import logits, run, simulate  # noqa: E402
 
 from spiketicket.errors import InputError, MissingExtraError, ModelError  # noqa: E402
-from spiketicket.export.nir_reader import read_nir  # noqa: E402
+from spiketicket.export.nir.reader import read_nir  # noqa: E402
 from spiketicket.graph import Add, AvgPool, Conv, Li, Lif, Linear, Unsqueeze  # noqa: E402
 from spiketicket.runtime import Session  # noqa: E402
 from spiketicket.runtime.engine import ENGINE_NAMES  # noqa: E402
@@ -512,7 +512,7 @@ def test_without_the_package(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "nir", None)
     with pytest.raises(MissingExtraError, match=r"needs nir: pip install 'spiketicket\[nir\]'"):
-        import spiketicket.export.nir_reader  # noqa: F401
+        import spiketicket.export.nir.reader  # noqa: F401
 
 
 def test_values_of_every_layer(rng):

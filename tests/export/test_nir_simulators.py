@@ -11,7 +11,7 @@ from graphs import write
 from nir_simulation import run
 from torch import nn
 
-from spiketicket.export.nir_reader import read_nir
+from spiketicket.export.nir.reader import read_nir
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
 

@@ -11,8 +11,8 @@ from graphs import everything, random_bias, random_csr  # noqa: E402
 from nir_simulation import logits, simulate  # noqa: E402
 
 from spiketicket.errors import InputError, ModelError  # noqa: E402
-from spiketicket.export.nir_reader import read_nir  # noqa: E402
-from spiketicket.export.nir_writer import to_nir, write_nir  # noqa: E402
+from spiketicket.export.nir.reader import read_nir  # noqa: E402
+from spiketicket.export.nir.writer import to_nir, write_nir  # noqa: E402
 from spiketicket.graph import (  # noqa: E402
     Add,
     And,

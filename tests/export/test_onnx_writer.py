@@ -9,9 +9,9 @@ import pytest
 from graphs import events, everything, feed, gated_output, gates_and_joins, images, signals
 from onnx import checker
 
-from spiketicket.export.onnx_writer import to_onnx
 from spiketicket.graph import Graph, Lif
-from spiketicket.runtime.reference import fire
+from spiketicket.model.writer import to_onnx
+from spiketicket.runtime.engines.reference import fire
 
 GRAPH = everything(np.random.default_rng(0))
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from spiketicket.errors import InputError, VerificationError
-from spiketicket.export import modules
-from spiketicket.export.tickets import export_ticket
-from spiketicket.export.trace import trace_calls
+from spiketicket.export import module as modules
+from spiketicket.export.ticket import export_ticket
+from spiketicket.export.torch.trace import trace_calls
 from spiketicket.graph import Conv
 from spiketicket.runtime import Session
-from spiketicket.train.models import logits
+from spiketicket.train.networks.models import logits
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import onnxruntime
 import pytest
 from packed import METADATA, T, exported, network
 
-from spiketicket.domain import METADATA_PREFIX
 from spiketicket.errors import ModelError
-from spiketicket.export.forms import FORMATS, Form
+from spiketicket.export.formats.registry import FORMATS, Form
 from spiketicket.export.pack import versions
-from spiketicket.runtime.engine_file import unpack
+from spiketicket.model.engine_file import unpack
+from spiketicket.model.names import METADATA_PREFIX
 
 
 def metadata_of(path, format):

@@ -9,10 +9,10 @@ from graphs import everything
 
 from spiketicket.csr import Csr
 from spiketicket.errors import DeviceError, InputError, MissingExtraError, ModelError
-from spiketicket.export.tensorrt import export_engine, follows_2_4, two_of_four
-from spiketicket.export.unrolled import unrolled_onnx
-from spiketicket.runtime.engine_file import unpack
-from spiketicket.runtime.onnx_reader import parse_model
+from spiketicket.export.formats.tensorrt import export_engine, follows_2_4, two_of_four
+from spiketicket.export.formats.unrolled import unrolled_onnx
+from spiketicket.model.engine_file import unpack
+from spiketicket.model.reader import parse_model
 
 GRAPH = everything(np.random.default_rng(0), channels=(4, 8, 16))
 

@@ -10,15 +10,15 @@ from torch import nn
 from traced_networks import T, assert_same, listed, shaken, sj, small
 
 from spiketicket.errors import ModelError
-from spiketicket.export.module_rules import find_rule
-from spiketicket.export.trace import trace
-from spiketicket.export.traced import Lead
+from spiketicket.export.torch.rules.modules import find_rule
+from spiketicket.export.torch.trace import trace
+from spiketicket.export.torch.traced import Lead
 from spiketicket.graph import Add, And, Concat, Conv, Lif, Linear, Repeat
-from spiketicket.train.config import ModelConfig, NeuronConfig
-from spiketicket.train.layers import Repeat as RepeatLayer
-from spiketicket.train.layers import conv, lif
-from spiketicket.train.models import build
-from spiketicket.train.norms import TimestepBatchNorm2d
+from spiketicket.train.networks.config import ModelConfig, NeuronConfig
+from spiketicket.train.networks.layers import Repeat as RepeatLayer
+from spiketicket.train.networks.layers import conv, lif
+from spiketicket.train.networks.models import build
+from spiketicket.train.networks.norms import TimestepBatchNorm2d
 
 
 @pytest.fixture(autouse=True)

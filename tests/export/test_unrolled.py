@@ -23,11 +23,11 @@ from onnx import TensorProto, checker, helper, shape_inference
 
 from spiketicket.csr import Csr
 from spiketicket.errors import ModelError
-from spiketicket.export.unrolled import OPSET, unrolled_onnx
-from spiketicket.export.verify import Trace, compare
+from spiketicket.export.check.agreement import Trace, compare
+from spiketicket.export.formats.unrolled import OPSET, unrolled_onnx
 from spiketicket.graph import Add, Concat, Graph, Li, Lif, Linear, Repeat
 from spiketicket.runtime.engine import Model, Options
-from spiketicket.runtime.reference import ReferenceEngine
+from spiketicket.runtime.engines.reference import ReferenceEngine
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 NUMBERS = FLOATS | {TensorProto.INT32, TensorProto.INT64}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spiketicket.errors import VerificationError
-from spiketicket.export.verify import Trace, compare, join
+from spiketicket.export.check.agreement import Trace, compare, join
 
 
 def a_trace(images=4, neurons=5000, seed=0):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from graphs import events, everything, write
 
-from spiketicket.domain import INPUT, LOGITS
-from spiketicket.profiling.accuracy import (
+from spiketicket.model.names import INPUT, LOGITS
+from spiketicket.profiling.inference.accuracy import (
     Accuracy,
     AtTimesteps,
     by_timestep,

@@ -4,7 +4,7 @@ import pytest
 from profiles import latency, model, profile
 
 from spiketicket.errors import InputError
-from spiketicket.profiling.budget import Budget, best, fits
+from spiketicket.profiling.decisions.budget import Budget, best, fits
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from simulated import SimulatedTime
 
 from spiketicket.errors import InputError
-from spiketicket.profiling.clock import MIN_ROUNDS, PAUSE, WARM_UP_AT_MOST, measure, synchronised
-from spiketicket.profiling.timing import difference, ratio
+from spiketicket.profiling.measure.clock import MIN_ROUNDS, PAUSE, WARM_UP_AT_MOST, measure, synchronised
+from spiketicket.profiling.measure.timing import difference, ratio
 
 
 class Steps:
@@ -38,7 +38,7 @@ class Steps:
 @pytest.fixture
 def steps(monkeypatch):
     steps = Steps()
-    monkeypatch.setattr("spiketicket.profiling.clock.time", steps)
+    monkeypatch.setattr("spiketicket.profiling.measure.clock.time", steps)
     return steps
 
 

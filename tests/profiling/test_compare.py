@@ -6,9 +6,9 @@ import pytest
 from profiles import latency, model, profile
 
 from spiketicket.errors import InputError
-from spiketicket.profiling.compare import compare
-from spiketicket.profiling.compare_report import comparison_report
-from spiketicket.profiling.stored import read_profile
+from spiketicket.profiling.decisions.compare import compare
+from spiketicket.profiling.decisions.comparison import comparison_report
+from spiketicket.profiling.decisions.stored import read_profile
 
 
 def test_verdicts():

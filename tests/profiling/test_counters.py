@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from spiketicket.profiling import counters
-from spiketicket.profiling.counters import Counters, CountersUnavailable, count
+from spiketicket.profiling.measure import counters
+from spiketicket.profiling.measure.counters import Counters, CountersUnavailable, count
 
 
 class Kernel:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from spiketicket.errors import InputError
-from spiketicket.profiling.energy import CMOS_45NM, EnergyTable, load_energy_table
+from spiketicket.profiling.layers.energy import CMOS_45NM, EnergyTable, load_energy_table
 
 TABLE = {"name": "mine", "source": "a data sheet", "mac_pj": 2, "ac_pj": 0.5}
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from spiketicket.profiling import gpu
-from spiketicket.profiling.gpu import profile_gpu
-from spiketicket.profiling.nvidia_smi import ask
-from spiketicket.profiling.samples import load_samples
-from spiketicket.profiling.settings import Settings
+from spiketicket.profiling.inference.gpu import profile_gpu
+from spiketicket.profiling.inference.profile import gpu
+from spiketicket.profiling.inference.samples import load_samples
+from spiketicket.profiling.inference.settings import Settings
+from spiketicket.profiling.measure.nvidia_smi import ask
 from spiketicket.runtime import Session
 
 DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"
@@ -49,7 +49,7 @@ def test_no_tool(monkeypatch, tmp_path):
 def test_rows_of_every_precision_t_and_batch(monkeypatch, nvidia_smi):
     """With a CPU in the GPU's place: what is run, and in which arithmetic; not how long."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    from spiketicket.profiling.torch_network import TorchNetwork
+    from spiketicket.profiling.inference.torch_network import TorchNetwork
 
     asked, arithmetic = [], []
 
@@ -82,7 +82,7 @@ def test_rows_of_every_precision_t_and_batch(monkeypatch, nvidia_smi):
 
 def test_what_cuda_refuses_does_not_end_the_profile(monkeypatch, nvidia_smi):
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    from spiketicket.profiling.torch_network import TorchNetwork
+    from spiketicket.profiling.inference.torch_network import TorchNetwork
 
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")

@@ -16,18 +16,18 @@ from graphs import events, everything, write
 from profiles import check_schema, latency, model, profile
 from typer.testing import CliRunner
 
+from spiketicket.cli.profile.command import app
 from spiketicket.errors import DataError, InputError
-from spiketicket.export.tensorrt import export_engine
-from spiketicket.profiling import engines, inference
-from spiketicket.profiling.cli import app
-from spiketicket.profiling.engines import PROFILED
-from spiketicket.profiling.inference import names
-from spiketicket.profiling.latency import measure_latency
-from spiketicket.profiling.noise import Noise
-from spiketicket.profiling.samples import NOISE, load_samples
-from spiketicket.profiling.settings import Settings, usable_cores
+from spiketicket.export.formats.tensorrt import export_engine
+from spiketicket.model.reader import read_model
+from spiketicket.profiling.inference.engines import PROFILED
+from spiketicket.profiling.inference.latency import measure_latency
+from spiketicket.profiling.inference.profile import engines, names
+from spiketicket.profiling.inference.profile import profile as inference
+from spiketicket.profiling.inference.samples import NOISE, load_samples
+from spiketicket.profiling.inference.settings import Settings, usable_cores
+from spiketicket.profiling.measure.noise import Noise
 from spiketicket.runtime import Session
-from spiketicket.runtime.onnx_reader import read_model
 
 DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"
 HERE = [name for name in PROFILED if name not in ("cuda", "tensorrt")]  # of these, tests stand in for a GPU

@@ -5,14 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from spiketicket.profiling import latency
-from spiketicket.profiling.clock import Measurement
-from spiketicket.profiling.latency import measure_latency
-from spiketicket.profiling.noise import Noise
-from spiketicket.profiling.samples import load_samples
-from spiketicket.profiling.sections import first_logits_section
-from spiketicket.profiling.settings import Settings
-from spiketicket.profiling.timing import Timing
+from spiketicket.profiling.inference.latency import measure_latency
+from spiketicket.profiling.inference.profile import latency
+from spiketicket.profiling.inference.samples import load_samples
+from spiketicket.profiling.inference.sections import first_logits_section
+from spiketicket.profiling.inference.settings import Settings
+from spiketicket.profiling.measure.clock import Measurement
+from spiketicket.profiling.measure.noise import Noise
+from spiketicket.profiling.measure.timing import Timing
 from spiketicket.runtime import Session
 
 DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"

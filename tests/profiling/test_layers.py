@@ -9,15 +9,16 @@ import pytest
 from graphs import events, everything, feed, gates_and_joins, residual_blocks, write
 
 from spiketicket.errors import InputError
-from spiketicket.profiling import layer_times, roofline
-from spiketicket.profiling.energy import CMOS_45NM, EnergyTable
-from spiketicket.profiling.layer_times import LayerTimes, median
-from spiketicket.profiling.layers import _input_rate, profile_layers
-from spiketicket.profiling.operations import LayerOperations, workload
-from spiketicket.profiling.roofline import PROBES, Roof, measure_roof
+from spiketicket.profiling.layers.energy import CMOS_45NM, EnergyTable
+from spiketicket.profiling.layers.operations import LayerOperations, workload
+from spiketicket.profiling.layers.profile import _input_rate, profile_layers, roofline
+from spiketicket.profiling.layers.profile import times as layer_times
+from spiketicket.profiling.layers.roofline import PROBES, Roof, measure_roof
+from spiketicket.profiling.layers.sections import sections
+from spiketicket.profiling.layers.times import LayerTimes, median
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
-from spiketicket.runtime.native import NativeEngine
+from spiketicket.runtime.engines.native.engine import NativeEngine
 from spiketicket.runtime.planner import KERNELS
 
 GRAPHS = [everything, events, gates_and_joins, residual_blocks]
@@ -74,7 +75,7 @@ def test_an_engine_that_does_not_tell(tmp_path, engine):
     assert profile.times is None and profile.roof is None and profile.overhead is None
     assert [row.name for row in profile.rows] == [n.name for n in graph.nodes if n.name not in ("repeat", "flat")]
     assert all(row.seconds is None and row.roofline is None for row in profile.rows)
-    assert [section.key for section in profile.sections()] == ["layers", "firing-rates", "synaptic-operations"]
+    assert [section.key for section in sections(profile)] == ["layers", "firing-rates", "synaptic-operations"]
     json.dumps(profile.to_dict(), allow_nan=False)
     with (
         Session(tmp_path / "model.onnx", engine=engine) as session,
@@ -85,7 +86,7 @@ def test_an_engine_that_does_not_tell(tmp_path, engine):
 
 def test_sections_and_data(tmp_path):
     profile = profile_of(everything(np.random.default_rng(0)), tmp_path)
-    layers, by_timestep, firing, operations = profile.sections()
+    layers, by_timestep, firing, operations = sections(profile)
     assert len(layers.table.rows) == len(by_timestep.table.rows) == len(profile.rows)
     shares = [row[[column.name for column in layers.table.columns].index("share")] for row in layers.table.rows]
     assert sum(shares) == pytest.approx(1)
@@ -100,7 +101,7 @@ def test_sections_and_data(tmp_path):
     data = json.loads(json.dumps(profile.to_dict(), allow_nan=False))
     assert data["overhead"].keys() == {"value", "low", "high"}
     assert data["neurobench"]["SynapticOperations"].keys() == {"Effective_MACs", "Effective_ACs", "Dense"}
-    for section in profile.sections():
+    for section in sections(profile):
         assert all(section.table.written())
 
 
@@ -118,7 +119,7 @@ def test_one_timestep_and_a_fixed_number_of_them(tmp_path):
     graph = replace(everything(np.random.default_rng(0), timesteps=3), fixed_timesteps=True, batch=2)
     profile = profile_of(graph, tmp_path, images=4)
     assert profile.images_at_once == 2 and all(row.by_timestep is None and row.seconds for row in profile.rows)
-    assert [section.key for section in profile.sections()] == ["layers", "firing-rates", "synaptic-operations"]
+    assert [section.key for section in sections(profile)] == ["layers", "firing-rates", "synaptic-operations"]
 
 
 @pytest.mark.parametrize(("threads", "batch"), [(1, 1), (2, 1), (2, 20)])

@@ -4,7 +4,7 @@ import pytest
 from profiles import latency, model, profile
 
 from spiketicket.errors import InputError
-from spiketicket.profiling.limits import hold, read_limits
+from spiketicket.profiling.decisions.limits import hold, read_limits
 
 ROWS = [latency("native", t, p50=float(t)) for t in (1, 5)] + [latency("torch", 5, p50=50.0)]
 MEASURED = profile(model("a.onnx", ROWS, [(1, 0.8), (5, 0.9)]))

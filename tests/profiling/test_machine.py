@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from spiketicket.errors import InputError
-from spiketicket.profiling import machine
-from spiketicket.profiling.machine import UNREADABLE, governor, machine_facts, pin
+from spiketicket.profiling.measure import machine
+from spiketicket.profiling.measure.machine import UNREADABLE, governor, machine_facts, pin
 
 can_pin = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not pin")
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from spiketicket.errors import InputError, SpikeTicketError
-from spiketicket.export.onnx_writer import to_onnx
-from spiketicket.profiling import memory
-from spiketicket.profiling.memory import PLAIN, Memory, measure_memory, process_bytes
-from spiketicket.runtime.onnx_reader import read_model
+from spiketicket.model.reader import read_model
+from spiketicket.model.writer import to_onnx
+from spiketicket.profiling.measure import memory
+from spiketicket.profiling.measure.memory import PLAIN, Memory, measure_memory, process_bytes
 
 DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"
 X = np.zeros((4, 1, 8, 8), np.float32)

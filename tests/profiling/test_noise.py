@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from spiketicket.profiling import noise
-from spiketicket.profiling.clock import measure
-from spiketicket.profiling.noise import Noise, Watch
+from spiketicket.profiling.measure import noise
+from spiketicket.profiling.measure.clock import measure
+from spiketicket.profiling.measure.noise import Noise, Watch
 
 QUIET = Noise(0.02, 0.0, 3.0, 0.02, "performance", 0.4, 2)
 

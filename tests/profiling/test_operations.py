@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from spiketicket.csr import Csr
 from spiketicket.errors import InputError
 from spiketicket.graph import Add, AvgPool, Conv, Flatten, Graph, Lif, Linear, MaxPool, Repeat, window
-from spiketicket.profiling.operations import workload
+from spiketicket.profiling.layers.operations import workload
 from spiketicket.runtime import Session
-from spiketicket.runtime.reference import apply
+from spiketicket.runtime.engines.reference import apply
 
 
 def csr(rows):

@@ -8,12 +8,13 @@ import pytest
 from run_folders import epochs, plan, ticket, write_run
 
 from spiketicket.errors import InputError
-from spiketicket.profiling import paper
-from spiketicket.profiling.projection import Plan, hours, project
-from spiketicket.profiling.run_cost import gains, iterations_of, read_runs, setups_of, spent
-from spiketicket.profiling.run_sections import run_section
-from spiketicket.profiling.search_cost import PARTS, Cost, Setup
-from spiketicket.profiling.timing import Timing
+from spiketicket.profiling.measure.timing import Timing
+from spiketicket.profiling.search import paper
+from spiketicket.profiling.search.cost import Cost
+from spiketicket.profiling.search.measured import gains, iterations_of, read_runs, setups_of, spent
+from spiketicket.profiling.search.projection import Plan, hours, project
+from spiketicket.profiling.search.runs import run_section
+from spiketicket.profiling.search.setup import PARTS, Setup
 
 SIZES = {"vgg16": (14_715_584, 14_728_266), "resnet19": (12_619_968, 12_630_858)}
 SMALL = Plan("vgg16", "cifar10", 10, 4, 5, 3, *SIZES["vgg16"])
@@ -149,7 +150,7 @@ def cost_of(setup):
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     """Finished by hand, without and with Early-Time, of nine iterations per epoch."""
-    monkeypatch.setattr("spiketicket.profiling.run_cost.iterations_of", lambda history: 9)
+    monkeypatch.setattr("spiketicket.profiling.search.measured.iterations_of", lambda history: 9)
     folders = [write_run(tmp_path / "imp", IMP), write_run(tmp_path / "et", IMP_ET, early_time=True)]
     return [one for history in read_runs(folders) for one in spent(history, cost_of)]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sample_report import sample_report
 
-from spiketicket.profiling.report.colours import DARK, LIGHT, MARKS
+from spiketicket.profiling.report.drawing.colours import DARK, LIGHT, MARKS
 from spiketicket.profiling.report.html import html
 
 TEXTS = [("ink", "paper"), ("faint", "paper"), ("link", "paper"), ("ink", "shade"), ("alarm", "alarm-paper")]

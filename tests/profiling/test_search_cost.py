@@ -12,20 +12,21 @@ import torch
 from profiles import check_schema
 from typer.testing import CliRunner
 
-from spiketicket.cli import make_app
+from spiketicket.cli.console import make_app
+from spiketicket.cli.profile.search import search, tickets
+from spiketicket.data import DATASET_NAMES, load_dataset
 from spiketicket.errors import InputError, MissingExtraError
-from spiketicket.profiling import paper
-from spiketicket.profiling.cli_search import search, tickets
-from spiketicket.profiling.machine import usable_cores
-from spiketicket.profiling.noise import Watch
-from spiketicket.profiling.search_cost import PARTS, Cost, SearchCost, Setup, check_threads, measure_search
-from spiketicket.profiling.search_report import Asked, search_report
-from spiketicket.profiling.stand_in import FORMS, iterations_per_epoch, stand_in
-from spiketicket.profiling.timing import Timing
-from spiketicket.train.batches import Batches
-from spiketicket.train.data import DATASET_NAMES, load_dataset
-from spiketicket.train.distributed import Group
-from spiketicket.train.loop import Tally, Trainee
+from spiketicket.profiling.measure.machine import usable_cores
+from spiketicket.profiling.measure.noise import Watch
+from spiketicket.profiling.measure.timing import Timing
+from spiketicket.profiling.search import paper
+from spiketicket.profiling.search.cost import Cost, SearchCost, check_threads, measure_search
+from spiketicket.profiling.search.report import Asked, search_report
+from spiketicket.profiling.search.setup import PARTS, Setup
+from spiketicket.profiling.search.stand_in import FORMS, iterations_per_epoch, stand_in
+from spiketicket.train.loop.batches import Batches
+from spiketicket.train.loop.distributed import Group
+from spiketicket.train.loop.loop import Tally, Trainee
 
 app = make_app("search and tickets")
 app.command()(search)
@@ -75,10 +76,10 @@ def test_peak_holds_the_weights_at_least(measured):
 
 def test_an_iteration_is_that_of_a_search():
     """The marked trainee ends in the same weights as a search's own, bit for bit."""
-    from spiketicket.profiling.training_iteration import LR, Iteration, model_config
-    from spiketicket.train.masks import dense_masks
-    from spiketicket.train.models import build
-    from spiketicket.train.settings import Settings
+    from spiketicket.profiling.search.iteration import LR, Iteration, model_config
+    from spiketicket.train.networks.models import build
+    from spiketicket.train.pruning.masks import dense_masks
+    from spiketicket.train.search.settings import Settings
 
     group, batches = Group(), Batches(stand_in("digits"))
     iteration = Iteration(TINY, batches, group)
@@ -100,7 +101,7 @@ def test_an_iteration_is_that_of_a_search():
 
 def test_every_part_is_timed_as_itself(monkeypatch):
     """By a clock that a batch moves by 1, a forward pass by 10, a backward pass by 100 and the optimiser by 1000."""
-    from spiketicket.profiling import training_iteration
+    from spiketicket.profiling.search import iteration as training_iteration
 
     iteration = training_iteration.Iteration(TINY, Batches(stand_in("digits")), Group())
     now = [0.0]
@@ -174,7 +175,7 @@ def test_without_torch_the_extra_is_named(monkeypatch):
 def test_commands_import_without_optional_packages():
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'spikingjelly', 'onnxruntime', 'jinja2')));"
-        "import spiketicket.profiling.cli_search"
+        "import spiketicket.cli.profile.search"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})
 

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from spiketicket.profiling.accuracy import Accuracy, AtTimesteps, EarlyExit
-from spiketicket.profiling.counters import Counters
-from spiketicket.profiling.inference_report import _counters_section
-from spiketicket.profiling.latency import Latency
-from spiketicket.profiling.sections import accuracy_section, latency_section
-from spiketicket.profiling.timing import Interval, Timing
+from spiketicket.profiling.inference.accuracy import Accuracy, AtTimesteps, EarlyExit
+from spiketicket.profiling.inference.latency import Latency
+from spiketicket.profiling.inference.report import _counters_section
+from spiketicket.profiling.inference.sections import accuracy_section, latency_section
+from spiketicket.profiling.measure.counters import Counters
+from spiketicket.profiling.measure.timing import Interval, Timing
 
 
 @pytest.mark.parametrize(

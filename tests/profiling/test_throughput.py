@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from spiketicket.errors import DeviceError
-from spiketicket.profiling import engines, throughput
-from spiketicket.profiling.samples import load_samples
-from spiketicket.profiling.settings import Settings
+from spiketicket.profiling.inference.profile import engines, throughput
+from spiketicket.profiling.inference.samples import load_samples
+from spiketicket.profiling.inference.settings import Settings
 from spiketicket.runtime import Session
 
 DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"

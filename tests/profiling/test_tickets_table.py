@@ -10,14 +10,14 @@ from profiles import check_schema
 from run_folders import plan, write_run
 from typer.testing import CliRunner
 
-from spiketicket.cli import make_app
+from spiketicket.cli.console import make_app
+from spiketicket.cli.profile.search import search, tickets
 from spiketicket.errors import DataError, InputError, TicketError
-from spiketicket.export.tickets import export_ticket
-from spiketicket.profiling.balance import balance, ticket_balance
-from spiketicket.profiling.cli_search import search, tickets
-from spiketicket.profiling.pareto import front
-from spiketicket.profiling.tickets import measure_tickets
-from spiketicket.profiling.tickets_report import tickets_report
+from spiketicket.export.ticket import export_ticket
+from spiketicket.profiling.tickets.balance import balance, ticket_balance
+from spiketicket.profiling.tickets.pareto import front
+from spiketicket.profiling.tickets.report import tickets_report
+from spiketicket.profiling.tickets.tickets import measure_tickets
 
 POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12)
 
@@ -137,7 +137,7 @@ def test_damaged_ticket_is_named(quick_run, tmp_path):
 
 def test_data_that_was_promised_must_be_there(tmp_path):
     """Noise stands in where no folder is named, never for one that lacks the images."""
-    from spiketicket.profiling.tickets import _Pictures
+    from spiketicket.profiling.tickets.tickets import _Pictures
 
     pictures = _Pictures(tmp_path)
     with pytest.raises(DataError):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from spiketicket.profiling.timing import Interval, Timing, difference, interval_rank, ratio
+from spiketicket.profiling.measure.timing import Interval, Timing, difference, interval_rank, ratio
 
 
 def timing(*values):

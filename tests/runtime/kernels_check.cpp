@@ -5,7 +5,7 @@
 #include <random>
 #include <vector>
 
-#include "../../runtime/csrc/kernels.h"
+#include "kernels/kernels.h"
 
 using namespace spiketicket;
 

@@ -7,8 +7,8 @@ import pytest
 from graphs import events, everything, feed, images, write
 from typer.testing import CliRunner
 
+from spiketicket.cli.run import app
 from spiketicket.runtime import Session
-from spiketicket.runtime.cli import app
 
 runner = CliRunner()
 

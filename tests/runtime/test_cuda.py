@@ -25,12 +25,12 @@ from graphs import (
 
 from spiketicket.csr import Csr
 from spiketicket.errors import DeviceError, MissingExtraError
-from spiketicket.export.verify import Trace, compare
+from spiketicket.export.check.agreement import Trace, compare
 from spiketicket.graph import Flatten, Graph, Lif, Linear, Repeat
 from spiketicket.runtime import Session
-from spiketicket.runtime.cuda.buffers import Layout
-from spiketicket.runtime.cuda.fusion import SPIKES, fuse
-from spiketicket.runtime.cuda.weights import DEPTH, ROWS, TILE, dense_tiles, sparse_tiles
+from spiketicket.runtime.engines.cuda.buffers import Layout
+from spiketicket.runtime.engines.cuda.fusion import SPIKES, fuse
+from spiketicket.runtime.engines.cuda.weights import DEPTH, ROWS, TILE, dense_tiles, sparse_tiles
 from spiketicket.runtime.planner import CUDA_KERNELS
 
 KERNELS = [*CUDA_KERNELS, "fixed"]

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 from cuda_compiler import ARCHITECTURES, assert_compiles, compile_for
 
-from spiketicket.runtime.cuda.kernels import MOST_TIMESTEPS, source
+from spiketicket.runtime.engines.cuda.kernels import MOST_TIMESTEPS, source
 
 FLAGS = ("false", "true")
 

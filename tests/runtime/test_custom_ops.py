@@ -26,9 +26,9 @@ from graphs import (
 from onnx import TensorProto, helper, numpy_helper
 
 from spiketicket.errors import NotBuiltError
-from spiketicket.export.onnx_writer import to_onnx
-from spiketicket.export.verify import Trace, compare
+from spiketicket.export.check.agreement import Trace, compare
 from spiketicket.graph import Flatten, Graph, Lif, Linear, Repeat, window
+from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session, custom_ops, onnxruntime_library
 from spiketicket.runtime.engine import lif_names
 

@@ -26,11 +26,11 @@ from hypothesis import strategies as st
 
 from spiketicket.csr import Csr
 from spiketicket.errors import InputError
-from spiketicket.export.verify import Trace, compare
+from spiketicket.export.check.agreement import Trace, compare
 from spiketicket.graph import Conv, Flatten, Graph, Lif, Linear, Repeat, window
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
-from spiketicket.runtime.native import build_info
+from spiketicket.runtime.engines.native.engine import build_info
 from spiketicket.runtime.planner import AUTO, FIXED
 
 

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spiketicket.errors import InputError, ModelError
-from spiketicket.export.onnx_writer import to_onnx
-from spiketicket.export.verify import Trace, compare
+from spiketicket.export.check.agreement import Trace, compare
+from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session
 from spiketicket.runtime.planner import FIXED
 

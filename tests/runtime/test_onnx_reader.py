@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from spiketicket.errors import ModelError
-from spiketicket.export.onnx_writer import to_onnx
+from spiketicket.model.reader import parse_model
+from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
-from spiketicket.runtime.onnx_reader import parse_model
 
 GRAPH = everything(np.random.default_rng(0), size=(8, 8))
 DATA = to_onnx(GRAPH).SerializeToString()

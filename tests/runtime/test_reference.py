@@ -7,7 +7,7 @@ from scipy.signal import correlate
 
 from spiketicket.csr import Csr
 from spiketicket.graph import Conv, Li, Lif
-from spiketicket.runtime.reference import convolve, fire, integrate
+from spiketicket.runtime.engines.reference import convolve, fire, integrate
 
 # tau = 4/3, threshold 1, reset 0: h = 0.25 v + 0.75 x (METHOD: fires every step from 4/3 on, every
 # second from 16/15 on, every third from 64/63 on).

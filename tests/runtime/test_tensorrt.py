@@ -10,10 +10,10 @@ import pytest
 from graphs import events, everything, feed, gates_and_joins, images, signals, write
 
 from spiketicket.errors import DeviceError, InputError, MissingExtraError, ModelError
-from spiketicket.export.tensorrt import export_engine
+from spiketicket.export.formats.tensorrt import export_engine
+from spiketicket.model.engine_file import MAGIC, VERSION, Build, EngineFile, pack, unpack
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
-from spiketicket.runtime.engine_file import MAGIC, VERSION, Build, EngineFile, pack, unpack
 
 GRAPH = everything(np.random.default_rng(0))
 BUILD = Build(5, (1, 4, 8), True, ("same", "größer"), "10.9.0", "NVIDIA H100")

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from spiketicket.train.augment import augment, crop, cutout, draw, flip
-from spiketicket.train.data import Augmentation
+from spiketicket.data import Augmentation
+from spiketicket.train.loop.augment import augment, crop, cutout, draw, flip
 
 ALL = Augmentation(crop_padding=4, flip=True, cutout=16)
 

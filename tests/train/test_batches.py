@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from spiketicket.data import Augmentation, Dataset, Normalisation, Split
 from spiketicket.errors import InputError
-from spiketicket.train.batches import Batches
-from spiketicket.train.data import Augmentation, Dataset, Normalisation, Split
+from spiketicket.train.loop.batches import Batches
 
 CIFAR = Normalisation(255.0, (0.4913, 0.4821, 0.4465), (0.2023, 0.1994, 0.2010))
 ALL = Augmentation(crop_padding=4, flip=True, cutout=16)

@@ -15,12 +15,12 @@ import pytest
 from run_folders import IMP, epochs, plan, ticket, write_run
 from typer.testing import CliRunner
 
-from spiketicket import cli
+from spiketicket.cli.console import console as cli
+from spiketicket.cli.search.command import app
+from spiketicket.cli.search.status import bars, compact, duration
 from spiketicket.errors import InputError, MissingExtraError
-from spiketicket.train.cli import app
-from spiketicket.train.curves import make_curves
-from spiketicket.train.history import read_history
-from spiketicket.train.status import bars, compact, duration
+from spiketicket.train.history.curves import make_curves
+from spiketicket.train.history.history import read_history
 
 
 @pytest.fixture
@@ -294,7 +294,7 @@ def test_what_the_plot_shows(runs, tmp_path, monkeypatch):
     """Sparsity as surviving share on a logarithmic axis, search time in its unit, error bars of several seeds."""
     from matplotlib.axes import Axes
 
-    from spiketicket.train.plot import draw
+    from spiketicket.train.history.plot import draw
 
     drawn, original = [], Axes.errorbar
     monkeypatch.setattr(
@@ -317,7 +317,7 @@ def test_plot_of_one_ticket_that_took_no_time(run, tmp_path):
 
 
 def test_plot_without_matplotlib(runs, tmp_path, monkeypatch):
-    from spiketicket.train.plot import draw
+    from spiketicket.train.history.plot import draw
 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.delitem(sys.modules, "matplotlib.backends.backend_agg", raising=False)
@@ -328,7 +328,7 @@ def test_plot_without_matplotlib(runs, tmp_path, monkeypatch):
 
 def test_as_a_program_in_a_pipe(runs):
     done = subprocess.run(
-        [sys.executable, "-m", "spiketicket.train.cli", "compare", *map(str, runs)],
+        [sys.executable, "-m", "spiketicket.cli.search.command", "compare", *map(str, runs)],
         capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"},
     )  # fmt: skip
     assert done.returncode == 0 and "IMP+ET" in done.stdout, done.stderr

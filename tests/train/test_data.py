@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spiketicket.data import DATASET_NAMES, Augmentation, Dataset, Normalisation, Split, load_dataset
 from spiketicket.errors import DataError, InputError
-from spiketicket.train.data import DATASET_NAMES, Augmentation, Dataset, Normalisation, Split, load_dataset
 
 
 def test_digits(digits):

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spiketicket.data import Augmentation, cifar, load_dataset
 from spiketicket.errors import DataError
-from spiketicket.train.data import Augmentation, cifar, load_dataset
 
 PYTHON, BINARY = "cifar-10-batches-py", "cifar-10-batches-bin"
 CLASSES = [f"class{i}" for i in range(100)]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from spiketicket.data import Augmentation, fashion_mnist, load_dataset
 from spiketicket.errors import DataError
-from spiketicket.train.data import Augmentation, fashion_mnist, load_dataset
 
 
 def idx(array):

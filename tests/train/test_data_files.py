@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from spiketicket.data import cifar, load_dataset
+from spiketicket.data import files as data_files
+from spiketicket.data.files import Form, locate
 from spiketicket.errors import DataError
-from spiketicket.train.data import cifar, load_dataset
-from spiketicket.train.data import files as data_files
-from spiketicket.train.data.files import Form, locate
 
 PAGE = "https://example.org/page"
 

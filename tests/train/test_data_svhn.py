@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from spiketicket.data import Augmentation, load_dataset, svhn
 from spiketicket.errors import DataError
-from spiketicket.train.data import Augmentation, load_dataset, svhn
 
 
 @pytest.fixture

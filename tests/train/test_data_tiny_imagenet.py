@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from spiketicket.data import Augmentation, load_dataset
 from spiketicket.errors import DataError, MissingExtraError
-from spiketicket.train.data import Augmentation, load_dataset
 
 COLOUR = (200, 30, 90)
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from spiketicket.errors import InputError
-from spiketicket.train.distributed import joined_group
-from spiketicket.train.masks import survivors
-from spiketicket.train.ticket import load_ticket
+from spiketicket.train.loop.distributed import joined_group
+from spiketicket.train.pruning.masks import survivors
+from spiketicket.train.search.ticket import load_ticket
 
 SEARCH = ["imp", "--arch", "vgg_digits", "--dataset", "digits", "--rounds", "3", "--epochs", "2", "--rewind-epoch", "1",
           "--prune-rate", "0.5", "--batch-size", "66", "--width", "0.5", "--seed", "3", "--lr", "0.05"]  # fmt: skip
@@ -34,7 +34,7 @@ def launched(processes, *command):
 
 
 def run(folder, *options, processes, search=SEARCH):
-    return launched(processes, "-m", "spiketicket.train.cli", *search, "--out", str(folder), *options)
+    return launched(processes, "-m", "spiketicket.cli.search.command", *search, "--out", str(folder), *options)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_masks_that_differ_are_noticed(tmp_path):
     script.write_text(
         "import os, sys\n"
         "from spiketicket.train import search\n"
-        "from spiketicket.train.cli import main\n"
+        "from spiketicket.cli.search.command import main\n"
         "alike = search._Search.masks\n"
         "def masks(self, stage):\n"
         "    found = {name: mask.copy() for name, mask in alike(self, stage).items()}\n"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spiketicket.errors import InputError
-from spiketicket.train.early_bird import EarlyBird, Stability, hamming, overlap
+from spiketicket.train.search.early_bird import EarlyBird, Stability, hamming, overlap
 
 
 def masks(*kept, size=100):

@@ -12,7 +12,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr, softmax
 
 from spiketicket.errors import InputError
-from spiketicket.train.early_time import DIVERGENCES, NORMALISERS, EarlyTime, choose, divergences, early_time
+from spiketicket.train.search.early_time import DIVERGENCES, NORMALISERS, EarlyTime, choose, divergences, early_time
 
 CURVE = [4.0, 1.0, 0.32, 0.2, 0.0]  # D_3 and D_4 as in the paper's Table 2
 SCIPY = {

@@ -9,12 +9,12 @@ import torch
 from cuda_compiler import ARCHITECTURES, assert_compiles
 from torch import nn
 
-from spiketicket.train import norms
-from spiketicket.train.config import ModelConfig, NeuronConfig
-from spiketicket.train.cuda import fused, launching
-from spiketicket.train.layers import TimestepBatchNorm2d, fuse, lif
-from spiketicket.train.models import build, lif_spikes, logits
-from spiketicket.train.models.resnet import BasicBlock
+from spiketicket.train.networks import norms
+from spiketicket.train.networks.config import ModelConfig, NeuronConfig
+from spiketicket.train.networks.cuda import fused, launching
+from spiketicket.train.networks.layers import TimestepBatchNorm2d, fuse, lif
+from spiketicket.train.networks.models import build, lif_spikes, logits
+from spiketicket.train.networks.models.resnet import BasicBlock
 
 NEURONS = [
     NeuronConfig(),

@@ -9,16 +9,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from spiketicket.cli.search.command import app
 from spiketicket.errors import InputError, OutOfTimeError, SpikeTicketError
-from spiketicket.train import growth as growth_module
-from spiketicket.train.batches import Batches
-from spiketicket.train.cli import app
-from spiketicket.train.forecast import forecast
-from spiketicket.train.history import read_history
-from spiketicket.train.masks import survivors
-from spiketicket.train.models import logits
-from spiketicket.train.search import Control, Start, search
-from spiketicket.train.ticket import load_ticket
+from spiketicket.train.history.forecast import forecast
+from spiketicket.train.history.history import read_history
+from spiketicket.train.loop.batches import Batches
+from spiketicket.train.networks.models import logits
+from spiketicket.train.pruning import growth as growth_module
+from spiketicket.train.pruning.masks import survivors
+from spiketicket.train.search.search import Control, Start, search
+from spiketicket.train.search.ticket import load_ticket
 
 GRADUAL = {
     "arch": "alexnet", "width": 0.125, "strategy": "erk", "rounds": None, "sparsity": 97.0, "epochs": 4, "timesteps": 3,
@@ -142,8 +142,8 @@ def test_interrupted_between_any_two_batches(gradual_run, gradual_settings, digi
         if asked % 3 == 0:
             raise OutOfTimeError("enough")
 
-    monkeypatch.setattr("spiketicket.train.pace.Pace.due", due)
-    monkeypatch.setattr("spiketicket.train.pace.Pace.written", written)
+    monkeypatch.setattr("spiketicket.train.loop.pace.Pace.due", due)
+    monkeypatch.setattr("spiketicket.train.loop.pace.Pace.written", written)
     found = None
     while found is None:
         with suppress(OutOfTimeError):

@@ -9,15 +9,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from spiketicket.train import loop
-from spiketicket.train.config import ModelConfig
-from spiketicket.train.cuda import graphed
-from spiketicket.train.cuda.graphed import Graphed
-from spiketicket.train.distributed import Group
-from spiketicket.train.loop import Tally, Trainee
-from spiketicket.train.masks import dense_masks
-from spiketicket.train.models import build
-from spiketicket.train.settings import Settings
+from spiketicket.train.loop.distributed import Group
+from spiketicket.train.loop.loop import Tally, Trainee, loop
+from spiketicket.train.networks.config import ModelConfig
+from spiketicket.train.networks.cuda import graphed
+from spiketicket.train.networks.cuda.graphed import Graphed
+from spiketicket.train.networks.models import build
+from spiketicket.train.pruning.masks import dense_masks
+from spiketicket.train.search.settings import Settings
 
 
 class Cuda:

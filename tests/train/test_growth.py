@@ -2,7 +2,7 @@
 
 import pytest
 
-from spiketicket.train.growth import Growth, Milestone
+from spiketicket.train.pruning.growth import Growth, Milestone
 
 
 def test_the_cubic_schedule():

@@ -8,9 +8,9 @@ import pytest
 from run_folders import IMP, epochs, plan, ticket, write_run
 
 from spiketicket.errors import InputError
-from spiketicket.train.events import EarlyBird, EarlyTime
-from spiketicket.train.forecast import Pace, fit, forecast
-from spiketicket.train.history import read_history
+from spiketicket.train.history.events import EarlyBird, EarlyTime
+from spiketicket.train.history.forecast import Pace, fit, forecast
+from spiketicket.train.history.history import read_history
 
 NOW = 1_800_000_000.0
 
@@ -167,7 +167,7 @@ def test_folders_that_are_no_runs(tmp_path, files, message):
 
 
 def test_reading_needs_no_torch():
-    code = "import sys, spiketicket.train.cli_history; print({'torch', 'matplotlib', 'scipy'} & set(sys.modules))"
+    code = "import sys, spiketicket.cli.search.history; print({'torch', 'matplotlib', 'scipy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

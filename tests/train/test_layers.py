@@ -7,10 +7,10 @@ from timestep_loop import LoopNetwork
 from torch.nn.functional import cross_entropy
 
 from spiketicket.errors import InputError
-from spiketicket.train import layers
-from spiketicket.train.config import ModelConfig
-from spiketicket.train.layers import SMALL, Conv2d, conv, lay_out
-from spiketicket.train.models import build
+from spiketicket.train.networks import layers
+from spiketicket.train.networks.config import ModelConfig
+from spiketicket.train.networks.layers import SMALL, Conv2d, conv, lay_out
+from spiketicket.train.networks.models import build
 
 
 def loss_and_gradients(model, x, labels):

@@ -12,7 +12,15 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from torch import nn
 
 from spiketicket.errors import InputError
-from spiketicket.train.masks import apply_masks, dense_masks, emptied, hold_masks, pack_mask, survivors, unpack_mask
+from spiketicket.train.pruning.masks import (
+    apply_masks,
+    dense_masks,
+    emptied,
+    hold_masks,
+    pack_mask,
+    survivors,
+    unpack_mask,
+)
 
 
 def test_masks_hold_on_what_is_prunable():

@@ -8,10 +8,10 @@ import torch
 from spikingjelly.activation_based import functional, surrogate
 
 from spiketicket.errors import InputError
-from spiketicket.export.trace import trace
-from spiketicket.train.config import ModelConfig, NeuronConfig
-from spiketicket.train.layers import TimestepBatchNorm2d, lif
-from spiketicket.train.models import ARCHITECTURES, build, lif_spikes, logits, prunable
+from spiketicket.export.torch.trace import trace
+from spiketicket.train.networks.config import ModelConfig, NeuronConfig
+from spiketicket.train.networks.layers import TimestepBatchNorm2d, lif
+from spiketicket.train.networks.models import ARCHITECTURES, build, lif_spikes, logits, prunable
 
 # Images and classes that each network is meant for.
 MEANT_FOR = {

@@ -7,9 +7,9 @@ import pytest
 import torch
 from spikingjelly.activation_based import functional, neuron, surrogate
 
-from spiketicket.train import neurons
-from spiketicket.train.config import NeuronConfig
-from spiketicket.train.layers import Repeat, lif
+from spiketicket.train.networks import neurons
+from spiketicket.train.networks.config import NeuronConfig
+from spiketicket.train.networks.layers import Repeat, lif
 
 VARIANTS = [
     NeuronConfig(

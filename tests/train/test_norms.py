@@ -9,8 +9,8 @@ from torch import nn
 from torch.multiprocessing import spawn
 
 from spiketicket.errors import InputError
-from spiketicket.train.layers import batch_norm
-from spiketicket.train.norms import FoldedBatchNorm2d, StaticBatchNorm2d, TimestepBatchNorm2d
+from spiketicket.train.networks.layers import batch_norm
+from spiketicket.train.networks.norms import FoldedBatchNorm2d, StaticBatchNorm2d, TimestepBatchNorm2d
 
 
 def channels_last(x):

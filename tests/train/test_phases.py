@@ -3,7 +3,7 @@
 import pytest
 
 from spiketicket.errors import InputError
-from spiketicket.train.phases import Phase, count_epochs, format_phases, parse_phases, phase_at, phases_from
+from spiketicket.train.search.phases import Phase, count_epochs, format_phases, parse_phases, phase_at, phases_from
 
 
 def test_reading_and_writing():

@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from spiketicket.errors import InputError, TicketError
-from spiketicket.export.tickets import export_ticket
-from spiketicket.export.verify import Trace, compare
+from spiketicket.export.check.agreement import Trace, compare
+from spiketicket.export.ticket import export_ticket
 from spiketicket.runtime import Session
-from spiketicket.train.config import ModelConfig
-from spiketicket.train.models import ARCHITECTURES, Vgg, build, import_plugins, known, logits, register
-from spiketicket.train.search import search
-from spiketicket.train.ticket import load_ticket, to_bytes
+from spiketicket.train.networks.config import ModelConfig
+from spiketicket.train.networks.models import ARCHITECTURES, Vgg, build, import_plugins, known, logits, register
+from spiketicket.train.search.search import search
+from spiketicket.train.search.ticket import load_ticket, to_bytes
 
 PAGE = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
 BLOCKS = dict(re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
@@ -75,7 +75,7 @@ def package(tmp_path):
     return install
 
 
-FACTORY = "from spiketicket.train.models import Vgg\ndef slim(config): return Vgg(config, ((4,), (8,)))\n"
+FACTORY = "from spiketicket.train.networks.models import Vgg\ndef slim(config): return Vgg(config, ((4,), (8,)))\n"
 
 
 def test_registered_networks_build():
@@ -145,7 +145,9 @@ def test_entry_points_that_lead_nowhere(plugin, package, value, message):
 
 
 def test_plugins_are_found_in_the_working_folder(plugin):
-    name = plugin("plugin_mine", FACTORY + "from spiketicket.train.models import register\nregister('mine', slim)\n")
+    name = plugin(
+        "plugin_mine", FACTORY + "from spiketicket.train.networks.models import register\nregister('mine', slim)\n"
+    )
     import_plugins([name])
     assert isinstance(build(config("mine")), Vgg)
     import_plugins([name])  # imported already

@@ -16,18 +16,18 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from spiketicket.cli.search.command import app
+from spiketicket.data import load_dataset
 from spiketicket.errors import OutOfTimeError, SpikeTicketError
-from spiketicket.train import search as search_module
-from spiketicket.train import training as training_module
-from spiketicket.train.batches import Batches
-from spiketicket.train.cli import app
-from spiketicket.train.data import load_dataset
-from spiketicket.train.distributed import Group
-from spiketicket.train.loop import Tally, Trainee
-from spiketicket.train.masks import dense_masks, survivors
-from spiketicket.train.models import build, logits
-from spiketicket.train.search import Control, model_config, search
-from spiketicket.train.ticket import load_ticket
+from spiketicket.train.loop.batches import Batches
+from spiketicket.train.loop.distributed import Group
+from spiketicket.train.loop.loop import Tally, Trainee
+from spiketicket.train.networks.models import build, logits
+from spiketicket.train.pruning.masks import dense_masks, survivors
+from spiketicket.train.search.search import Control, model_config, search
+from spiketicket.train.search.search import search as search_module
+from spiketicket.train.search.search import training as training_module
+from spiketicket.train.search.ticket import load_ticket
 
 
 def equal_tickets(a, b):
@@ -105,7 +105,7 @@ def test_oneshot_of_initial_weights(quick_settings, digits, tmp_path):
     (ticket,) = search(settings, digits, tmp_path / "run")
     assert ticket.sparsity == pytest.approx(0.6, abs=1e-3)
     assert ticket.search["test_accuracy"] is None, "an untrained network is not tested"
-    from spiketicket.train.models import lif_spikes
+    from spiketicket.train.networks.models import lif_spikes
 
     rates = {
         n: float(s.float().mean())
@@ -171,7 +171,7 @@ def test_killed_early_bird_ends_in_the_same_ticket(quick_settings, digits, tmp_p
 
 
 def killed_again_and_again(arguments, folder, expected, tickets, kills):
-    command = [sys.executable, "-m", "spiketicket.train.cli", *arguments, "--out", str(folder)]
+    command = [sys.executable, "-m", "spiketicket.cli.search.command", *arguments, "--out", str(folder)]
     moments = random.Random(0)
     done = unfinished = clashes = 0
     while done < kills:
@@ -220,7 +220,7 @@ def test_interrupt_says_so_and_leaves_a_usable_state(quick_settings, quick_run, 
 
 
 def test_ctrl_c_ends_with_one_line(quick_arguments, tmp_path):
-    command = [sys.executable, "-m", "spiketicket.train.cli", "imp", *quick_arguments, "--epochs", "500"]
+    command = [sys.executable, "-m", "spiketicket.cli.search.command", "imp", *quick_arguments, "--epochs", "500"]
     process = subprocess.Popen([*command, "--out", str(tmp_path / "run")], stderr=subprocess.PIPE, text=True)
     wait_until_it_works(process, tmp_path / "run")
     time.sleep(0.5)
@@ -282,8 +282,8 @@ def test_folder_that_cannot_be_written(quick_settings, digits, tmp_path):
 
 
 def test_two_searches_cannot_share_a_folder(quick_settings, digits, tmp_path):
-    from spiketicket.train.distributed import Group
-    from spiketicket.train.run import open_run
+    from spiketicket.train.loop.distributed import Group
+    from spiketicket.train.search.run import open_run
 
     with (
         open_run(tmp_path / "run", quick_settings(), 2, {"data": digits.fingerprint()}, Group()),
@@ -370,7 +370,15 @@ class TestWithinAnEpoch:
         assert log_of(tmp_path / "run") == log_of(quick_run[0])
 
     def test_the_command_ends_with_75(self, quick_arguments, tmp_path):
-        command = [sys.executable, "-m", "spiketicket.train.cli", "imp", *quick_arguments, "--max-minutes", "0.001"]
+        command = [
+            sys.executable,
+            "-m",
+            "spiketicket.cli.search.command",
+            "imp",
+            *quick_arguments,
+            "--max-minutes",
+            "0.001",
+        ]
         done = subprocess.run([*command, "--out", str(tmp_path / "run")], capture_output=True, text=True)
         assert done.returncode == 75, done.stderr
         assert "out of time after 0.001 min; the same command goes on where this one stopped" in done.stdout

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from spiketicket.errors import InputError
-from spiketicket.train.settings import Settings
+from spiketicket.train.search.settings import Settings
 
 
 def settings(method="imp", **options):

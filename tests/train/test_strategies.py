@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spiketicket.errors import InputError
-from spiketicket.train.masks import survivors
-from spiketicket.train.strategies import allot, magnitude_masks, random_scores, strategy
+from spiketicket.train.pruning.masks import survivors
+from spiketicket.train.pruning.strategies import allot, magnitude_masks, random_scores, strategy
 
 NAMES = ("global", "uniform", "erk", "2:4", "1:3", "5:8", "balanced", "balanced:2", "balanced:1")
 

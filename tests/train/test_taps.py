@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import conv2d
 
-from spiketicket.train.taps import convolve_by_taps
+from spiketicket.train.networks.taps import convolve_by_taps
 
 LAST = torch.channels_last
 

@@ -7,7 +7,7 @@ import pytest
 from run_folders import IMP, epochs, ticket
 
 from spiketicket.errors import MissingExtraError
-from spiketicket.train.tensorboard import TensorBoard
+from spiketicket.train.history.tensorboard import TensorBoard
 
 
 @pytest.fixture

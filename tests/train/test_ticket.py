@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from spiketicket.errors import TicketError
-from spiketicket.train import ticket as ticket_module
-from spiketicket.train.ticket import load_ticket, save_ticket, to_bytes
+from spiketicket.train.search.search import ticket as ticket_module
+from spiketicket.train.search.ticket import load_ticket, save_ticket, to_bytes
 
 
 @pytest.fixture

@@ -1,0 +1,153 @@
+"""Running an export everywhere before it is kept: the network, the float64 oracle, and whatever runs the file.
+
+The order tells where an error lies: network -> graph (tracing), graph -> stored graph (removed channels, rounded
+weights), stored graph -> file.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiketicket.errors import InputError, VerificationError
+from spiketicket.export.check.agreement import MIN_TOP1_ROUNDED, TENSORRT, Agreement, Tolerance, Trace, compare, join
+from spiketicket.graph import Graph
+from spiketicket.runtime.engine import Model, Options
+from spiketicket.runtime.engines.reference import ReferenceEngine
+from spiketicket.runtime.planner import FIXED
+
+_BATCH = 4  # the float64 oracle keeps every value of a batch
+
+Floats = NDArray[np.float32]
+Run = Callable[[Floats], Trace]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What an export is checked on: `x` normalised, float32 `[N, ...]`, or `[T, N, ...]` where the graph's input is
+    timed; `labels` `[N]` where they are known."""
+
+    x: Floats
+    timesteps: int
+    timed: bool = False
+    labels: NDArray[np.integer] | None = None
+
+    def run(self, run: Run, batch: int | None = None) -> Trace:
+        """The trace of `run`, a few samples at a time, or `batch` always."""
+        axis, size = int(self.timed), batch or _BATCH
+        count = self.x.shape[axis]
+        padded = np.minimum(np.arange(-(-count // size) * size), count - 1) if batch else np.arange(count)
+        parts = np.split(self.x.take(padded, axis=axis), range(size, len(padded), size), axis=axis)
+        whole = join([run(np.ascontiguousarray(part)) for part in parts])
+        return Trace({name: s[:, :count] for name, s in whole.spikes.items()}, whole.logits_t[:, :count])
+
+    def frames(self, x: Floats) -> Floats:
+        """A batch of samples with an image of its own for every timestep."""
+        return x if self.timed else np.repeat(x[None], self.timesteps, axis=0)
+
+    def accuracy(self, trace: Trace) -> float | None:
+        if self.labels is None:
+            return None
+        return float((trace.logits_t.mean(axis=0).argmax(axis=1) == self.labels).mean())
+
+
+@dataclass(frozen=True)
+class Original:
+    """The network that is exported, to be reproduced. `run` gives `[1, N, classes]` where it returns a mean only."""
+
+    name: str
+    run: Run
+
+
+@dataclass
+class Check:
+    """One export's comparisons, in order. Each raises VerificationError, naming the first layer that differs."""
+
+    samples: Samples
+    tolerance: Tolerance
+    agreements: list[Agreement] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)  # layers of neurons that never fired on the samples
+
+    def hold(self, engine: str, got: Trace, against: str, wanted: Trace) -> None:
+        agreement = self.compare(engine, got, against, wanted)
+        agreement.require_exact()
+        self.agreements.append(agreement)
+
+    def compare(self, engine: str, got: Trace, against: str, wanted: Trace) -> Agreement:
+        return compare(engine, got, against, wanted, self.tolerance, self.samples.accuracy(got))
+
+    def original(self, original: Original, oracle: Trace) -> None:
+        """The network against the graph that was traced from it."""
+        got = self.samples.run(original.run)
+        if len(got.logits_t) == 1:
+            oracle = Trace(oracle.spikes, oracle.logits_t.mean(axis=0, keepdims=True))
+        wrong = [n for n, s in oracle.spikes.items() if n not in got.spikes or got.spikes[n].size != s.size]
+        if wrong:
+            raise VerificationError(f"{original.name} has other layers or shapes than its graph: {', '.join(wrong)}")
+        # Signals [C, L] are images of one row in the graph.
+        spikes = {name: np.reshape(got.spikes[name], wanted.shape) for name, wanted in oracle.spikes.items()}
+        self.hold(original.name, Trace(spikes, got.logits_t), "reference", oracle)
+
+    def rounded(self, values: str, stored: Trace, exact: Trace) -> None:
+        """What storing weights in another type changes: reported, and refused where it changes classes."""
+        agreement = self.compare(f"reference ({values})", stored, "reference (float32)", exact)
+        self.require_classes(agreement, f"weights in {values}")
+        self.agreements.append(agreement)
+
+    def require_classes(self, agreement: Agreement, what: str) -> None:
+        """That few samples change their class; one always may."""
+        changed = round(agreement.images * (1 - agreement.top1))
+        if agreement.top1 < MIN_TOP1_ROUNDED and changed > 1:
+            raise VerificationError(f"{what} change the class of {changed} of {agreement.images} samples: use float32")
+
+    def runs(self, runs: Iterable[tuple[str, Run]], stored: Trace, batch: int | None) -> None:
+        """Whatever runs the file against the oracle of the stored graph. What says that it rounds is reported only."""
+        for name, run in runs:
+            agreement = self.compare(name, self.samples.run(run, batch), "reference", stored)
+            if name.startswith(TENSORRT):
+                self.require_classes(agreement, name)
+            elif "(" not in name:
+                agreement.require_exact()
+            self.agreements.append(agreement)
+
+
+def check_graphs(
+    check: Check, exact: Graph, stored: Graph, kept: Mapping[str, NDArray[np.intp]], values: str,
+    original: Original | None,
+) -> Trace:  # fmt: skip
+    """The network against the graph as traced, and that against the graph as stored, of which neuron layers have
+    `kept` some channels only. Returns the stored graph's trace."""
+    oracle = check.samples.run(oracle_run(exact, check.samples.timesteps))
+    check.silent = [name for name, spikes in oracle.spikes.items() if not spikes.any()]
+    if original is not None:
+        check.original(original, oracle)
+    if values == "float32" and stored.values == exact.values:  # no channel removed, no weight rounded
+        return oracle
+    left = {name: s[:, :, kept[name]] if name in kept else s for name, s in oracle.spikes.items()}
+    trace = check.samples.run(oracle_run(stored, check.samples.timesteps))
+    if values == "float32":
+        check.hold("without idle channels", trace, "reference", Trace(left, oracle.logits_t))
+    else:
+        check.rounded(values, trace, Trace(left, oracle.logits_t))
+    return trace
+
+
+def oracle_run(graph: Graph, timesteps: int) -> Run:
+    engine = ReferenceEngine(Model(Path(), b"", graph), Options(1, FIXED, "float32"))
+    return lambda x: Trace(engine.spikes(x, timesteps), engine.run(x, timesteps))
+
+
+def check_samples(x: object, graph: Graph) -> Floats:
+    """`x` as samples for `graph`. Raises InputError for another type, shape, number of timesteps, or NaN."""
+    expected = f"float32 [{'T, ' if graph.timed_input else ''}N, {', '.join(map(str, graph.input_shape))}]"
+    lead = 1 + graph.timed_input
+    if not isinstance(x, np.ndarray) or x.dtype != np.float32 or x.shape[lead:] != graph.input_shape or 0 in x.shape:
+        got = f"{x.dtype} {list(x.shape)}" if isinstance(x, np.ndarray) else type(x).__name__
+        raise InputError(f"samples must be {expected}, got {got}")
+    if graph.timed_input and len(x) != graph.timesteps:
+        raise InputError(f"samples have {len(x)} timesteps, but timesteps is {graph.timesteps}")
+    if not np.isfinite(x).all():
+        raise InputError("samples hold NaN or infinity")
+    return x

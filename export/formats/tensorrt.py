@@ -1,0 +1,151 @@
+"""A TensorRT engine for the present GPU, out of the unrolled graph.
+
+Networks are strongly typed: every tensor computes in the type that the graph gives it (TensorRT 11 knows nothing else,
+10 is asked for it), so float16 is a matter of the graph, and thresholds are compared in float32 whatever is asked for.
+"""
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiketicket.errors import InputError, ModelError, SpikeTicketError
+from spiketicket.export.formats.unrolled import unrolled_onnx
+from spiketicket.files import cache_folder, write_atomic
+from spiketicket.graph import Graph
+from spiketicket.model.engine_file import Build, EngineFile, pack
+from spiketicket.model.names import INPUT
+from spiketicket.model.writer import to_onnx
+from spiketicket.runtime.engine import MAX_TIMESTEPS
+from spiketicket.runtime.engines.tensorrt.nvidia import Nvidia
+
+WORKSPACE = 4 << 30  # bytes of GPU memory that a layer may use for itself while it runs
+Batch = tuple[int, int, int]  # images of a run: the fewest, the number to be fastest for, the most
+BATCH: Batch = (1, 8, 32)
+
+
+def export_engine(
+    graph: Graph,
+    path: Path,
+    *,
+    timesteps: int | None = None,
+    batch: Batch = BATCH,
+    half: bool = True,
+    sparse: bool = True,
+) -> Build:
+    """Write `compiled(graph, ...)` as the engine file `path`. Raises what that raises."""
+    file = compiled(graph, timesteps=timesteps, batch=batch, half=half, sparse=sparse)
+    write_atomic(path, pack(file))
+    return file.build
+
+
+def compiled(
+    graph: Graph, *, timesteps: int | None = None, batch: Batch = BATCH, half: bool = True, sparse: bool = True
+) -> EngineFile:
+    """The engine of `graph` for `timesteps` (default: the graph's), and the model that it is made of.
+
+    `half`: weighted sums in float16. `sparse`: TensorRT may run weights as 2:4 sparse where they are. Raises InputError
+    for a bad T or batch, MissingExtraError without TensorRT, DeviceError without a GPU, ModelError where TensorRT does
+    not take the graph.
+    """
+    steps = graph.timesteps if timesteps is None else timesteps
+    if not 1 <= steps <= MAX_TIMESTEPS:
+        raise InputError(f"timesteps must be a whole number from 1 to {MAX_TIMESTEPS}, got {steps!r}")
+    if not 1 <= batch[0] <= batch[1] <= batch[2]:
+        raise InputError(f"batch must be three rising sizes from 1, got {batch}")
+    nvidia = Nvidia("export of a TensorRT engine")
+    fitting = two_of_four(graph) if sparse else ()
+    lead = (steps,) if graph.timed_input else ()
+    shapes = [(*lead, images, *graph.input_shape) for images in batch]
+    unrolled = unrolled_onnx(graph, steps, None, half=half).SerializeToString()
+    build = Build(steps, batch, half, fitting, nvidia.trt.__version__, nvidia.gpu)
+    engine = build_engine(nvidia, unrolled, shapes, sparse=bool(fitting))
+    return EngineFile(build, _model(graph, steps), engine)
+
+
+def renoted(file: EngineFile, graph: Graph) -> EngineFile:
+    """With the metadata of `graph`, which is otherwise what `file` was compiled of: the engine stays as it is."""
+    return replace(file, model=_model(graph, file.build.timesteps))
+
+
+def _model(graph: Graph, timesteps: int) -> bytes:
+    data: bytes = to_onnx(replace(graph, timesteps=timesteps)).SerializeToString(deterministic=True)
+    return data
+
+
+def build_engine(nvidia: Nvidia, model: bytes, shapes: list[tuple[int, ...]], *, sparse: bool) -> bytes:
+    """The serialised engine of the ONNX `model`; `shapes`: the smallest, usual and largest of its input.
+
+    Raises ModelError with everything that TensorRT has to say against the model.
+    """
+    trt = nvidia.trt
+    builder = trt.Builder(nvidia.log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    _parse(nvidia, network, model)
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
+    config.clear_flag(trt.BuilderFlag.TF32)  # float32 means float32
+    if sparse:
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
+    profile = builder.create_optimization_profile()
+    profile.set_shape(INPUT, *shapes)
+    config.add_optimization_profile(profile)
+    file = _timing_cache_file(nvidia)
+    _load_timings(config, file)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise ModelError(f"TensorRT cannot build the engine: {nvidia.failure()}")
+    _save_timings(config, file)
+    return bytes(engine)
+
+
+def two_of_four(graph: Graph) -> tuple[str, ...]:
+    """The layers whose weights TensorRT could run as 2:4 sparse."""
+    return tuple(node.name for node in graph.weighted() if follows_2_4(node.weight.to_dense()))
+
+
+def follows_2_4(weight: NDArray[Any]) -> bool:
+    """Whether of every four weights in a row along the input channels at most two are not zero, as TensorRT asks.
+
+    `weight`: `[out, in]` or `[out, in, kh, kw]`; the input channels must split into fours. Source: TensorRT's
+    documentation, "structured sparsity".
+    """
+    out, channels = weight.shape[:2]
+    if channels % 4:
+        return False
+    fours = (weight != 0).reshape(out, channels // 4, 4, -1)
+    return bool((np.count_nonzero(fours, axis=2) <= 2).all())
+
+
+def _parse(nvidia: Nvidia, network: Any, model: bytes) -> None:
+    parser = nvidia.trt.OnnxParser(network, nvidia.log)
+    if not parser.parse(model):
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        told = "; ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}" for e in errors) or nvidia.failure()
+        raise ModelError(f"TensorRT cannot read the graph: {told}")
+
+
+def _timing_cache_file(nvidia: Nvidia) -> Path | None:
+    """Timings hold for one version and one kind of GPU. None where the user has no home."""
+    folder = cache_folder("tensorrt")
+    name = f"{nvidia.trt.__version__}-{nvidia.gpu}".replace("/", "-")
+    return folder and folder / f"{name}.timing"
+
+
+def _load_timings(config: Any, file: Path | None) -> None:
+    data = b""
+    if file is not None:
+        with suppress(OSError):
+            data = file.read_bytes()
+    cache = config.create_timing_cache(data)
+    if cache is None or not config.set_timing_cache(cache, False):  # damaged, or another driver's
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _save_timings(config: Any, file: Path | None) -> None:
+    if file is not None:
+        with suppress(SpikeTicketError):  # no cache, then: the next build measures again
+            write_atomic(file, bytes(config.get_timing_cache().serialize()))

@@ -1,0 +1,273 @@
+"""Plain ONNX for one fixed T, time folded into the batch: what engines without Scan, functions or sparse weights read.
+
+Weighted layers and poolings run once on `[T * N, ...]`; a neuron is T copies of a few elementwise operators on slices
+of it. The potential is kept as w = u / gain (u above rest, gain = 1 / tau where the input decays, else 1), which saves
+the multiplication of every current:
+
+    h_t = keep w_(t-1) + x_t,   s_t = h_t >= level,   w_t = (1 - s_t) h_t        hard reset
+                                                      w_t = h_t - s_t drop       soft reset
+
+with keep = 1 - 1 / tau, level = (v_threshold - rest) / gain and drop likewise: spiketicket.graph.Lif up to rounding. A
+leaky integrator gives out gain h. (In onnxruntime, at batch 32, difference and product take half the time of a Where;
+one convolution per timestep instead of a folded one is slower.)
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from spiketicket.errors import ModelError
+from spiketicket.graph import (
+    Add,
+    And,
+    AvgPool,
+    Concat,
+    Conv,
+    Flatten,
+    Graph,
+    Li,
+    Lif,
+    Linear,
+    MaxPool,
+    Node,
+    Repeat,
+    Unsqueeze,
+)
+from spiketicket.model.names import INPUT, LOGITS, LOGITS_T, TIMESTEPS
+from spiketicket.model.writer import note
+
+OPSET, IR_VERSION = 13, 8  # as old as these operators allow: DeepSparse reads no newer ones, TensorRT all from 9
+FREE = "N"  # the name of a batch size that is not fixed
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """A neuron as it is computed here; see the module's text."""
+
+    keep: float
+    gain: float
+    level: float = 0.0  # the threshold of w
+    drop: float = 0.0  # what a soft reset takes from w
+
+    @classmethod
+    def of(cls, node: Lif | Li) -> "Neuron":
+        gain = 1 / node.tau if node.decay_input else 1.0
+        keep = 1 - 1 / node.tau
+        if isinstance(node, Li):
+            return cls(keep, gain)
+        rest = 0.0 if node.v_reset is None else node.v_reset
+        return cls(keep, gain, (node.v_threshold - rest) / gain, node.drop / gain)
+
+
+def unrolled_onnx(
+    graph: Graph,
+    timesteps: int,
+    batch: int | None,
+    *,
+    half: bool = False,
+    outputs: tuple[str, ...] = (LOGITS, LOGITS_T),
+) -> onnx.ModelProto:
+    """The network of `graph` over `timesteps`, for `batch` images at once (None: any number).
+
+    Input `input` float32 `[N, *input_shape]`, `[T, N, *input_shape]` where the graph's input is timed; `outputs`:
+    `logits` `[N, classes]` (mean over time), `logits_t` `[T, N, classes]`, or one of them. The spikes of a LIF layer
+    are the tensor `value:` + its output, `[T * N, ...]`. With `half`, weighted layers take and give float16; neurons,
+    poolings and sums stay float32. Raises ModelError where a weight or bias has no float16.
+
+    The graph's metadata go into the file, with T.
+    """
+    writer = _Writer(graph, timesteps, batch, half)
+    size = FREE if batch is None else batch
+    shape = [size, *graph.input_shape]
+    if graph.timed_input:
+        shape.insert(0, timesteps)
+        writer.reshape(INPUT, writer.name(graph.input), [writer.folded, *graph.input_shape])
+    for node in graph.nodes:
+        writer.add(node)
+    logits_t = writer.every_step(writer.name(graph.output))
+    writer.reshape(logits_t, LOGITS_T, [timesteps, -1 if batch is None else batch, graph.classes])
+    if LOGITS in outputs:
+        writer.node("ReduceMean", [LOGITS_T], LOGITS, axes=[0], keepdims=0)
+    results = {LOGITS: [size, graph.classes], LOGITS_T: [timesteps, size, graph.classes]}
+    model = helper.make_model(
+        helper.make_graph(
+            writer.nodes,
+            "unrolled",
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, results[name]) for name in outputs],
+            list(writer.tensors.values()),
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    note(model, graph.metadata | {TIMESTEPS: str(timesteps)})
+    onnx.checker.check_model(model)
+    return model
+
+
+@dataclass
+class _Writer:
+    graph: Graph
+    timesteps: int
+    batch: int | None
+    half: bool
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    constant: dict[str, str] = field(default_factory=dict)  # repeated value -> the static value that it repeats
+    halves: dict[str, str] = field(default_factory=dict)  # value -> its float16 form, once there is one
+
+    def __post_init__(self) -> None:
+        self.tensor("one", np.ones((), np.float32))
+
+    @property
+    def folded(self) -> int:
+        """T * N as a Reshape takes it."""
+        return -1 if self.batch is None else self.timesteps * self.batch
+
+    def name(self, value: str) -> str:
+        """Of a value of the graph: apart from the names that the file's input, outputs and slices of neurons have."""
+        return INPUT if value == self.graph.input and not self.graph.timed_input else f"value:{value}"
+
+    def tensor(self, name: str, array: NDArray[Any]) -> str:
+        self.tensors[name] = numpy_helper.from_array(array, name)
+        return name
+
+    def node(self, op: str, inputs: list[str], *outputs: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(op, inputs, list(outputs), f"{op}:{outputs[0]}", **attributes))
+        return outputs[0]
+
+    def reshape(self, x: str, out: str, shape: list[int]) -> str:
+        return self.node("Reshape", [x, self.tensor(f"{out}.shape", np.array(shape, np.int64))], out)
+
+    def add(self, node: Node) -> None:
+        inputs, out = [self.name(value) for value in node.inputs], self.name(node.output)
+        if isinstance(node, Lif | Li):
+            self.neuron(node, out)
+            return
+        if isinstance(node, Repeat):
+            self.constant[out] = inputs[0]
+            return
+        inputs = [self.every_step(value) for value in inputs]
+        x = inputs[0]
+        match node:
+            case Conv():
+                self.weighted(
+                    "Conv", node, x, out, strides=node.strides, pads=node.pads, dilations=node.dilations,
+                    group=node.group, kernel_shape=node.weight.shape[2:],
+                )  # fmt: skip
+            case Linear():
+                self.weighted("Gemm", node, x, out, transB=1)
+            case MaxPool():
+                self.node("MaxPool", [x], out, kernel_shape=node.kernel, strides=node.strides, pads=node.pads)
+            case AvgPool():
+                self.node("AveragePool", [x], out, kernel_shape=node.kernel, strides=node.strides)
+            case Add():
+                self.node("Add", inputs, out)
+            case And():
+                other = self.node("Sub", ["one", inputs[1]], f"{node.name}.not") if node.negated else inputs[1]
+                self.node("Mul", [x, other], out)
+            case Concat():
+                self.node("Concat", inputs, out, axis=1)
+            case Unsqueeze():
+                self.node("Unsqueeze", [x, self.tensor(f"{node.name}.axes", np.array([2], np.int64))], out)
+            case Flatten():
+                self.node("Flatten", [x], out)
+            case _:
+                raise TypeError(f"no ONNX form for {type(node).__name__}")
+
+    def every_step(self, value: str) -> str:
+        """`value` as `[T * N, ...]`: a repeated one is written out where something other than a neuron reads it."""
+        if value not in self.constant:
+            return value
+        return self.node("Concat", [self.constant.pop(value)] * self.timesteps, value, axis=0)
+
+    def weighted(self, op: str, node: Conv | Linear, x: str, out: str, **attributes: Any) -> None:
+        kind = np.float16 if self.half else np.float32
+        weight = [
+            self.tensor(f"{node.name}.{key}", _as(kind, node, array))
+            for key, array in (("weight", node.weight.to_dense()), ("bias", node.bias))
+        ]
+        if not self.half:
+            self.node(op, [x, *weight], out, **attributes)
+            return
+        if x not in self.halves:
+            self.halves[x] = self.node("Cast", [x], f"{x}.half", to=TensorProto.FLOAT16)
+        sums = self.node(op, [self.halves[x], *weight], f"{out}.half", **attributes)
+        self.halves[out] = sums
+        self.node("Cast", [sums], out, to=TensorProto.FLOAT)
+
+    def neuron(self, node: Lif | Li, out: str) -> None:
+        neuron = Neuron.of(node)
+        w, results = "", []
+        for t, x in enumerate(self.steps(node)):
+            here = f"{node.name}.{t}"
+            h = self.charge(node, neuron, w, x, here)
+            if isinstance(node, Li):
+                w = h
+                results.append(h)
+                continue
+            fired = self.node("GreaterOrEqual", [h, self.number(node, "level", neuron.level)], f"{here}.fired")
+            spikes = self.node("Cast", [fired], f"{here}.s" if self.timesteps > 1 else out, to=TensorProto.FLOAT)
+            results.append(spikes)
+            if t < self.timesteps - 1:
+                w = self.reset(node, neuron, h, spikes, here)
+        if isinstance(node, Li):
+            joined = self.join(node, results, f"{node.name}.w")
+            self.node("Mul", [joined, self.number(node, "gain", neuron.gain)], out)
+        else:
+            self.join(node, results, out)
+
+    def charge(self, node: Lif | Li, neuron: Neuron, w: str, x: str, here: str) -> str:
+        if not w or neuron.keep == 0:
+            return x
+        kept = w if neuron.keep == 1 else self.node("Mul", [w, self.number(node, "keep", neuron.keep)], f"{here}.kept")
+        return self.node("Add", [kept, x], f"{here}.h")
+
+    def reset(self, node: Lif, neuron: Neuron, h: str, spikes: str, here: str) -> str:
+        if node.v_reset is None:
+            drop = self.node("Mul", [spikes, self.number(node, "drop", neuron.drop)], f"{here}.drop")
+            return self.node("Sub", [h, drop], f"{here}.w")
+        return self.node("Mul", [h, self.node("Sub", ["one", spikes], f"{here}.rests")], f"{here}.w")
+
+    def number(self, node: Node, key: str, value: float) -> str:
+        return self.tensor(f"{node.name}.{key}", np.array(value, np.float32))
+
+    def steps(self, node: Lif | Li) -> list[str]:
+        """The currents of each timestep, `[N, ...]`; `[1, N, ...]` where they are cut out of a batch of any size.
+
+        There, T is split off as an axis of its own: parts of an axis of unknown size could not be known to fit.
+        """
+        currents = self.name(node.inputs[0])
+        if currents in self.constant:
+            return [self.constant[currents]] * self.timesteps
+        if self.timesteps == 1:
+            return [currents]
+        if self.batch is None:
+            shape = self.graph.values[node.output].shape
+            currents = self.reshape(currents, f"{node.name}.timed", [self.timesteps, -1, *shape])
+        sizes = self.tensor(f"{node.name}.split", np.array([self.batch or 1] * self.timesteps, np.int64))
+        parts = [f"{node.name}.{t}.x" for t in range(self.timesteps)]
+        self.node("Split", [currents, sizes], *parts, axis=0)
+        return parts
+
+    def join(self, node: Lif | Li, results: list[str], out: str) -> str:
+        """The timesteps that `steps` cut, one behind the other again: `[T * N, ...]`."""
+        if self.timesteps == 1:
+            return results[0]
+        if self.batch is not None or self.name(node.inputs[0]) in self.constant:
+            return self.node("Concat", results, out, axis=0)
+        joined = self.node("Concat", results, f"{out}.timed", axis=0)
+        return self.reshape(joined, out, [-1, *self.graph.values[node.output].shape])
+
+
+def _as(kind: type[np.floating[Any]], node: Conv | Linear, array: NDArray[Any]) -> NDArray[Any]:
+    """`array` in the type that `node` computes in. Raises ModelError where a number is too large for it."""
+    with np.errstate(over="ignore"):
+        result = array.astype(kind)
+    if not np.isfinite(result).all():
+        raise ModelError(f"layer {node.name}: a weight of {np.abs(array).max():.3g} is too large for {kind.__name__}")
+    return result

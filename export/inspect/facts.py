@@ -1,0 +1,185 @@
+"""What can be told of a model file, whatever its kind. Needs no torch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from spiketicket.errors import ModelError
+from spiketicket.export.check.agreement import Agreement
+from spiketicket.graph import Conv, Graph, Li, Lif, Linear
+from spiketicket.model.names import METADATA_PREFIX, VERIFICATION
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output. Sizes that are free have a name: N images, T timesteps."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a sparse file, or one weight of a dense file (then without what only the graph tells)."""
+
+    name: str
+    kind: str
+    nbytes: int  # of weight and bias in the file (of a dense file, of the weight)
+    output: tuple[int, ...] | None = None  # shape for one image and timestep
+    weight: tuple[int, ...] | None = None
+    nonzeros: int | None = None
+    timed: bool | None = None  # runs at every timestep; otherwise once
+    neurons: int = 0
+    macs: int = 0  # multiply-accumulates of one run on one image: with surviving weights
+    dense_macs: int = 0  # and with all
+    native: str = ""  # kernel of the native engine, by estimate
+    why: str = ""
+    onnxruntime: str = ""
+    custom_operators: str = ""  # onnxruntime with the library of the engine's kernels
+
+    @property
+    def density(self) -> float | None:
+        return self.nonzeros / prod(self.weight) if self.weight and self.nonzeros is not None else None
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over layers. Multiply-accumulates are those of one image: of what runs once, and of every timestep."""
+
+    weights: int
+    nonzeros: int
+    weight_nbytes: int  # of values and, in a sparse file, their places; without biases
+    neurons: int
+    macs_once: int
+    dense_macs_once: int
+    macs_per_timestep: int
+    dense_macs_per_timestep: int
+
+    @property
+    def density(self) -> float:
+        return self.nonzeros / max(self.weights, 1)
+
+    @property
+    def bytes_per_nonzero(self) -> float:
+        return self.weight_nbytes / max(self.nonzeros, 1)
+
+
+NOTHING = Totals(*[0] * 8)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All about one model file. `kind`: sparse (ONNX that our engines run); plain (ONNX that spiketicket wrote without
+    sparse layers, also for TensorRT: `layers` are its weights); nir; engine (TensorRT's: no layers). `operators` counts
+    the nodes of the file's graph."""
+
+    path: Path
+    nbytes: int
+    kind: str
+    format: str
+    producer: str
+    facts: dict[str, str]  # what only this kind of file tells
+    inputs: list[Port]
+    outputs: list[Port]
+    timesteps: int | None  # by default, or always
+    fixed_timesteps: bool
+    metadata: dict[str, str]  # without prefix and verification
+    verification: list[Agreement]  # empty where the file tells nothing
+    layers: list[Layer] = field(default_factory=list)
+    totals: Totals = NOTHING
+    operators: dict[str, int] = field(default_factory=dict)
+    dense_nbytes: int | None = None  # the same network as plain dense ONNX
+    initializer_nbytes: int = 0
+    opset: int | None = None  # of ONNX
+    ir_version: int | None = None
+    custom_operators_built: bool = False  # the library for onnxruntime is part of this installation
+
+    @property
+    def dense(self) -> bool:
+        return self.kind == "plain"
+
+    def to_dict(self) -> dict[str, Any]:
+        layers = [{**asdict(layer), "density": layer.density} for layer in self.layers]
+        derived = {"density": self.totals.density, "bytes_per_nonzero": self.totals.bytes_per_nonzero}
+        own = {"path": str(self.path), "dense": self.dense}
+        return {**asdict(self), **own, "layers": layers, "totals": asdict(self.totals) | derived}
+
+
+def provenance(texts: Mapping[str, str]) -> tuple[dict[str, str], list[Agreement]]:
+    """The metadata of a file, and what they tell of its check; other programs' keys are left out.
+
+    Raises ModelError where they are damaged.
+    """
+    own = {k.removeprefix(METADATA_PREFIX): text for k, text in texts.items() if k.startswith(METADATA_PREFIX)}
+    return own, _verification(own.pop(VERIFICATION, "[]"))
+
+
+def onnx_provenance(proto: onnx.ModelProto) -> tuple[dict[str, str], list[Agreement]]:
+    """The same of an ONNX file."""
+    pairs = [(entry.key, entry.value) for entry in proto.metadata_props]
+    if not all(isinstance(text, str) for pair in pairs for text in pair):  # bytes where it is no UTF-8
+        raise ModelError("metadata must be UTF-8 text")
+    return provenance(dict(pairs))
+
+
+def _verification(text: str) -> list[Agreement]:
+    kinds: dict[str, Any] = {
+        "engine": str, "against": str, "first_layer": str | None, "images": int, "clean": int, "layers": dict,
+        "within": bool, "accuracy": int | float | None,
+    }  # fmt: skip
+    try:
+        found = [{field.name: entry[field.name] for field in fields(Agreement)} for entry in json.loads(text)]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelError(f"metadata {METADATA_PREFIX}{VERIFICATION} is damaged: {error!r}") from error
+    for entry in found:
+        for key, value in entry.items():
+            if not isinstance(value, kinds.get(key, int | float)):
+                raise ModelError(f"metadata {METADATA_PREFIX}{VERIFICATION} is damaged: {key} is {value!r}")
+    return [Agreement(**entry) for entry in found]
+
+
+def graph_layers(graph: Graph) -> list[Layer]:
+    """The layers of a graph; what engines make of them is left open."""
+    layers = []
+    for node in graph.nodes:
+        value = graph.values[node.output]
+        weighted = node if isinstance(node, Conv | Linear) else None
+        layers.append(
+            Layer(
+                node.name,
+                type(node).__name__,
+                weighted.weight.nbytes + weighted.bias.nbytes if weighted else 0,
+                value.shape,
+                weighted.weight.shape if weighted else None,
+                int(np.count_nonzero(weighted.weight.values)) if weighted else None,
+                value.timed,
+                prod(value.shape) if isinstance(node, Lif | Li) else 0,
+                graph.macs(weighted) if weighted else 0,
+                graph.macs(weighted, dense=True) if weighted else 0,
+            )
+        )
+    return layers
+
+
+def totals(layers: list[Layer], bias_nbytes: int = 0) -> Totals:
+    """`bias_nbytes`: what of the layers' bytes is no weight's."""
+
+    def macs(timed: bool) -> tuple[int, int]:
+        chosen = [layer for layer in layers if layer.timed is timed]
+        return sum(layer.macs for layer in chosen), sum(layer.dense_macs for layer in chosen)
+
+    return Totals(
+        sum(prod(layer.weight) for layer in layers if layer.weight),
+        sum(layer.nonzeros or 0 for layer in layers),
+        sum(layer.nbytes for layer in layers) - bias_nbytes,
+        sum(layer.neurons for layer in layers),
+        *macs(False),
+        *macs(True),
+    )

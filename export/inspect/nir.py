@@ -1,0 +1,68 @@
+"""What is in a NIR file."""
+
+from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from spiketicket.export.inspect.facts import Inspection, Port, graph_layers, provenance, totals
+from spiketicket.export.nir.dialects import NIR_DT
+from spiketicket.export.nir.graph import flatten, load, read_version
+from spiketicket.export.nir.reader import read_nir
+from spiketicket.model.names import METADATA_PREFIX, TIMESTEPS
+from spiketicket.model.writer import to_onnx
+
+
+def inspect_nir(path: Path, nbytes: int) -> Inspection:
+    """Of the graph that read_nir makes of the file, with the T and dt that its metadata tell.
+
+    A file of another program need not tell them: its layers are the same, whatever they are. Raises ModelError.
+    """
+    source = load(path)
+    told: dict[str, Any] = dict(source.metadata)
+    dt, steps = _positive(told.pop("dt", None)), _positive(told.pop(TIMESTEPS, None))
+    timesteps = None if steps is None or steps < 1 else int(steps)
+    graph = read_nir(path, timesteps or 1, dt or NIR_DT)
+    producer = str(told.pop("producer", ""))
+    notes = {key: str(value) for key, value in told.items()}
+    metadata, verification = provenance(notes)
+    others = {key: text for key, text in notes.items() if not key.startswith(METADATA_PREFIX)}
+    missing = [name for name, value in (("dt", dt), (TIMESTEPS, timesteps)) if value is None]
+    facts = {"seconds per timestep": f"{dt:g}"} if dt else {}
+    if missing:
+        facts["not in the file"] = f"{' and '.join(missing)}{f'; read as if dt were {NIR_DT:g} s' if not dt else ''}"
+    layers = [replace(layer, nbytes=0) for layer in graph_layers(graph)]  # compressed, together
+    return Inspection(
+        path=path,
+        nbytes=nbytes,
+        kind="nir",
+        format=f"NIR {_version(path)}".strip(),
+        producer=producer,
+        facts=facts,
+        inputs=[Port(graph.input, "", ("T", "N", *graph.input_shape))],
+        outputs=[Port(flatten(source).output, "", ("T", "N", graph.classes))],
+        timesteps=timesteps,
+        fixed_timesteps=False,
+        metadata={**others, **metadata},
+        verification=verification,
+        layers=layers,
+        totals=totals(layers),
+        operators=dict(Counter(type(node).__name__ for node in source.nodes.values()).most_common()),
+        dense_nbytes=int(to_onnx(graph, dense=True).ByteSize()),
+    )
+
+
+def _positive(value: Any) -> float | None:
+    """A number that a file tells; None where it is none, or of no use."""
+    with suppress(TypeError, ValueError):
+        number = float(value)
+        return number if isfinite(number) and number > 0 else None
+    return None
+
+
+def _version(path: Path) -> str:
+    with suppress(KeyError, AttributeError):  # none, or no text
+        return str(read_version(path))
+    return ""

@@ -1,0 +1,165 @@
+"""Sparse graph -> NIR (neuroir.org), for other simulators and neuromorphic chips. docs/nir.md says what becomes what.
+
+NIR stores weights densely: a pruned weight is a zero again.
+"""
+
+import io
+from collections import Counter
+from math import inf, isfinite
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiketicket.errors import InputError, ModelError
+from spiketicket.export.nir.dialects import NIR_DT
+from spiketicket.export.nir.graph import nir
+from spiketicket.files import write_atomic
+from spiketicket.graph import Add, AvgPool, Conv, Flatten, Graph, Li, Lif, Linear, Node, Repeat
+from spiketicket.model.names import METADATA_PREFIX, PRODUCER, TIMESTEPS
+
+_IMPOSSIBLE = "NIR 1.0 has no such node: replace the layer"
+
+
+def write_nir(graph: Graph, path: Path, dt: float = NIR_DT) -> None:
+    """Write `to_nir(graph, dt)` as the file `path`. Raises ModelError, SpikeTicketError."""
+    write_atomic(path, nir_bytes(graph, dt))
+
+
+def nir_bytes(graph: Graph, dt: float = NIR_DT) -> bytes:
+    """The file of `to_nir(graph, dt)`. Raises ModelError."""
+    buffer = io.BytesIO()
+    nir.write(buffer, to_nir(graph, dt))
+    return buffer.getvalue()
+
+
+def to_nir(graph: Graph, dt: float = NIR_DT) -> nir.NIRGraph:
+    """`graph` in NIR's equations, `dt` seconds per timestep; read_nir with that dt gives the same network back.
+
+    NIR has no static values: what the graph computes once per image is computed at every timestep, of an input that
+    stays the same. The graph's metadata stand among NIR's, behind a prefix. Raises ModelError that lists every layer
+    which NIR cannot express.
+    """
+    if not (isfinite(dt) and dt > 0):
+        raise InputError(f"dt must be a positive number of seconds, got {dt}")
+    writer = _Writer(graph, dt)
+    for node in graph.nodes:
+        writer.add(node)
+    writer.finish()
+    writer.check_metadata()
+    if writer.problems:
+        raise ModelError("the network cannot be written as NIR:\n" + "\n".join(f"  {p}" for p in writer.problems))
+    own = {METADATA_PREFIX + key: text for key, text in sorted(graph.metadata.items())}
+    metadata = {"producer": PRODUCER, "dt": dt, TIMESTEPS: graph.timesteps, **own}
+    return nir.NIRGraph(writer.nodes, writer.edges, metadata=metadata, type_check=False)
+
+
+class _Writer:
+    """`sources`: of each value, the NIR nodes whose sum it is."""
+
+    def __init__(self, graph: Graph, dt: float) -> None:
+        self.graph, self.dt = graph, dt
+        self.problems: list[str] = []
+        self.edges: list[tuple[str, str]] = []
+        self.taken = {node.name for node in graph.nodes}
+        start = self.free("input")
+        self.nodes: dict[str, nir.NIRNode] = {start: nir.Input(np.array(graph.input_shape))}
+        self.sources: dict[str, list[str]] = {graph.input: [start]}
+
+    def add(self, node: Node) -> None:
+        sources = [source for name in node.inputs for source in self.sources[name]]
+        self.sources[node.output] = sources
+        if isinstance(node, Add | Repeat):
+            return
+        try:
+            if "/" in node.name:
+                raise ModelError("a name with / would be a folder in the file: rename the layer")
+            made = self.convert(node)
+        except ModelError as error:
+            shape = list(self.graph.values[node.output].shape)
+            self.problems.append(f"{node.name} ({type(node).__name__} {shape}): {error}")
+            return
+        self.place(node.name, made, sources, node.inputs[0], node.output)
+        self.sources[node.output] = [node.name]
+
+    def finish(self) -> None:
+        value = self.graph.output
+        made = nir.Output(np.array(self.graph.values[value].shape))
+        self.place(self.free("output"), made, self.sources[value], value, value)
+
+    def check_metadata(self) -> None:
+        """HDF5 takes a / in a name for a folder, and no NUL in a text."""
+        for key, text in self.graph.metadata.items():
+            if "/" in key or "\0" in key + text:
+                self.problems.append(f"metadata {key!r}: a NIR file holds no / in names and no NUL: {text[:40]!r}")
+
+    def place(self, name: str, made: nir.NIRNode, sources: list[str], x: str, output: str) -> None:
+        """Add a node with edges from its sources; one that counts several times goes through a Scale."""
+        shape = np.array(self.graph.values[x].shape)
+        for source, count in Counter(sources).items():
+            before = source
+            if count > 1:
+                before = self.free(f"{source}.times{count}")
+                self.nodes[before] = nir.Scale(np.full(shape, count, dtype=np.float32))
+                self.edges.append((source, before))
+            self.edges.append((before, name))
+        made.input_type = {"input": shape}
+        made.output_type = {"output": np.array(self.graph.values[output].shape)}
+        self.nodes[name] = made
+
+    def convert(self, node: Node) -> nir.NIRNode:
+        shape = self.graph.values[node.inputs[0]].shape
+        match node:
+            case Conv():
+                return self.conv(node, (shape[1], shape[2]))
+            case Linear():
+                weight = node.weight.to_dense()
+                return nir.Affine(weight, node.bias) if node.bias.any() else nir.Linear(weight)
+            case Lif():
+                return self.lif(node, shape)
+            case Li():
+                r = _full(shape, 1 / self.dt if node.tau == inf else 1.0 if node.decay_input else node.tau)
+                return nir.I(r) if node.tau == inf else nir.LI(_full(shape, node.tau * self.dt), r, _full(shape, 0.0))
+            case AvgPool():
+                return nir.AvgPool2d(np.array(node.kernel), np.array(node.strides), np.array((0, 0)))
+            case Flatten():
+                return nir.Flatten({"input": np.array(shape)}, 0, -1)
+        raise ModelError(_IMPOSSIBLE)
+
+    def conv(self, node: Conv, size: tuple[int, int]) -> nir.NIRNode:
+        top, left, bottom, right = node.pads
+        if (top, left) != (bottom, right):
+            raise ModelError(f"pads {node.pads} (top, left, bottom, right) differ between the sides, NIR's cannot")
+        # nir.read's check takes kernels for square and groups for one: such files need type_check=False.
+        weight = node.weight.to_dense()
+        return nir.Conv2d(size, weight, node.strides, (top, left), node.dilations, node.group, node.bias)
+
+    def lif(self, node: Lif, shape: tuple[int, ...]) -> nir.NIRNode:
+        rest = 0.0 if node.v_reset is None else node.v_reset
+        threshold = _full(shape, _below(node.v_threshold))
+        if node.tau == 1 and rest == 0:  # forgets everything, whatever its reset
+            return nir.Threshold(threshold)
+        if node.v_reset is None:
+            raise ModelError("its reset subtracts, NIR's neurons reset to a value: train with v_reset=0")
+        reset = _full(shape, rest)
+        if node.tau == inf:
+            return nir.IF(_full(shape, 1 / self.dt), threshold, reset)
+        tau, r = _full(shape, node.tau * self.dt), _full(shape, 1.0 if node.decay_input else node.tau)
+        return nir.LIF(tau, r, v_leak=reset, v_threshold=threshold, v_reset=reset)
+
+    def free(self, name: str) -> str:
+        """`name`, or one like it that nothing else has."""
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
+
+
+def _full(shape: tuple[int, ...], value: float) -> NDArray[np.float32]:
+    """One value for every neuron. float32, because snnTorch computes in the type that it finds."""
+    return np.full(shape, value, dtype=np.float32)
+
+
+def _below(value: float) -> float:
+    """A Lif fires at its threshold, NIR's neurons above theirs."""
+    return float(np.nextafter(np.float32(value), np.float32(-inf)))

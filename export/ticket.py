@@ -1,0 +1,68 @@
+"""Ticket -> verified model file."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiketicket.export.module import export
+from spiketicket.export.pack import Export
+from spiketicket.train.search.ticket import Ticket, load_ticket
+
+
+def export_ticket(
+    ticket: Ticket,
+    path: Path,
+    samples: NDArray[np.float32] | None = None,
+    *,
+    timesteps: int | None = None,
+    **options: Any,
+) -> Export:
+    """Write `ticket` as the model file `path`.
+
+    `samples`: normalised images float32 `[N, C, H, W]` on which torch, onnxruntime and the native engine must agree
+    with the float64 oracle before the file appears; None leaves that check out. `timesteps`: T, by default the
+    ticket's. `options`: those of `spiketicket.export.export`. Raises what that raises.
+    """
+    model = ticket.model if timesteps is None else replace(ticket.model, timesteps=timesteps)
+    sample = (
+        np.zeros((1, model.in_channels, model.image_size, model.image_size), np.float32) if samples is None else samples
+    )
+    return export(
+        replace(ticket, model=model).network(), sample, model.timesteps, path, check=samples is not None,
+        metadata=_metadata(ticket), **options,
+    )  # fmt: skip
+
+
+@contextmanager
+def model_of_ticket(path: Path) -> Iterator[Path]:
+    """Give the model file of the ticket in `path`, unchecked and for as long as the context lasts.
+
+    Raises TicketError where the ticket cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="spiketicket-") as folder:
+        model = Path(folder) / "model.onnx"
+        export_ticket(load_ticket(path), model)
+        yield model
+
+
+def _metadata(ticket: Ticket) -> dict[str, str]:
+    search, norm = ticket.search, ticket.normalisation
+    return {
+        "fingerprint": ticket.fingerprint,
+        "arch": ticket.model.arch,
+        "dataset": str(search["dataset"]),
+        "classes": "\n".join(search["classes"]),
+        "scale": repr(norm.scale),
+        "mean": " ".join(map(repr, norm.mean)),
+        "std": " ".join(map(repr, norm.std)),
+        "method": str(search["method"]),
+        "sparsity": f"{ticket.sparsity:.6f}",
+        "sparsity_prunable": f"{ticket.sparsity_prunable:.6f}",
+        **({} if search["test_accuracy"] is None else {"test_accuracy": f"{search['test_accuracy']:.6f}"}),
+    }

@@ -1,0 +1,1 @@
+"""What modules, functions and tensor methods become in the graph."""

@@ -1,0 +1,402 @@
+"""One reading of a network's forward pass, by torch.fx: every operation is translated as it comes."""
+
+import operator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from spikingjelly.activation_based import base, functional, layer
+from torch import Tensor, fx, nn
+
+from spiketicket.errors import ModelError
+from spiketicket.export.torch.advice import advice
+from spiketicket.export.torch.builder import INPUT, Builder
+from spiketicket.export.torch.rules import functions as function_rules
+from spiketicket.export.torch.rules import shapes as shape_rules
+from spiketicket.export.torch.rules.modules import find_rule, is_linear, is_neuron
+from spiketicket.export.torch.rules.shapes import AHEAD, Place
+from spiketicket.export.torch.traced import Lead, LeadError, Size, Steps, Traced, UnknownError
+from spiketicket.graph import Graph
+from spiketicket.train.networks import layers, norms
+
+# Modules that take whatever stands before the shape.
+ANY_LEAD = (nn.Linear, nn.Identity, nn.modules.dropout._DropoutNd, layer.Dropout, nn.Flatten, layers.Repeat)
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How the torch network is run over T timesteps."""
+
+    per_step: bool  # called once per timestep, its outputs `[N, classes]` in a row; else once
+    repeated: bool  # its input is static, and repeated over time by the caller
+    output: Lead  # BATCH where per_step; TIME (a tensor or a list); MEAN
+    one_t: bool = False  # it compares T with other numbers, and may be another network for another T
+
+
+class _Root(nn.Module):
+    """Calls a network with one tensor: optional arguments of its forward pass keep their defaults."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Any) -> Any:
+        return self.network(x)
+
+
+class _Tensor(fx.Proxy):
+    """A tensor of the forward pass. It knows its shape, and how many timesteps it has; the batch is a symbol."""
+
+    @property
+    def shape(self) -> Any:
+        assert isinstance(self.tracer, Reading)
+        return self.tracer.dims(self.node)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32
+
+    def to(self, *where: Any, **settings: Any) -> "_Tensor":
+        """Another device, or the type that it has."""
+        types = {x for x in (*where, *settings.values()) if isinstance(x, torch.dtype)}
+        if types - {torch.float32}:
+            raise ModelError(f"converts to {', '.join(map(str, types))}: networks are exported in float32")
+        return self
+
+    def dim(self) -> int:
+        return len(self.shape)
+
+    def size(self, dim: int | None = None) -> Any:
+        return self.shape if dim is None else self.shape[dim]
+
+    def _in_place(self, operation: Callable[..., Any], other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operation, (self, other), {})
+
+    def __iadd__(self, other: Any) -> Any:  # without these, Python would compute another tensor
+        return self._in_place(operator.iadd, other)
+
+    def __isub__(self, other: Any) -> Any:
+        return self._in_place(operator.isub, other)
+
+    def __imul__(self, other: Any) -> Any:
+        return self._in_place(operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self._in_place(operator.itruediv, other)
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __iter__(self) -> Iterator[Any]:
+        each: Any = self
+        return (each[t] for t in range(len(self)))
+
+
+class Reading(fx.Tracer):
+    """One reading of the network, whose input has the given lead: translates operations as they come."""
+
+    def __init__(self, network: nn.Module, builder: Builder, timesteps: int, lead: Lead) -> None:
+        super().__init__()
+        root = _Root(network)
+        self.modules = {name: module for name, module in root.named_modules() if name}
+        self.builder, self.timesteps, self.lead = builder, timesteps, lead
+        self.problems: list[str] = []
+        self.misread = 0  # how many of them may come from reading it with the wrong lead
+        self.env: dict[fx.Node, Any] = {}
+        self.known: dict[tuple[str, Traced], str] = {}  # what a layer made of an input
+        self.memory: dict[fx.Node, fx.Node] = {}  # the first of the tensors that share memory
+        self.compared: list[str] = []  # numbers that the forward pass compares T with
+        self.cause: Exception | None = None
+        self.neuron_steps: Counter[str] = Counter()
+        self.neuron_input: dict[str, Any] = {}
+        self.output: Any = None
+        self.follow(root)
+
+    def follow(self, root: nn.Module) -> None:
+        try:
+            self.trace(root)
+            self.check_rounds()
+        except UnknownError:
+            pass  # what was found before is the reason
+        except Exception as error:  # of the user's forward pass
+            if not self.problems:  # else a consequence of these
+                self.cause, self.misread = error, self.misread + (not isinstance(error, ModelError))
+                symbolic = isinstance(error, fx.proxy.TraceError)
+                kind = "" if symbolic or isinstance(error, ModelError) else f"{type(error).__name__}: "
+                hint = ". It may branch on settings and shapes, not on values" if symbolic else ""
+                self.problems.append(f"the forward pass cannot be followed: {kind}{error}{hint}")
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        own = type(m).__module__.startswith(("torch.nn", "spikingjelly.")) and not isinstance(m, CONTAINERS)
+        inside = own and next(m.children(), None) is None
+        return find_rule(m) is not None or isinstance(m, base.MemoryModule) or inside
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        weights = not any(isinstance(argument, fx.Proxy) for argument in (*args, *kwargs.values()))
+        if weights or (isinstance(m, CONTAINERS) and not self.is_leaf_module(m, "")):
+            return forward(*args, **kwargs)  # a parametrization; part of a Sequential
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except NameError as error:
+            raise ModelError(f"a {type(m).__name__} is made in the forward pass: make it in __init__") from error
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Tensor(node, self)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        return attr_val  # parameters as they are: the rules read them
+
+    def create_arg(self, a: Any) -> Any:
+        if isinstance(a, Steps | np.integer):
+            return int(a)
+        return a if isinstance(a, Size) else super().create_arg(a)
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(*args, **kwargs)
+        try:
+            self.env[node] = self.visit(node)
+        except UnknownError:
+            self.env[node] = UnknownError
+        except ModelError as error:
+            self.problems.append(str(error))
+            self.misread += isinstance(error, LeadError)
+            self.env[node] = self.beyond(node)
+        return node
+
+    def beyond(self, node: fx.Node) -> Any:
+        """What comes out of a layer that cannot be exported, as far as its shape goes, so that what follows is judged
+        as well: it computes on zeros."""
+        sources = [self.env[source] for source in node.all_input_nodes]
+        if not sources or any(not isinstance(x, Traced) or x.inverted for x in sources):
+            return UnknownError
+        zeros = dict(zip(node.all_input_nodes, map(self.zeros, sources), strict=True))
+        args, kwargs = _map(node.args, zeros.__getitem__), _map(node.kwargs, zeros.__getitem__)
+        module = self.modules[str(node.target)] if node.op == "call_module" else None
+        ahead = AHEAD[sources[0].lead]
+        try:
+            with torch.no_grad():
+                if isinstance(node.target, str):
+                    out = module(*args, **kwargs) if module else getattr(args[0], node.target)(*args[1:], **kwargs)
+                else:
+                    out = node.target(*args, **kwargs)
+            if module is not None:
+                functional.reset_net(module)
+            if out.shape[:ahead] == args[0].shape[:ahead] and out.dim() > ahead:
+                value = self.builder.unknown(tuple(out.shape[ahead:]), like=sources[0].value)
+                return replace(sources[0], value=value)
+        except Exception:  # of something that nobody knows: then what follows stays unknown
+            pass
+        return UnknownError
+
+    def zeros(self, x: Traced) -> Tensor:
+        dims = self.place("").dims(x)
+        return torch.zeros([(dim.timesteps or 1) if isinstance(dim, Size) else dim for dim in dims])
+
+    def visit(self, node: fx.Node) -> Any:
+        if node.op == "placeholder":
+            return Traced(INPUT, self.lead)
+        if node.op == "get_attr":
+            raise ModelError(f"{node.target}: a tensor used as it is, outside a layer, has no place in the graph")
+        if node.op == "output":
+            self.output = self.operand(node.args[0])
+            return None
+        if node.op == "call_module":
+            module = self.modules[str(node.target)]
+            name = str(node.target).removeprefix("network").removeprefix(".") or "layer"
+            return self.call_layer(node, name, module)
+        return self.call_function(node)
+
+    def place(self, name: str) -> Place:
+        return Place(self.builder, name, self.timesteps)
+
+    def dims(self, node: fx.Node) -> tuple[Any, ...]:
+        x = self.look_up(node)
+        if not isinstance(x, Traced):
+            raise ModelError(f"asks {x!r} for its shape")
+        dims = self.place(node.name).dims(x)
+        if x.lead is not Lead.TIME:
+            return dims
+        steps = Steps(self.timesteps)
+        steps.noted = self.compared
+        return (steps, *dims[1:])
+
+    def operand(self, argument: Any) -> Any:
+        return _map(argument, self.look_up)
+
+    def look_up(self, node: fx.Node) -> Any:
+        if self.env[node] is UnknownError:
+            raise UnknownError
+        return self.env[node]
+
+    def call_function(self, node: fx.Node) -> Any:
+        name = str(node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.target))
+        where = f"{node.name} (operation {name})"
+        rule = function_rules.find(node.target)
+        if rule is None:
+            raise ModelError(f"{where}: {advice(name)}")
+        args, kwargs = self.operand(node.args), self.operand(node.kwargs)
+        try:
+            result = rule(self.place(node.name), *args, **kwargs)
+        except (TypeError, AttributeError) as error:  # operands that the rule has no parameter for
+            raise ModelError(f"{where}: called in a way that cannot be exported: {error}") from error
+        except ModelError as error:
+            raise type(error)(f"{where}: {error}") from error
+        self.note_alias(node, result, rule in function_rules.VIEWS)
+        return result
+
+    def note_alias(self, node: fx.Node, result: Any, view: bool) -> None:
+        """Tensors that torch holds in one memory: changing one in place changes the others."""
+        source = next(iter(node.all_input_nodes), None)
+        x = self.env.get(source) if source is not None else None
+        if source is None or not isinstance(x, Traced) or not isinstance(result, Traced):
+            return
+        if node.target in function_rules.IN_PLACE and node.args[0] is source:
+            shared = [
+                n for n, root in self.memory.items() if root is self.memory.get(source, source) and n is not source
+            ]
+            if any(self.env[other] != x for other in shared):
+                raise ModelError(f"{node.name}: changes in place what another tensor is a view of: use a plain sum")
+            for changed in (source, *shared):
+                self.env[changed] = result
+            self.memory[node] = self.memory.setdefault(source, source)
+        elif view:
+            self.memory[node] = self.memory.setdefault(source, source)
+
+    def call_layer(self, node: fx.Node, name: str, module: nn.Module) -> Any:
+        rule = find_rule(module)
+        given = (*node.args, *node.kwargs.values())
+        unknown = any(self.env[source] is UnknownError for source in node.all_input_nodes)
+        x = None if unknown or len(given) != 1 else self.operand(given[0])
+        where = f"{name} ({type(module).__name__}{self.describe(x)})"
+        if rule is None:
+            raise ModelError(f"{where}: {advice(type(module).__name__, module)}")
+        if unknown:
+            raise UnknownError
+        if not isinstance(x, Traced):
+            raise ModelError(f"{where}: expected to be called with one tensor")
+        try:
+            result = self.translate(rule, name, module, x)
+        except ModelError as error:
+            raise type(error)(f"{where}: {str(error).removeprefix(f'layer {name}: ')}") from error
+        self.note_alias(node, result, isinstance(module, nn.Flatten) or result.value == x.value)
+        return result
+
+    def translate(self, rule: Callable[..., str], name: str, module: Any, x: Traced) -> Traced:
+        lead = _lead(module, x)
+        if isinstance(module, layers.Repeat):
+            return shape_rules.repeat(self.place(name), x, module.timesteps, *[1] * len(self.place(name).dims(x)))
+        if isinstance(module, nn.Flatten):
+            folds = getattr(module, "step_mode", "s") == "m"  # its dimensions are those of [T * N, ...]
+            start, end = (dim + (folds and dim > 0) for dim in (module.start_dim, module.end_dim))
+            return shape_rules.flatten(self.place(name), x, start, end)
+        step = self.timestep(name, module, x) if is_neuron(module) else x.step
+        key = (name, x.anytime)
+        if key not in self.known:
+            self.builder.reserved.discard(name)
+            self.known[key] = rule(self.builder, module, name, x.value)
+        return Traced(self.known[key], lead, step=step)
+
+    def describe(self, x: Any) -> str:
+        return f", input {list(self.builder.torch_shape(x.value))}" if isinstance(x, Traced) else ""
+
+    def timestep(self, name: str, module: Any, x: Traced) -> int | None:
+        """A neuron's n-th call is its n-th timestep: it has to be fed by the same computation in every call."""
+        if self.neuron_input.setdefault(name, x.anytime) != x.anytime:
+            raise ModelError("stands in two places of the network, which would share its state: give each a neuron of "
+                             "its own")  # fmt: skip
+        if module.step_mode == "m":
+            self.neuron_steps[name] += self.timesteps
+            return None
+        call = self.neuron_steps[name]
+        self.neuron_steps[name] += 1
+        if x.step not in (None, call):
+            raise ModelError(f"gets timestep {x.step} in its call {call}: expected timesteps in their order")
+        return call
+
+    def check_rounds(self) -> None:
+        counts = set(self.neuron_steps.values())
+        if self.problems:
+            return
+        if not counts:
+            self.problems.append("no neuron in it: nothing spikes")
+        elif len(counts) > 1:
+            (many, most), *_, (few, least) = self.neuron_steps.most_common()
+            self.problems.append(f"{few} runs {least} timesteps and {many} {most}: expected the same for all neurons")
+        elif counts not in ({1}, {self.timesteps}):
+            self.problems.append(f"the network runs {counts.pop()} timesteps by itself, but timesteps is "
+                                 f"{self.timesteps}")  # fmt: skip
+        else:
+            self.check_output(looped=counts == {self.timesteps} and self.timesteps > 1)
+
+    def check_output(self, looped: bool) -> None:
+        out = self.output
+        if isinstance(out, list | tuple) and len(out) == self.timesteps:
+            out = shape_rules.stack(self.place("output"), out)
+        if not isinstance(out, Traced) or out.inverted:
+            self.problems.append("the network must return one tensor of logits, or a list of one per timestep")
+        elif out.lead is Lead.SUM:
+            self.problems.append("the network returns the sum of its logits over time: divide it by the number of "
+                                 "timesteps (the class stays the same)")  # fmt: skip
+        elif out.lead not in (Lead.BATCH, Lead.TIME, Lead.MEAN) or (looped and out.lead is Lead.BATCH):
+            self.problems.append(f"the network returns {out}, expected logits of every timestep or their mean")
+        elif (out.lead is Lead.BATCH) != (self.lead is Lead.BATCH) and (
+            self.lead is Lead.TIME or self.builder.timed_input
+        ):
+            self.problems.append(f"the network makes {out} of {self.lead.value}: expected as many timesteps as it gets")
+        else:
+            self.output = out
+
+    def finish(self, metadata: dict[str, str]) -> tuple[Graph, Calls]:
+        out, b = self.output, self.builder
+        repeated = self.lead is Lead.TIME and not b.timed_input
+        calls = Calls(out.lead is Lead.BATCH, repeated, out.lead, bool(self.compared))
+        return b.graph(b.timed(out.value), self.timesteps, metadata), calls
+
+
+def _lead(module: nn.Module, x: Traced) -> Lead:
+    """Checks what stands before the input's shape; modules leave it as it is."""
+    if x.inverted:
+        raise ModelError("gets 1 - spikes, which only a product can take")
+    if x.lead is Lead.MEAN and is_linear(module) and getattr(module, "step_mode", "s") == "s":
+        return x.lead  # the mean of what it makes of every timestep
+    if isinstance(module, ANY_LEAD) and x.lead not in (Lead.MEAN, Lead.SUM):
+        return x.lead
+    if isinstance(module, norms.TimestepBatchNorm2d) and not isinstance(module, norms.StaticBatchNorm2d):
+        return _need(x, Lead.TIME).lead
+    if isinstance(module, base.StepModule) and module.step_mode == "m":
+        return _need(x, Lead.TIME, " in multi-step mode").lead
+    if is_neuron(module):
+        return _need(x, Lead.BATCH, " in single-step mode").lead
+    if x.lead not in (Lead.BATCH, Lead.FOLDED):
+        _need(x, Lead.BATCH, "")
+    return x.lead
+
+
+def _need(x: Traced, lead: Lead, mode: str = "") -> Traced:
+    if x.lead is not lead:
+        raise LeadError(f"takes {lead.value}{mode}, gets {x}")
+    return x
+
+
+def _map(argument: Any, look_up: Callable[[fx.Node], Any]) -> Any:
+    if isinstance(argument, fx.Node):
+        return look_up(argument)
+    if isinstance(argument, list | tuple):
+        return type(argument)(_map(item, look_up) for item in argument)
+    if isinstance(argument, dict):
+        return {key: _map(item, look_up) for key, item in argument.items()}
+    if isinstance(argument, slice):
+        return slice(*(_map(item, look_up) for item in (argument.start, argument.stop, argument.step)))
+    return argument

@@ -1,0 +1,1 @@
+"""What a stored profile decides: budgets, limits, comparisons."""

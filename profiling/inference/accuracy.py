@@ -1,0 +1,104 @@
+"""Accuracy at every number of timesteps, and of early exit, out of one pass over the images."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiketicket.model.names import INPUT, LOGITS_T
+from spiketicket.runtime import Session
+from spiketicket.runtime.inputs import presented
+from spiketicket.runtime.session import lead
+
+BATCH = 32
+Z = 1.959964  # of a 95% interval
+EXITS = (0.2, 0.5, 0.8)  # shares of images that leave after the first timestep, where no margins are given
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of images classified right, with Wilson's 95% interval."""
+
+    accuracy: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, right: int, images: int) -> "Accuracy":
+        share, z2 = right / images, Z * Z / images
+        middle = (share + z2 / 2) / (1 + z2)
+        half = Z / (1 + z2) * sqrt(share * (1 - share) / images + z2 / (4 * images))
+        return cls(share, middle - half, middle + half)
+
+
+@dataclass(frozen=True)
+class AtTimesteps:
+    timesteps: int
+    accuracy: Accuracy
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"timesteps": self.timesteps, **asdict(self.accuracy)}
+
+
+@dataclass(frozen=True)
+class EarlyExit:
+    """An image stops at the first timestep at which its best mean logit leads the second by `margin`."""
+
+    margin: float
+    timesteps: float  # mean over images
+    accuracy: Accuracy
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"margin": self.margin, "timesteps": self.timesteps, **asdict(self.accuracy)}
+
+
+def mean_logits(session: Session, images: NDArray[np.float32], timesteps: int) -> NDArray[np.float32]:
+    """The mean logits after each timestep, `[T, N, classes]`, of images `[N, *input_shape]`.
+
+    Those of timestep t are the model's at T = t: a network over time does not look ahead.
+    """
+    parts = []
+    for start in range(0, len(images), BATCH):
+        x = np.ascontiguousarray(presented(session, images[start : start + BATCH], timesteps))
+        parts.append(session.run({INPUT: x}, timesteps)[LOGITS_T])
+    logits = np.concatenate(parts, axis=1)
+    return np.cumsum(logits, axis=0) / np.arange(1, timesteps + 1, dtype=np.float32)[:, None, None]
+
+
+def by_timestep(means: NDArray[np.float32], labels: NDArray[np.int64]) -> list[AtTimesteps]:
+    """Accuracy at T = 1, 2, ... of `mean_logits`."""
+    right = (means.argmax(axis=2) == labels).sum(axis=1)
+    return [AtTimesteps(t, Accuracy.of(int(count), len(labels))) for t, count in enumerate(right, 1)]
+
+
+def settled(rows: Sequence[AtTimesteps]) -> AtTimesteps:
+    """The fewest timesteps from which on every interval holds the accuracy at the most; `rows` in rising order."""
+    last = found = rows[-1]
+    for row in reversed(rows):
+        if not row.accuracy.low <= last.accuracy.accuracy <= row.accuracy.high:
+            break
+        found = row
+    return found
+
+
+def early_exit(means: NDArray[np.float32], labels: NDArray[np.int64], margins: Sequence[float]) -> list[EarlyExit]:
+    """What leaving early brings, of `mean_logits`: the rule of `Session.run_timesteps`, image by image."""
+    leads = np.stack([lead(step) for step in means])
+    found = []
+    for margin in margins:
+        enough = leads >= margin
+        enough[-1] = True
+        steps = enough.argmax(axis=0)
+        classes = means[steps, np.arange(len(labels))].argmax(axis=1)
+        right = int((classes == labels).sum())
+        found.append(EarlyExit(margin, float(steps.mean() + 1), Accuracy.of(right, len(labels))))
+    return found
+
+
+def usual_margins(means: NDArray[np.float32]) -> list[float]:
+    """Margins with which EXITS of the images leave after the first timestep, rounded to three digits."""
+    quantiles = np.quantile(lead(means[0]), [1 - share for share in EXITS])
+    return sorted({float(f"{margin:.3g}") for margin in quantiles})

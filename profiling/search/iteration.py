@@ -1,0 +1,136 @@
+"""One training iteration as a search does it, in parts; and the peak memory of one, in a process of its own.
+
+`python -m spiketicket.profiling.search.iteration SETUP DEVICE THREADS` is that process: SETUP is a `Setup` in JSON;
+it prints by how many bytes memory had grown at most above the state before the network was built.
+"""
+
+import gc
+import json
+import sys
+import time
+from collections.abc import Iterator
+from itertools import count
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spiketicket.errors import SpikeTicketError
+from spiketicket.profiling.measure.memory import process_bytes, reset_peak
+from spiketicket.profiling.search.setup import PARTS, Setup
+from spiketicket.profiling.search.stand_in import form, stand_in
+from spiketicket.train.loop.batches import Batches
+from spiketicket.train.loop.distributed import Group, joined_group
+from spiketicket.train.loop.loop import Tally, Trainee
+from spiketicket.train.networks.config import ModelConfig
+from spiketicket.train.networks.models import build
+from spiketicket.train.pruning.masks import dense_masks
+from spiketicket.train.search.settings import Settings
+from spiketicket.train.search.ticket import build_meta
+
+ITERATIONS = 2  # before memory is read: the first makes the optimiser's state, the second has all of it
+SMALL = Setup("vgg_digits", 1, 2, "digits")
+LR = 1e-3  # so small that noise does not make the loss infinite
+
+
+class MarkedTrainee(Trainee):
+    """Notes the time where an iteration passes from one part to the next; on a GPU, when that has come so far."""
+
+    marks: list[float] | None = None  # None: nothing is noted
+
+    def mark(self) -> None:
+        if self.marks is None:
+            return
+        if not self.group.cpu:
+            torch.cuda.synchronize(self.group.device)
+        self.marks.append(time.perf_counter())
+
+    def logits(self, images: Tensor) -> Tensor:
+        out = super().logits(images)
+        self.mark()
+        return out
+
+    def _shape_gradients(self) -> None:
+        self.mark()
+        super()._shape_gradients()
+
+
+class Iteration:
+    """The network of a setup and endless batches for it. `whole` trains on one and waits for the device; `in_parts`
+    notes in `parts` the seconds of each part as well: on a GPU without a graph, one after the other."""
+
+    def __init__(self, setup: Setup, batches: Batches, group: Group) -> None:
+        torch.manual_seed(0)
+        model = build(model_config(setup))
+        settings = Settings(
+            "imp", setup.arch, setup.dataset, timesteps=setup.timesteps, rounds=2, epochs=1, rewind_epoch=0,
+            batch_size=setup.batch, width=setup.width, batch_norm=setup.batch_norm, precision=setup.precision, lr=LR,
+        )  # fmt: skip
+        self.trainee = MarkedTrainee(model, dense_masks(model), settings, group)
+        self.batches = _endless(batches, setup.batch)
+        self.tally = Tally.empty(group.device)
+        self.parts: dict[str, list[float]] = {name: [] for name in PARTS}
+
+    def whole(self) -> None:
+        images, labels = next(self.batches)
+        self.trainee.step(images, labels, self.tally, 1.0)
+        if not self.trainee.group.cpu:
+            torch.cuda.synchronize(self.trainee.group.device)
+
+    def in_parts(self) -> None:
+        trainee = self.trainee
+        marks = trainee.marks = []
+        trainee.mark()
+        images, labels = next(self.batches)
+        trainee.mark()
+        trainee.iterate(images, labels)
+        trainee.mark()
+        trainee.marks = None
+        for name, start, end in zip(PARTS, marks, marks[1:], strict=False):
+            self.parts[name].append(end - start)
+
+
+def model_config(setup: Setup) -> ModelConfig:
+    shape = form(setup.dataset)
+    return ModelConfig(
+        setup.arch, shape.channels, shape.size, shape.classes, setup.timesteps, setup.width, setup.batch_norm
+    )
+
+
+def weights_of(setup: Setup) -> tuple[int, int]:
+    """How many prunable weights its network has, and how many parameters. Raises InputError for an unknown arch."""
+    network: nn.Module = build_meta(model_config(setup))
+    parameters = list(network.parameters())
+    return sum(p.numel() for p in parameters if p.dim() > 1), sum(p.numel() for p in parameters)
+
+
+def _endless(batches: Batches, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    return (batch for epoch in count() for batch in batches.epoch(size, np.random.SeedSequence(epoch)))
+
+
+def _peak(setup: Setup, group: Group) -> int:
+    batches = Batches(stand_in(setup.dataset), group.device)
+    Iteration(SMALL, Batches(stand_in(SMALL.dataset), group.device), group).whole()  # loads what any network needs
+    gc.collect()
+    reset_peak()
+    if not group.cpu:
+        torch.cuda.reset_peak_memory_stats(group.device)
+    before = process_bytes("VmRSS") if group.cpu else torch.cuda.memory_allocated(group.device)
+    iteration = Iteration(setup, batches, group)
+    for _ in range(ITERATIONS):
+        iteration.whole()
+    peak = process_bytes("VmHWM") if group.cpu else torch.cuda.max_memory_allocated(group.device)
+    return peak - before
+
+
+def _main(setup: str, device: str, threads: str) -> None:
+    torch.set_num_threads(int(threads))
+    with joined_group(device) as group:
+        sys.stdout.write(f"{_peak(Setup(**json.loads(setup)), group)}\n")
+
+
+if __name__ == "__main__":
+    try:
+        _main(*sys.argv[1:])
+    except SpikeTicketError as error:
+        sys.exit(str(error))

@@ -1,0 +1,169 @@
+"""What finished searches took by their logs, and what seconds of an iteration measured now say of the same epochs."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spiketicket.errors import InputError, SpikeTicketError
+from spiketicket.profiling.search import paper
+from spiketicket.profiling.search.cost import Cost
+from spiketicket.profiling.search.setup import Setup
+from spiketicket.train.history.curves import NAMES
+from spiketicket.train.history.events import FINAL, SEARCH, TicketFound
+from spiketicket.train.history.history import History, Training, read_history
+from spiketicket.train.search.plan import rewind_point
+from spiketicket.train.search.settings import Settings
+
+_APART = ("early_time", "finals", "et_divergence", "et_normaliser", "et_threshold", "et_candidates", "threads")
+
+
+@dataclass(frozen=True)
+class Spent:
+    """A ticket's search. `measured`, `projected`: seconds of the trainings that its mask comes from; `..._own`: of its
+    own training. Projected from as many epochs as the log has, by T (`epochs`, `own_epochs`)."""
+
+    history: History
+    ticket: TicketFound
+    epochs: dict[int, int]
+    own_epochs: dict[int, int]
+    measured: float
+    measured_own: float
+    projected: float | None  # None: how many iterations an epoch has is not known
+    projected_own: float | None
+    iterations: int | None  # of an epoch
+
+    @property
+    def method(self) -> str:
+        return method_name(self.history)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "run": str(self.history.folder),
+            "method": self.method,
+            "round": self.ticket.round,
+            "sparsity": self.ticket.sparsity,
+            "threads": self.history.settings.get("threads"),
+            "measured": {"search_seconds": self.measured, "own_seconds": self.measured_own},
+            "projected": None
+            if self.projected is None
+            else {"search_seconds": self.projected, "own_seconds": self.projected_own},
+            "inputs": {
+                "iterations_per_epoch": self.iterations,
+                "search_epochs": {str(t): n for t, n in self.epochs.items()},
+                "own_epochs": {str(t): n for t, n in self.own_epochs.items()},
+            },
+        }
+
+
+def method_name(history: History) -> str:
+    method: str = history.settings["method"]
+    return NAMES.get(method, method) + ("+ET" if history.settings.get("early_time") else "")
+
+
+def read_runs(folders: Iterable[Path]) -> list[History]:
+    """Raises InputError for a folder that is no run, that comes twice, or of which no ticket is finished."""
+    folders = list(folders)
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise InputError("a run is given twice")
+    histories = [read_history(folder) for folder in folders]
+    for history in histories:
+        if not history.tickets:
+            raise InputError(f"{history.folder}: no round is finished yet, so there is no ticket")
+    return histories
+
+
+def setups_of(history: History) -> list[Setup]:
+    """What its epochs trained, one for each T. Raises InputError where the log or settings hold what no search has."""
+    s = history.settings
+    given = {name: s[name] for name in ("width", "batch_norm", "precision") if name in s}
+    batch = s.get("batch_size", Settings.batch_size)
+    steps = sorted({epoch.timesteps for epoch in history.epochs})
+    try:
+        return [Setup(s["arch"], t, batch, s["dataset"], **given) for t in steps]
+    except TypeError as error:
+        raise InputError(f"{history.folder}: its settings are damaged: {error}") from error
+
+
+def iterations_of(history: History) -> int | None:
+    """Iterations of an epoch, by what batch norm's counters have counted up to the rewind point, or, for Early-Bird, to
+    the end of its mask search; None where the run has neither."""
+    from spiketicket.train.search.run import Run
+    from spiketicket.train.search.ticket import load_ticket
+
+    if any(epoch.image_size for epoch in history.epochs):
+        return None  # what an iteration takes is measured on images of the data set's size
+    try:
+        if history.settings["method"] == "eb":
+            ticket = load_ticket(history.folder / "rounds" / "00.pt")
+            state, epochs = ticket.state, ticket.search["epochs"]
+        else:
+            state = Run(history.folder, 1, leads=False, tensorboard=False).load_rewind()
+            epochs = rewind_point(_settings(history))
+    except (SpikeTicketError, TypeError):
+        return None
+    # A layer that runs once per input counts once per iteration, others T times.
+    counted = [int(tensor) for name, tensor in state.items() if name.endswith("num_batches_tracked")]
+    whole = bool(counted) and epochs > 0 and min(counted) % epochs == 0
+    return min(counted) // epochs if whole else None
+
+
+def spent(history: History, costs: Callable[[Setup], Cost]) -> list[Spent]:
+    """Of the tickets at the paper's prunings where the run has them, else of its sparsest one."""
+    by_steps = {setup.timesteps: costs(setup).seconds for setup in setups_of(history)}
+    iterations = iterations_of(history)
+    return [_spent(history, ticket, by_steps, iterations) for ticket in _reported(history)]
+
+
+def gains(found: Iterable[Spent]) -> list[tuple[Spent, Spent]]:
+    """Pairs without and with Early-Time, of the same search otherwise, at the same round."""
+    found = list(found)
+    plain = {(_identity(one.history), one.ticket.round): one for one in found if not one.method.endswith("+ET")}
+    pairs = []
+    for one in found:
+        other = plain.get((_identity(one.history), one.ticket.round))
+        if one.method.endswith("+ET") and other is not None and one.measured and other.measured:
+            pairs.append((other, one))
+    return pairs
+
+
+def _reported(history: History) -> list[TicketFound]:
+    """The final ticket of a round in place of the search's."""
+    tickets = {ticket.round: ticket for ticket in sorted(history.tickets, key=lambda t: t.kind == FINAL)}
+    s = history.settings
+    if s["method"] == "imp" and s.get("prune_rate", 0.25) == 0.25:
+        here = [tickets[n] for n in paper.SPARSITIES if n in tickets]
+        if here:
+            return here
+    return [tickets[max(tickets)]]
+
+
+def _spent(history: History, ticket: TicketFound, by_steps: dict[int, float], iterations: int | None) -> Spent:
+    before = [t for t in history.trainings if t.stage.kind == SEARCH and t.stage.round < ticket.round]
+    own = [t for t in history.trainings if (t.stage.kind, t.stage.round) == (ticket.kind, ticket.round)]
+    epochs, own_epochs = _epochs(before), _epochs(own)
+
+    def seconds(numbers: dict[int, int]) -> float | None:
+        return None if iterations is None else iterations * sum(n * by_steps[t] for t, n in numbers.items())
+
+    return Spent(
+        history, ticket, epochs, own_epochs,
+        sum(t.seconds for t in before), sum(t.seconds for t in own), seconds(epochs), seconds(own_epochs), iterations,
+    )  # fmt: skip
+
+
+def _epochs(trainings: Iterable[Training]) -> dict[int, int]:
+    return dict(sorted(Counter(epoch.timesteps for t in trainings for epoch in t.epochs).items(), reverse=True))
+
+
+def _identity(history: History) -> str:
+    return repr(sorted((name, repr(v)) for name, v in history.settings.items() if name not in _APART))
+
+
+def _settings(history: History) -> Settings:
+    names = Settings.__dataclass_fields__
+    values: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in history.settings.items() if name in names
+    }
+    return Settings(**values)

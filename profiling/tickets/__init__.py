@@ -1,0 +1,1 @@
+"""Tickets of searches side by side."""

@@ -1,0 +1,92 @@
+"""How evenly surviving weights lie over the output channels of a layer.
+
+Where hardware deals the output channels of a layer out to units that work in parallel, all wait for the unit with most
+work. Its *balance* is the mean work of a unit over that of the busiest: the share of time that units are not waiting, 1
+where all have as much to do. Work is the number of nonzero weights, as in the account of workload imbalance by Yin et
+al., "Workload-Balanced Pruning for Sparse Spiking Neural Networks" (arXiv 2302.06746), which calls the share
+utilisation. A unit here has one output channel, or a block of 16 neighbours (the block of `--strategy balanced`).
+
+How often a weight's input spikes is not looked at.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiketicket.train.pruning.masks import Mask
+from spiketicket.train.pruning.strategies import BLOCK
+
+
+@dataclass(frozen=True)
+class LayerBalance:
+    """Of one layer. `work`: nonzero weights of each output channel, int64 `[channels]`."""
+
+    name: str
+    work: NDArray[np.int64]
+
+    @property
+    def by_channel(self) -> float | None:
+        return balance(self.work)
+
+    @property
+    def blocks(self) -> NDArray[np.int64]:
+        """Work of each block of 16 output channels."""
+        return np.add.reduceat(self.work, np.arange(0, len(self.work), BLOCK))
+
+    @property
+    def by_block(self) -> float | None:
+        """A shorter last block counts as a unit of its own, with less to do."""
+        return balance(self.blocks)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "layer": self.name, "channels": len(self.work), "nonzeros": int(self.work.sum()),
+            "busiest_channel": int(self.work.max()), "by_channel": self.by_channel, "by_block": self.by_block,
+            "blocks": self.blocks.tolist(),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TicketBalance:
+    layers: tuple[LayerBalance, ...]
+
+    @property
+    def by_channel(self) -> float | None:
+        """Of all layers, one after another: the mean work of a channel over that of the busiest, each summed over the
+        layers; None of an empty network."""
+        slowest = sum(int(layer.work.max()) for layer in self.layers)
+        return sum(float(layer.work.mean()) for layer in self.layers) / slowest if slowest else None
+
+    @property
+    def best(self) -> LayerBalance | None:
+        """The layer with the best balance by channel; layers without weights have none."""
+        return max(self._known(), key=_by_channel, default=None)
+
+    @property
+    def worst(self) -> LayerBalance | None:
+        return min(self._known(), key=_by_channel, default=None)
+
+    def _known(self) -> list[LayerBalance]:
+        return [layer for layer in self.layers if layer.by_channel is not None]
+
+
+def balance(work: NDArray[np.int64]) -> float | None:
+    """Mean over maximum; None where there is nothing to do."""
+    return float(work.mean() / work.max()) if work.any() else None
+
+
+def ticket_balance(masks: Mapping[str, Mask]) -> TicketBalance:
+    """Of the prunable weights, whose first dimension is that of output channels."""
+    return TicketBalance(
+        tuple(
+            LayerBalance(name.removesuffix(".weight"), np.count_nonzero(mask.reshape(len(mask), -1), axis=1))
+            for name, mask in masks.items()
+        )
+    )
+
+
+def _by_channel(layer: LayerBalance) -> float:
+    return layer.by_channel or 0.0

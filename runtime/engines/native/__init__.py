@@ -1,0 +1,1 @@
+"""The native engine: packed spikes, sparse weights, C++ (docs/engine.md)."""

@@ -1,0 +1,1 @@
+"""TensorRT engines: NVIDIA's packages, and running an engine file."""

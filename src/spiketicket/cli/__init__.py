@@ -1,0 +1,1 @@
+"""The four commands: all that knows typer and rich. Nothing imports it."""

@@ -1,0 +1,40 @@
+"""What the commands of `snn-profile` share: the option `-x`, and where a report goes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spiketicket.cli.console import out, say
+from spiketicket.errors import InputError, SpikeTicketError
+from spiketicket.profiling.report.document import Report
+from spiketicket.profiling.report.files import FORMS, check_ending, write
+from spiketicket.profiling.report.terminal import show
+
+Export = Annotated[
+    list[Path] | None,
+    typer.Option("--export", "-x", help=f"Write the report, by its ending: {', '.join(FORMS)}; repeatable."),
+]
+
+
+def check_endings(paths: Sequence[Path] | None) -> None:
+    """Raises InputError for an ending that no report has, or a missing folder, before anything is measured."""
+    for path in paths or []:
+        check_ending(path)
+        if not path.parent.is_dir():
+            raise InputError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def hand_over(report: Report, paths: Sequence[Path] | None) -> None:
+    """To the terminal, and to the files that were asked for."""
+    show(report, out)
+    failed = []
+    for path in paths or []:
+        try:
+            write(report, path)
+            say(f"wrote {path}")
+        except SpikeTicketError as error:  # the others are written nevertheless: what was measured took its time
+            failed.append(error)
+    if failed:
+        raise failed[0]

@@ -1,0 +1,11 @@
+"""How numbers are written for people."""
+
+
+def human_bytes(count: int) -> str:
+    """1,234,567 -> '1.23 MB'."""
+    if count < 1000:
+        return f"{count} B"
+    size, unit = count / 1000, "kB"
+    if size >= 1000:
+        size, unit = size / 1000, "MB"
+    return f"{size:.3g} {unit}" if size < 1000 else f"{size:,.0f} {unit}"

@@ -1,0 +1,86 @@
+"""How long a search has still to go.
+
+An epoch at T timesteps takes as long as those at T took so far (the mean of the last 20). Where none ran at T, it takes
+a + b T seconds: with epochs at several other T, a and b >= 0 of the least squares over their means; with one, a = 0.
+On images of other sizes T counts in proportion to the pixels.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import mean
+
+from spiketicket.train.history.events import SEARCH
+from spiketicket.train.history.history import History
+
+RECENT = 20  # epochs: a search may have moved to another machine, or have got company on this one
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds per epoch at T timesteps, and where they come from: measured, fitted, or scaled (linear in T).
+
+    `image_size` is None for images as the data set has them.
+    """
+
+    timesteps: int
+    seconds: float
+    source: str
+    image_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """`ends` in seconds since 1970; of a search that is not running, if it went on now."""
+
+    seconds_left: float
+    ends: float
+    at_most: bool  # Early-Time or Early-Bird may shorten what is planned
+    paces: tuple[Pace, ...]  # of the epochs that are left
+
+
+def forecast(history: History, now: float) -> Forecast | None:
+    """The time left at the time `now`; None where nothing is left or no epoch has finished yet."""
+    left = [training for training in history.trainings if training.epochs_left]
+    if not left or not history.epochs:
+        return None
+    full = history.image_size
+    measured: dict[float, list[float]] = {}
+    for epoch in history.epochs:
+        measured.setdefault(_work(epoch.timesteps, epoch.image_size, full), []).append(epoch.seconds)
+    means = {work: mean(seconds[-RECENT:]) for work, seconds in sorted(measured.items())}
+    coming = [epoch for training in left for epoch in training.coming]
+    paces = {epoch: _pace(*epoch, full, means) for epoch in sorted(set(coming), key=lambda e: (e[0], e[1] or math.inf))}
+    seconds = sum(paces[epoch].seconds for epoch in coming)
+    if history.running:  # part of the epoch at work is over already
+        seconds -= min(max(0.0, now - history.changed), paces[coming[0]].seconds)
+    early_time = bool(history.settings.get("early_time")) and not history.early_time
+    early_bird = history.settings["method"] == "eb" and any(training.stage.kind == SEARCH for training in left)
+    return Forecast(seconds, now + seconds, early_time or early_bird, tuple(paces.values()))
+
+
+def _work(timesteps: int, image_size: int | None, full: int | None) -> float:
+    """Return timesteps in units of one on a full image."""
+    return timesteps * (image_size / full) ** 2 if image_size and full else timesteps
+
+
+def _pace(timesteps: int, image_size: int | None, full: int | None, measured: Mapping[float, float]) -> Pace:
+    work = _work(timesteps, image_size, full)
+    if work in measured:
+        return Pace(timesteps, measured[work], "measured", image_size)
+    fixed, per_timestep = fit(measured)
+    return Pace(timesteps, fixed + per_timestep * work, "fitted" if len(measured) > 1 else "scaled", image_size)
+
+
+def fit(measured: Mapping[int, float] | Mapping[float, float]) -> tuple[float, float]:
+    """a, b >= 0 of a + b T nearest to the seconds measured at each T (least squares); a = 0 from a single T."""
+    steps, seconds = list(measured), list(measured.values())
+    middle, height = mean(steps), mean(seconds)
+    spread = sum((t - middle) ** 2 for t in steps)
+    slope = sum((t - middle) * s for t, s in measured.items()) / spread if spread else 0.0
+    fixed = height - slope * middle
+    if spread and slope < 0:
+        return height, 0.0
+    if not spread or fixed < 0:
+        return 0.0, sum(t * s for t, s in measured.items()) / sum(t * t for t in steps)
+    return fixed, slope

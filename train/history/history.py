@@ -1,0 +1,220 @@
+"""What a run folder tells of its search: settings, log, and whether it is still at work. No torch."""
+
+import fcntl
+import json
+import os
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from spiketicket.errors import InputError
+from spiketicket.train.history.events import EarlyBird, EarlyTime, Epoch, Phase, Stage, Stop, TicketFound, parse_event
+
+SETTINGS_FILE = "settings.json"
+LOG_FILE = "metrics.jsonl"
+LOCK_FILE = ".lock"
+
+
+@dataclass(frozen=True)
+class Training:
+    """A stage of the plan with what the log says of it."""
+
+    stage: Stage
+    epochs: tuple[Epoch, ...]
+    ticket: TicketFound | None
+
+    @property
+    def epochs_left(self) -> int:
+        return 0 if self.ticket else max(0, self.stage.epochs - len(self.epochs))
+
+    @property
+    def coming(self) -> list[tuple[int, int | None]]:
+        """Timesteps and image size (None: the data set's) of each epoch to come."""
+        return self.stage.after(len(self.epochs)) if self.epochs_left else []
+
+    @property
+    def done(self) -> bool:
+        return self.ticket is not None or 0 < self.stage.epochs <= len(self.epochs)
+
+    @property
+    def seconds(self) -> float:
+        return sum(epoch.seconds for epoch in self.epochs)
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        """Those it ran with, in order, and the one it goes on with: (5, 3) where Early-Time cut in."""
+        rest = [timesteps for timesteps, _ in self.coming]
+        if not rest and not self.epochs:
+            rest = [self.stage.timesteps]
+        return tuple(dict.fromkeys([*(epoch.timesteps for epoch in self.epochs), *rest]))
+
+    @property
+    def validation_accuracy(self) -> float | None:
+        """The ticket's, or that of the last epoch that was validated."""
+        if self.ticket and self.ticket.validation_accuracy is not None:
+            return self.ticket.validation_accuracy
+        known = [e.validation_accuracy for e in self.epochs if e.validation_accuracy is not None]
+        return known[-1] if known else None
+
+    @property
+    def sparsity(self) -> float | None:
+        """The ticket's, where there is one: N:M may have pruned more than was planned."""
+        return self.ticket.sparsity if self.ticket else self.stage.sparsity
+
+    @property
+    def test_accuracy(self) -> float | None:
+        return self.ticket.test_accuracy if self.ticket else None
+
+
+@dataclass(frozen=True)
+class History:
+    """A run folder, read. Of what a resumed search trained twice, the last line counts."""
+
+    folder: Path
+    settings: dict[str, Any]
+    running: bool
+    changed: float  # when the log last grew, in seconds since 1970
+    stages: tuple[Stage, ...]  # the last plan
+    epochs: tuple[Epoch, ...]
+    early_time: tuple[EarlyTime, ...]
+    early_bird: tuple[EarlyBird, ...]
+    phases: tuple[Phase, ...]
+    tickets: tuple[TicketFound, ...]
+    stop: Stop | None  # nothing came after it
+    damaged: tuple[str, ...]  # lines left out, and why
+
+    @cached_property
+    def trainings(self) -> tuple[Training, ...]:
+        """The plan's, and those that only the log knows of (a damaged plan)."""
+        epochs: dict[tuple[int, str], list[Epoch]] = {(stage.round, stage.kind): [] for stage in self.stages}
+        for epoch in self.epochs:
+            epochs.setdefault((epoch.round, epoch.kind), []).append(epoch)
+        tickets = {(ticket.round, ticket.kind): ticket for ticket in self.tickets}
+        stages = {(stage.round, stage.kind): stage for stage in self.stages}
+        for (index, kind), trained in epochs.items():
+            if (index, kind) not in stages:
+                stages[index, kind] = Stage(index, kind, len(trained), trained[-1].timesteps)
+        return tuple(Training(stages[key], tuple(trained), tickets.get(key)) for key, trained in epochs.items())
+
+    @property
+    def image_size(self) -> int | None:
+        """Pixels along a side of the data set's images; None in logs of older releases."""
+        return next((stage.image_size for stage in self.stages if stage.image_size), None)
+
+    @property
+    def current(self) -> Training | None:
+        """The training at work, or the one that a resumed search goes on with."""
+        waiting = [training for training in self.trainings if not training.done]
+        return next((training for training in waiting if training.stage.epochs), waiting[0] if waiting else None)
+
+    @property
+    def state(self) -> str:
+        """running, finished, stopped (it says why) or interrupted (killed, or never begun)."""
+        if self.running:
+            return "running"
+        if self.stages and not self.current and self.stages[-1].round in {ticket.round for ticket in self.tickets}:
+            return "finished"
+        return "stopped" if self.stop else "interrupted"
+
+
+def read_history(folder: Path) -> History:
+    """Read a run folder, also of a search at work. Raises InputError for a folder that is no run.
+
+    A last line that is cut short is one that is being written, or was when the search was killed; it is ignored.
+    Other lines that cannot be read are named in `damaged`.
+    """
+    settings = _read_settings(folder)
+    running = is_locked(folder)  # before the log: a search that ends in between is finished, not interrupted
+    lines, damaged = read_events(folder)
+    kept: dict[type, dict[Hashable, Any]] = {Epoch: {}, EarlyTime: {}, EarlyBird: {}, TicketFound: {}, Phase: {}}
+    stages: tuple[Stage, ...] = ()
+    stop = None
+    for number, entry in lines:
+        try:
+            event = parse_event(entry)
+        except (ValueError, OverflowError) as error:
+            damaged.append((number, f"{entry['event']}: {error}"))
+            continue
+        stop = event if isinstance(event, Stop) else None
+        if isinstance(event, tuple):
+            stages = event
+        elif type(event) in kept:  # in place of an older line on the same thing: an epoch that was trained again
+            kept[type(event)][event.round, getattr(event, "kind", ""), getattr(event, "epoch", 0)] = event
+    return History(
+        folder=folder,
+        settings=settings,
+        running=running,
+        changed=_changed(folder),
+        stages=stages,
+        epochs=tuple(kept[Epoch].values()),
+        early_time=tuple(kept[EarlyTime].values()),
+        early_bird=tuple(kept[EarlyBird].values()),
+        phases=tuple(kept[Phase].values()),
+        tickets=tuple(kept[TicketFound].values()),
+        stop=stop,
+        damaged=tuple(f"{folder / LOG_FILE}, line {number}: {why}" for number, why in sorted(damaged)),
+    )
+
+
+def read_events(folder: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[tuple[int, str]]]:
+    """The log's events as they stand, and its damaged lines with the reason; each with its line's number."""
+    try:
+        text = (folder / LOG_FILE).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:  # a search that has just begun
+        return [], []
+    except OSError as error:
+        raise InputError(f"cannot read {folder / LOG_FILE}: {error.strerror or error}") from error
+    events, damaged = [], []
+    *lines, unfinished = text.split("\n")
+    for number, line in enumerate([*lines, unfinished], start=1):
+        try:
+            # NaN and infinity are no JSON: a loss that is none of a number reads as null.
+            entry = json.loads(line, parse_constant=lambda _: None)
+        except (ValueError, RecursionError):
+            if line.strip() and number <= len(lines):
+                damaged.append((number, "not JSON"))
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("event"), str):
+            events.append((number, entry))
+        else:
+            damaged.append((number, 'expected an object with an "event"'))
+    return events, damaged
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a search is at work in `folder`: it holds the lock, which this asks for without waiting."""
+    try:
+        lock = os.open(folder / LOCK_FILE, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise InputError(f"cannot read {folder / LOCK_FILE}: {error.strerror or error}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def _changed(folder: Path) -> float:
+    path = folder / LOG_FILE
+    return path.stat().st_mtime if path.exists() else 0.0
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        what = "it does not exist" if not folder.exists() else f"it has no {SETTINGS_FILE}"
+        raise InputError(f"{folder} is no run folder of snn-search: {what}")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    known = isinstance(settings, dict) and all(isinstance(settings.get(n), str) for n in ("method", "arch", "dataset"))
+    if not known:
+        raise InputError(f"{path}: expected the settings of a search, with method, arch and dataset")
+    return dict(settings)

@@ -1,0 +1,1 @@
+"""One training: batches, iterations, processes."""

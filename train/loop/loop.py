@@ -1,0 +1,257 @@
+"""What training consists of: an optimiser, one iteration, an evaluation, batch norm's calibration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import cos, pi
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from spiketicket.data import Split
+from spiketicket.train.loop.batches import Batches
+from spiketicket.train.loop.distributed import Group
+from spiketicket.train.networks.cuda.graphed import Graphed
+from spiketicket.train.networks.cuda.launching import available
+from spiketicket.train.networks.layers import fuse, lay_out
+from spiketicket.train.networks.models import logits, prunable
+from spiketicket.train.networks.neurons import LIFNode
+from spiketicket.train.pruning.masks import Masks, apply_masks, hold_masks
+from spiketicket.train.search.recipes import RECIPES
+from spiketicket.train.search.settings import Settings
+
+CALIBRATION_IMAGES = 512
+EVALUATION_BATCH = 250
+MOMENTUM = 0.9
+STEPS = (1 / 2, 3 / 4)  # of a training, after which the step schedule divides the learning rate by 10
+RISE = 1 / 4  # of a training, in which the one-cycle schedule reaches the largest learning rate
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def learning_rate(settings: Settings, epoch: float, epochs: int) -> float:
+    """Return the learning rate when `epoch` epochs of a training whose schedule takes `epochs` are over.
+
+    The schedules of the paper change it once per epoch; one-cycle (Smith and Topin 2017, arXiv 1708.07120) changes it
+    with every iteration: linearly up, then along a cosine down to 0.
+    """
+    done = epoch / epochs
+    if settings.schedule == "one-cycle":
+        return settings.lr * (done / RISE if done < RISE else (1 + cos(pi * (done - RISE) / (1 - RISE))) / 2)
+    if settings.schedule == "cosine":
+        return settings.lr * (1 + cos(pi * done)) / 2
+    return settings.lr * 0.1 ** sum(done >= step for step in STEPS)
+
+
+@dataclass
+class Tally:
+    """Sums over the batches of an epoch, of this process."""
+
+    loss: Tensor
+    correct: Tensor
+    seen: int = 0
+
+    @classmethod
+    def empty(cls, device: torch.device) -> "Tally":
+        return cls(
+            torch.zeros((), dtype=torch.float64, device=device), torch.zeros((), dtype=torch.int64, device=device)
+        )
+
+    def state(self, group: Group) -> list[float]:
+        """Loss, right answers and images of all processes."""
+        seen = torch.tensor(self.seen, dtype=torch.float64, device=self.loss.device)
+        return [float(x) for x in group.sum(torch.stack([self.loss, self.correct.double(), seen])).tolist()]
+
+    def restore(self, state: list[float]) -> None:
+        self.loss += state[0]
+        self.correct += int(state[1])
+        self.seen += int(state[2])
+
+    def mean(self, group: Group) -> tuple[float, float]:
+        """Mean loss and accuracy over the batches of all processes."""
+        loss, correct, seen = self.state(group)
+        return loss / seen, correct / seen
+
+
+class Trainee:
+    """A network under training, with all that an iteration changes.
+
+    Pruned weights are zero again after every step. Matrices are multiplied in `settings.precision`; weights, membrane
+    potentials and batch norm's statistics stay float32.
+    """
+
+    def __init__(self, model: nn.Module, masks: Masks, settings: Settings, group: Group) -> None:
+        self.settings, self.group = settings, group
+        self.recipe = RECIPES[settings.recipe]
+        self.dtype = _DTYPES[settings.precision]
+        self.model = model.to(group.device)
+        lay_out(self.model, group.device, mixed=self.dtype != torch.float32)
+        fused = not group.cpu and available()
+        if fused:
+            fuse(self.model)
+        self.held = apply_masks(self.model, masks)
+        self.softness = 0.0
+        self.wrapped = group.wrapped(self.model)
+        # In float16 the scaler asks the CPU.
+        capturable = fused and group.world == 1 and self.dtype != torch.float16
+        self.graph = Graphed(group.device) if capturable else None
+        self.rate = torch.tensor(settings.lr, device=group.device) if capturable else None  # where a graph reads it
+        rate = settings.lr if self.rate is None else self.rate
+        decay = (0.0, settings.weight_decay) if self.recipe.decay_is_dampening else (settings.weight_decay, 0.0)
+        self.optimiser = torch.optim.SGD(
+            self.model.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=decay[0], dampening=decay[1],
+            fused=self.dtype != torch.float16,  # whose first step leaves momentum unset where the scaler skips it
+        )  # fmt: skip
+        self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.dtype == torch.float16)
+
+    def step(self, images: Tensor, labels: Tensor, tally: Tally, share: float) -> None:
+        """One iteration; on a GPU, where that can be, as a CUDA graph.
+
+        `share`: this process's images among the batch's, times the number of processes (gradients are averaged).
+        """
+        if self.graph is None or self.softness:  # which changes from one iteration to the next
+            loss, correct = self.iterate(images, labels, share)
+        else:
+            loss, correct = self.graph(self.iterate, images, labels)  # of one process, whose share is 1
+        tally.loss += loss * len(labels)
+        tally.correct += correct
+        tally.seen += len(labels)
+
+    def iterate(self, images: Tensor, labels: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
+        """One iteration as it is: loss, and number of right answers.
+
+        The loss is the mean over timesteps of the cross-entropy of that timestep's logits.
+        """
+        self.model.train()
+        out = self.logits(images)
+        steps = self.settings.timesteps if self.recipe.loss_over_full_t else len(out)
+        loss = cross_entropy(out.flatten(0, 1), labels.repeat(len(out))) * (len(out) / steps)
+        self.optimiser.zero_grad()
+        self.scaler.scale(loss * share).backward()
+        self.scaler.unscale_(self.optimiser)
+        self._shape_gradients()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        hold_masks(self.model, self.held)
+        return loss.detach(), (out.detach().mean(0).argmax(1) == labels).sum()
+
+    def prune(self, masks: Masks) -> None:
+        """Zero the weights that `masks` prunes, and keep them at zero from now on."""
+        for name, mask in masks.items():
+            self.held[name].copy_(torch.from_numpy(mask))  # in place: a captured iteration reads them there
+        hold_masks(self.model, self.held)
+
+    def soften(self, softness: float) -> None:
+        """Set how far the neurons are from spiking: 0 is spikes, 1 the surrogate's primitive (neurons.py)."""
+        if softness == self.softness:
+            return
+        self.softness = softness
+        for module in self.model.modules():
+            if isinstance(module, LIFNode):
+                module.softness = softness
+
+    def logits(self, images: Tensor) -> Tensor:
+        """`[T, N, classes]`, float32."""
+        with torch.autocast(self.group.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            return logits(self.wrapped, images).float()
+
+    def _shape_gradients(self) -> None:
+        if self.recipe.frozen_below:
+            for weight in prunable(self.model).values():
+                assert weight.grad is not None
+                weight.grad.masked_fill_(weight.detach().abs() < self.recipe.frozen_below, 0.0)
+        if self.settings.clip is not None:
+            for name, weight in prunable(self.model).items():
+                assert weight.grad is not None
+                weight.grad.mul_(self.held[name])  # what is pruned must not count
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+
+    def set_learning_rate(self, rate: float) -> None:
+        if self.rate is not None:
+            self.rate.fill_(rate)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate if self.rate is None else self.rate
+
+    def finite(self) -> bool:
+        """Whether all weights and statistics are numbers."""
+        tensors = (tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point())
+        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+    def weights(self) -> dict[str, Tensor]:
+        return weights_of(self.model)
+
+    def state(self) -> dict[str, Any]:
+        """All that `load` needs to go on from here."""
+        optimiser = self.optimiser.state_dict()
+        for group in optimiser["param_groups"]:
+            group["lr"] = float(group["lr"])
+        return {
+            "network": self.weights(),
+            "optimiser": optimiser,
+            "scaler": self.scaler.state_dict(),
+            "random": torch.get_rng_state(),
+            "cuda": [] if self.group.cpu else [torch.cuda.get_rng_state(self.group.device)],
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.set_learning_rate(self.optimiser.param_groups[0]["lr"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.graph is not None:
+            self.graph.forget()  # momentum is elsewhere now
+        torch.set_rng_state(state["random"])
+        for cuda in state["cuda"]:
+            torch.cuda.set_rng_state(cuda, self.group.device)
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of every tensor of a network, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, batches: Batches, split: Split, group: Group) -> float:
+    """Share of images whose largest mean logit is the right class."""
+    model.eval()
+    counts = torch.zeros(2, dtype=torch.int64, device=group.device)
+    for images, labels in batches.evaluation(split, EVALUATION_BATCH, group.rank, group.world):
+        counts[0] += (logits(model, images).mean(0).argmax(1) == labels).sum()
+        counts[1] += len(labels)
+    correct, seen = group.sum(counts).tolist()
+    return float(correct / seen)
+
+
+@torch.no_grad()
+def sample_logits(trainee: Trainee, batches: Batches, sample: Split, *, training: bool) -> Tensor:
+    """`[T, N, classes]` of a sample; in `training` mode as one batch, which moves batch norm's running statistics."""
+    trainee.model.train(training)
+    size = len(sample.labels) if training else EVALUATION_BATCH
+    return torch.cat([trainee.logits(images) for images, _ in batches.evaluation(sample, size)], dim=1)
+
+
+@torch.no_grad()
+def calibrate(
+    model: nn.Module, batches: Batches, batch_size: int, seed: np.random.SeedSequence, images: int = CALIBRATION_IMAGES
+) -> None:
+    """Set batch norm's running statistics to their mean over training batches of at least `images` images in all.
+
+    A network that was freshly pruned, or that runs another number of timesteps than before, fires at realistic rates
+    then.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all batches
+    model.train()
+    seen = 0
+    for batch, _ in batches.epoch(batch_size, seed):
+        logits(model, batch)
+        seen += len(batch)
+        if seen >= images:
+            break
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

@@ -1,0 +1,1 @@
+"""Spiking networks, and what they are made of."""

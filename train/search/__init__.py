@@ -1,0 +1,1 @@
+"""Ticket searches: what is asked, planned, trained and kept."""
