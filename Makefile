@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | gpu-bench | sanitize | sanitize-threads | mutants | cross | wheel-check | headers
+# make demo | test | test-full | lint | bench | gpu-bench | sanitize | sanitize-threads | mutants | cross | wheel-check | headers
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ NATIVE := CMakeLists.txt $(wildcard runtime/csrc/*.cpp runtime/csrc/*/*)
 HEADERS := build/onnxruntime
 OPERATORS := $(if $(wildcard $(HEADERS)),-C cmake.define.SPIKETICKET_ONNXRUNTIME_INCLUDE=$(abspath $(HEADERS)))
 
-.PHONY: demo test lint bench gpu-bench sanitize sanitize-threads mutants cross wheel-check headers clean
+.PHONY: demo test test-full lint bench gpu-bench sanitize sanitize-threads mutants cross wheel-check headers clean
 
 $(INSTALLED): pyproject.toml constraints.txt $(NATIVE) $(wildcard $(HEADERS))
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -25,8 +25,13 @@ demo: $(INSTALLED)
 	$(BIN)/python benchmarks/inference.py --model demo/ticket.onnx --timesteps 5 --batches 1 --threads 1 \
 	    --engines native,onnxruntime/folded,onnxruntime/unrolled,openvino,torch --out demo/benchmark
 
+# The tests that are done in four minutes on two cores; all of them.
+COSTLY := slow or kill or distributed or emulator or train_whole or simulators
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 -m "not ($(COSTLY))"
+
+test-full: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -7,8 +7,9 @@ import pickle
 import numpy as np
 import pytest
 
-# Two threads everywhere: results of training depend on their number.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# One OpenMP thread per worker of pytest-xdist, two without it: more threads than cores would wait for each other. Set
+# before torch is imported, and for the processes that tests start, since results of training depend on the number.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spiketicket.cli.console import console as cli
+from spiketicket.cli import console as cli
 
 COMMANDS = {
     "snn-search": "spiketicket.cli.search.command",
@@ -110,7 +110,7 @@ def test_output_that_cannot_be_printed():
 def test_ctrl_c_is_not_lost_where_python_ignores_exceptions():
     program = """
 import signal, time
-from spiketicket.cli.console import console as cli
+from spiketicket.cli import console as cli
 
 class Interrupted:
     def __del__(self):

@@ -19,6 +19,7 @@ from spiketicket.profiling.measure.clock import measure
 DIGITS = Path(__file__).parent / "assets" / "digits.onnx"
 
 
+@pytest.mark.emulator
 def test_it_measures_what_is_there_and_says_what_is_not(tmp_path, monkeypatch, capsys):
     cupy_standin.install(monkeypatch)
     ticket = read_ticket(DIGITS, tmp_path)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tiers import beyond_the_first
 
 from spiketicket.export.ticket import export_ticket
 from spiketicket.runtime import Session
@@ -26,10 +27,11 @@ WAYS = {
     "released, early time": {"method": "imp", "recipe": "released", "early_time": True},
     "2:4": {"method": "oneshot", "strategy": "2:4", "sparsity": 50.0},
     "balanced": {"method": "imp", "strategy": "balanced:4"},
+    "gradual": {"method": "gradual", "epochs": 4, "phases": "1x2,5x2", "soft_epochs": 1.0},
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", beyond_the_first(pytest.mark.train_whole, WAYS))
 def test_from_search_to_native_engine(way, quick_settings, digits, tmp_path):
     options = {"rounds": None, "sparsity": 45.0, "epochs": 3, **WAYS[way]}
     tickets = search(quick_settings(**options), digits, tmp_path / "run")

@@ -23,6 +23,7 @@ def operators_built():
         return False
 
 
+@pytest.mark.slow
 def test_commands_run_as_printed(tmp_path):
     assert len(RUN) >= 5
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}

@@ -93,7 +93,7 @@ class TorchNetwork(nn.Module):
 
 
 def fire(currents: Sequence[Tensor], neuron: Neuron, *, soft: bool) -> Tensor:
-    """The currents of each timestep, `[N, ...]`, -> spikes `[T * N, ...]`; the equations of `export/formats/unrolled.py`."""
+    """The currents of each timestep, `[N, ...]`, -> spikes `[T * N, ...]`; as in `export/formats/unrolled.py`."""
     spikes: list[Tensor] = []
     w: Tensor | None = None
     for current in currents:

@@ -1,8 +1,8 @@
 """Bytes and seconds that a model costs an engine: its file, what it holds once loaded, its peak, the time to load.
 
 Each is measured in fresh processes: `python -m spiketicket.profiling.measure.memory ENGINE MODEL X.npy THREADS
-TIMESTEPS` is one, and prints one line of JSON. Libraries are imported before the first reading, so the growth is the model's:
-weights, tables, buffers, and what reading the file leaves behind.
+TIMESTEPS` is one, and prints one line of JSON. Libraries are imported before the first reading, so the growth is the
+model's: weights, tables, buffers, and what reading the file leaves behind.
 """
 
 import contextlib

@@ -5,8 +5,8 @@ Two ways to count its epochs:
 - *as the paper counts*: Table 3's hours are, within 5%, prunings times the epochs of a training times Table 1's seconds
   of an epoch. The ticket's own training is left out, and rounds count in full, though they go back to an epoch, not to
   the start. For Early-Bird, the epochs until the mask settles.
-- *all trainings*: the plan of `snn-search` (train/search/plan.py) up to a trained ticket: rounds train from the rewind point
-  on, Early-Time chooses after two epochs at full T, and the ticket has its own training at full T.
+- *all trainings*: the plan of `snn-search` (train/search/plan.py) up to a trained ticket: rounds train from the rewind
+  point on, Early-Time chooses after two epochs at full T, and the ticket has its own training at full T.
 """
 
 from collections.abc import Mapping

@@ -11,6 +11,7 @@ import pytest
 import torch
 from graphs import images
 from spikingjelly.activation_based import functional
+from tiers import beyond_the_first
 
 from spiketicket.export.check.agreement import Trace, compare
 from spiketicket.export.torch.trace import trace
@@ -93,7 +94,7 @@ def test_digits(tmp_path, sparsity):
 
 
 @pytest.mark.parametrize("sparsity", SPARSITIES)
-@pytest.mark.parametrize("arch", ["vgg16", "resnet19", "alexnet", "resnet34"])
+@pytest.mark.parametrize("arch", beyond_the_first(pytest.mark.slow, ["vgg16", "resnet19", "alexnet", "resnet34"]))
 def test_narrow_networks(tmp_path, arch, sparsity):
     # resnet34 has six times as many synapses per timestep as the others on images of their size
     check(arch, sparsity, tmp_path, width=0.25, size=16 if arch == "resnet34" else 32)

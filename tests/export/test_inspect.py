@@ -17,8 +17,8 @@ from spiketicket.cli.export.inspect import render
 from spiketicket.csr import Csr
 from spiketicket.errors import ModelError
 from spiketicket.export.check.agreement import Agreement
+from spiketicket.export.inspect import inspect as inspect_module
 from spiketicket.export.inspect.inspect import inspect
-from spiketicket.export.inspect.inspect import inspect as inspect_module
 from spiketicket.graph import Li, Lif
 from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session

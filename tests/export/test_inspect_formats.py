@@ -157,7 +157,7 @@ def test_damaged_files(tmp_path):
 def test_nir_without_its_packages(tmp_path, monkeypatch):
     path, _ = exported(tmp_path, Form("nir"))
     monkeypatch.setitem(sys.modules, "nir", None)
-    for name in ("inspect_nir", "nir_reader", "nir_graph"):
+    for name in ("inspect.nir", "nir.reader", "nir.graph"):
         monkeypatch.delitem(sys.modules, f"spiketicket.export.{name}", raising=False)
     with pytest.raises(MissingExtraError, match=r"spiketicket\[nir\]"):
         inspect(path)

@@ -2,6 +2,7 @@
 
 import pytest
 from export_table import BEGIN, END, FORMS, PAGE, SOURCES, header, row
+from tiers import beyond_the_first
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def test_the_page_has_every_source_and_form(page):
     assert len(rows) == len(SOURCES) and all(line.count("|") == len(FORMS) + 2 for line in rows)
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", beyond_the_first(pytest.mark.simulators, SOURCES))
 def test_source(source, page):
     if "by NIR" in source:
         pytest.importorskip("nirtorch")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from spiketicket.profiling.inference import gpu
 from spiketicket.profiling.inference.gpu import profile_gpu
-from spiketicket.profiling.inference.profile import gpu
 from spiketicket.profiling.inference.samples import load_samples
 from spiketicket.profiling.inference.settings import Settings
 from spiketicket.profiling.measure.nvidia_smi import ask

@@ -20,10 +20,11 @@ from spiketicket.cli.profile.command import app
 from spiketicket.errors import DataError, InputError
 from spiketicket.export.formats.tensorrt import export_engine
 from spiketicket.model.reader import read_model
+from spiketicket.profiling.inference import engines
+from spiketicket.profiling.inference import profile as inference
 from spiketicket.profiling.inference.engines import PROFILED
 from spiketicket.profiling.inference.latency import measure_latency
-from spiketicket.profiling.inference.profile import engines, names
-from spiketicket.profiling.inference.profile import profile as inference
+from spiketicket.profiling.inference.profile import names
 from spiketicket.profiling.inference.samples import NOISE, load_samples
 from spiketicket.profiling.inference.settings import Settings, usable_cores
 from spiketicket.profiling.measure.noise import Noise
@@ -281,6 +282,7 @@ def test_the_engine_that_accuracy_is_measured_by():
     assert engine("torch") == "reference" and engine("cuda") == "reference"  # there is no GPU
 
 
+@pytest.mark.emulator
 def test_a_profile_of_engine_cuda(tmp_path, monkeypatch):
     """On a stand-in: what it takes says nothing, but that it is there, by layer too."""
     cupy_standin.install(monkeypatch)

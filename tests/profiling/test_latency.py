@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from spiketicket.profiling.inference import latency
 from spiketicket.profiling.inference.latency import measure_latency
-from spiketicket.profiling.inference.profile import latency
 from spiketicket.profiling.inference.samples import load_samples
 from spiketicket.profiling.inference.sections import first_logits_section
 from spiketicket.profiling.inference.settings import Settings

@@ -9,10 +9,11 @@ import pytest
 from graphs import events, everything, feed, gates_and_joins, residual_blocks, write
 
 from spiketicket.errors import InputError
+from spiketicket.profiling.layers import roofline
+from spiketicket.profiling.layers import times as layer_times
 from spiketicket.profiling.layers.energy import CMOS_45NM, EnergyTable
 from spiketicket.profiling.layers.operations import LayerOperations, workload
-from spiketicket.profiling.layers.profile import _input_rate, profile_layers, roofline
-from spiketicket.profiling.layers.profile import times as layer_times
+from spiketicket.profiling.layers.profile import _input_rate, profile_layers
 from spiketicket.profiling.layers.roofline import PROBES, Roof, measure_roof
 from spiketicket.profiling.layers.sections import sections
 from spiketicket.profiling.layers.times import LayerTimes, median

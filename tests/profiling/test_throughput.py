@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from spiketicket.errors import DeviceError
-from spiketicket.profiling.inference.profile import engines, throughput
+from spiketicket.profiling.inference import engines, throughput
 from spiketicket.profiling.inference.samples import load_samples
 from spiketicket.profiling.inference.settings import Settings
 from spiketicket.runtime import Session

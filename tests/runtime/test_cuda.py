@@ -22,6 +22,7 @@ from graphs import (
     wide_linear,
     write,
 )
+from tiers import beyond_the_first
 
 from spiketicket.csr import Csr
 from spiketicket.errors import DeviceError, MissingExtraError
@@ -55,7 +56,7 @@ def assert_exact(path, x, timesteps, plan, **options):
 
 @pytest.mark.parametrize("plan", KERNELS)
 @pytest.mark.parametrize("timesteps", [1, 5, 8])
-@pytest.mark.parametrize("make", [everything, poolings_and_views])
+@pytest.mark.parametrize("make", beyond_the_first(pytest.mark.emulator, [everything, poolings_and_views]))
 def test_layers_of_every_kind(cupy, tmp_path, make, timesteps, plan):
     rng = np.random.default_rng(timesteps)
     graph = make(rng)
@@ -63,6 +64,7 @@ def test_layers_of_every_kind(cupy, tmp_path, make, timesteps, plan):
 
 
 @pytest.mark.parametrize("plan", CUDA_KERNELS)
+@pytest.mark.emulator
 @pytest.mark.parametrize("make", [residual_blocks, flattened_residual, gates_and_joins, gated_output, signals])
 def test_networks_that_branch(cupy, tmp_path, make, plan):
     rng = np.random.default_rng(2)
@@ -80,6 +82,7 @@ def test_frames(cupy, tmp_path, make, plan):
     assert_exact(path, x, 10, plan)
 
 
+@pytest.mark.emulator
 @pytest.mark.parametrize("plan", CUDA_KERNELS)
 @pytest.mark.parametrize("timesteps", [9, 17])
 def test_runs_of_several_launches_keep_their_potentials(cupy, tmp_path, timesteps, plan):
@@ -88,6 +91,7 @@ def test_runs_of_several_launches_keep_their_potentials(cupy, tmp_path, timestep
     assert_exact(path, images(rng, 2, (3, 16, 16)), timesteps, plan)
 
 
+@pytest.mark.emulator
 @pytest.mark.parametrize(
     "geometry",
     [

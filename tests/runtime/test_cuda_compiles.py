@@ -18,6 +18,7 @@ def names(timesteps):
     yield from (f"pointwise<{timesteps}>", f"pool<{timesteps}>", "gate")
 
 
+@pytest.mark.emulator
 @pytest.mark.parametrize(("timesteps", "spilled"), [(5, 8), (MOST_TIMESTEPS, 80)])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_kernels_compile(architecture, timesteps, spilled):

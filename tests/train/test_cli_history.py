@@ -15,7 +15,7 @@ import pytest
 from run_folders import IMP, epochs, plan, ticket, write_run
 from typer.testing import CliRunner
 
-from spiketicket.cli.console import console as cli
+from spiketicket.cli import console as cli
 from spiketicket.cli.search.command import app
 from spiketicket.cli.search.status import bars, compact, duration
 from spiketicket.errors import InputError, MissingExtraError

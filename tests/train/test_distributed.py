@@ -48,6 +48,7 @@ def searched(tmp_path_factory):
     return folders
 
 
+@pytest.mark.distributed
 def test_two_processes_find_the_tickets_of_one(searched):
     """Up to rounding, which a spiking network enlarges where a potential is near its threshold."""
     for name in ("rounds/00.pt", "rounds/01.pt", "rounds/02.pt"):
@@ -59,6 +60,7 @@ def test_two_processes_find_the_tickets_of_one(searched):
         assert one.search["test_accuracy"] == pytest.approx(two.search["test_accuracy"], abs=0.03)
 
 
+@pytest.mark.distributed
 def test_the_first_epoch_is_the_same_to_rounding(searched):
     """Before rounding has grown: losses of the first epoch, weights at the rewind point."""
     first = [
@@ -75,6 +77,7 @@ def test_the_first_epoch_is_the_same_to_rounding(searched):
             assert float((tensor - two[name]).abs().mean()) <= 0.01 * scale + 1e-6, name
 
 
+@pytest.mark.distributed
 def test_two_processes_choose_as_one(tmp_path):
     """The timesteps and the mask that all go on with; without agreement they would hang or differ."""
     logs, tickets = [], []
@@ -94,12 +97,14 @@ def test_two_processes_choose_as_one(tmp_path):
     assert tickets[0].search["test_accuracy"] == pytest.approx(tickets[1].search["test_accuracy"], abs=0.05)
 
 
+@pytest.mark.distributed
 def test_only_one_of_them_speaks(searched):
     done = run(searched[2], processes=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("last ticket:") == 1
 
 
+@pytest.mark.distributed
 def test_two_processes_resume(searched, tmp_path):
     stopped = run(tmp_path / "run", "--max-minutes", "0.0001", processes=2)
     assert "out of time" in stopped.stdout and stopped.returncode != 0
@@ -108,6 +113,7 @@ def test_two_processes_resume(searched, tmp_path):
     assert load_ticket(tmp_path / "run" / "ticket.pt").fingerprint == load_ticket(searched[2] / "ticket.pt").fingerprint
 
 
+@pytest.mark.distributed
 def test_a_mistake_ends_all_of_them(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("precious")
@@ -130,12 +136,13 @@ def test_no_cuda():
             pass
 
 
+@pytest.mark.distributed
 def test_masks_that_differ_are_noticed(tmp_path):
     """A search one of whose processes has other masks must stop, not train on."""
     script = tmp_path / "differ.py"
     script.write_text(
         "import os, sys\n"
-        "from spiketicket.train import search\n"
+        "from spiketicket.train.search import search\n"
         "from spiketicket.cli.search.command import main\n"
         "alike = search._Search.masks\n"
         "def masks(self, stage):\n"

@@ -48,6 +48,7 @@ def both(neuron, channels):
     return pairs
 
 
+@pytest.mark.emulator
 @pytest.mark.parametrize("neuron", NEURONS, ids=str)
 @pytest.mark.parametrize("shape", [(5, 3, 7, 4, 5), (1, 2, 40, 3, 3), (8, 2, 33, 5, 1), (2, 9, 4, 12, 12)], ids=str)
 def test_forward_and_backward_are_those_of_the_modules(cupy, shape, neuron):
@@ -79,6 +80,7 @@ def test_a_large_mean_costs_no_digits(cupy):
     torch.testing.assert_close(norm.running_var.double(), expected, rtol=1e-5, atol=0)
 
 
+@pytest.mark.emulator
 @pytest.mark.parametrize(("kind", "rounding"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
 def test_half_precision(cupy, kind, rounding):
     """Spikes and derivatives have 16 bits; all between is float32, so that they are the exact ones, rounded once."""
@@ -254,6 +256,7 @@ def test_a_compiler_that_fails_is_told(cupy):
         assert not launching.available()
 
 
+@pytest.mark.emulator
 def test_a_network_trains_the_same(cupy):
     """Spikes of every layer are seen by hooks, too."""
     found = []
@@ -275,6 +278,7 @@ def test_a_network_trains_the_same(cupy):
     assert any(name.startswith("forward") for name, _, _ in cupy.calls)
 
 
+@pytest.mark.emulator
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_kernels_compile(architecture):
     names = [f"moments<{kind}>" for kind in launching.TYPES.values()]

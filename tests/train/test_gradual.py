@@ -115,6 +115,7 @@ def test_search_time_is_until_the_mask_had_grown(gradual_run):
     assert [search["seconds"] > 0 for search in searched] == [False, False, False, True]
 
 
+@pytest.mark.train_whole
 @pytest.mark.parametrize("place", [1, 2, 3, 6])  # epochs after which it stops: at changes of phase, and in a final
 def test_interrupted_at_an_epoch(place, gradual_run, gradual_settings, digits, tmp_path):
     class Enough(Exception):

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from spiketicket.train.loop import loop
 from spiketicket.train.loop.distributed import Group
-from spiketicket.train.loop.loop import Tally, Trainee, loop
+from spiketicket.train.loop.loop import Tally, Trainee
 from spiketicket.train.networks.config import ModelConfig
 from spiketicket.train.networks.cuda import graphed
 from spiketicket.train.networks.cuda.graphed import Graphed

@@ -58,7 +58,8 @@ def test_bits_past_the_end_are_refused():
 def test_settings_can_ask_for_strategies_and_criteria_without_torch():
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['torch', 'spikingjelly']))\n"
-        "from spiketicket.train import early_bird, early_time, masks, strategies\n"
+        "from spiketicket.train.pruning import masks, strategies\n"
+        "from spiketicket.train.search import early_bird, early_time\n"
         "strategies.strategy('2:4'); early_bird.EarlyBird(); early_time.EarlyTime()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -206,6 +206,7 @@ def test_the_page_s_networks_go_the_whole_way(plugin, quick_settings, digits, ar
     compare("native", traces[0], "reference", traces[1]).require_exact()
 
 
+@pytest.mark.slow
 def test_the_page_s_commands_run_as_printed(plugin):
     plugin("my_networks", BLOCKS["python"])
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}

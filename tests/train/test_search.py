@@ -24,9 +24,9 @@ from spiketicket.train.loop.distributed import Group
 from spiketicket.train.loop.loop import Tally, Trainee
 from spiketicket.train.networks.models import build, logits
 from spiketicket.train.pruning.masks import dense_masks, survivors
+from spiketicket.train.search import search as search_module
+from spiketicket.train.search import training as training_module
 from spiketicket.train.search.search import Control, model_config, search
-from spiketicket.train.search.search import search as search_module
-from spiketicket.train.search.search import training as training_module
 from spiketicket.train.search.ticket import load_ticket
 
 
@@ -156,11 +156,13 @@ def test_log_tells_what_happened(quick_run):
     assert rates == pytest.approx([0.3, 0.225, 0.075]), "a cosine from lr to 0"
 
 
+@pytest.mark.kill
 def test_killed_at_ten_moments_ends_in_the_same_ticket(quick_run, quick_arguments, tmp_path):
     """SIGKILL at ten random moments of the work, then once to the end: the same tickets, bit for bit."""
     killed_again_and_again(["imp", *quick_arguments], tmp_path / "killed", *quick_run, kills=10)
 
 
+@pytest.mark.kill
 def test_killed_early_bird_ends_in_the_same_ticket(quick_settings, digits, tmp_path):
     """With what imp's checkpoints have not: the masks seen so far, Early-Time's choice, a final training."""
     options = {"sparsity": 50.0, "early_time": True, "et_threshold": 0.9, "epochs": 6, "eb_threshold": 0.2}

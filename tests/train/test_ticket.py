@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from spiketicket.errors import TicketError
-from spiketicket.train.search.search import ticket as ticket_module
+from spiketicket.train.search import ticket as ticket_module
 from spiketicket.train.search.ticket import load_ticket, save_ticket, to_bytes
 
 

@@ -3,7 +3,8 @@
     torchrun --nproc-per-node 2 --no-python snn-search imp ...
 
 Process 0 owns the run folder. What it reads or decides there, the others get from it, so that all of them take the same
-turns; batch norm's statistics and gradients are those of the whole batch (train/networks/norms.py, DistributedDataParallel).
+turns; batch norm's statistics and gradients are those of the whole batch (train/networks/norms.py,
+DistributedDataParallel).
 """
 
 import os

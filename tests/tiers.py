@@ -1,0 +1,13 @@
+"""Which tests the fast tier leaves to the full one: those with a marker of pyproject.toml that names a cost."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def beyond_the_first(mark: Any, values: Iterable[Any]) -> list[Any]:
+    """Parameters of which the first one stays in the fast tier, and all others have `mark`."""
+    first, *others = values
+    return [first, *(pytest.param(*value, marks=mark) if type(value) is tuple else pytest.param(value, marks=mark)
+                     for value in others)]  # fmt: skip
