@@ -26,7 +26,7 @@ demo: $(INSTALLED)
 	    --engines native,onnxruntime/folded,onnxruntime/unrolled,openvino,torch --out demo/benchmark
 
 # The tests that are done in four minutes on two cores; all of them.
-COSTLY := slow or kill or distributed or emulator or train_whole or simulators
+COSTLY := slow or kill or distributed or emulator or train_whole or isa or simulators
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -m "not ($(COSTLY))"
 

@@ -7,9 +7,13 @@ import pickle
 import numpy as np
 import pytest
 
-# One OpenMP thread per worker of pytest-xdist, two without it: more threads than cores would wait for each other. Set
-# before torch is imported, and for the processes that tests start, since results of training depend on the number.
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+# One OpenMP thread per worker of pytest-xdist (which inherits the variable from the process that starts it), else two:
+# more threads than cores would wait for each other. Set before torch is imported, and for processes that tests start,
+# since results of training depend on the number.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+else:
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 
 @pytest.fixture(scope="session", autouse=True)

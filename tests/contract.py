@@ -6,6 +6,7 @@ from spiketicket.runtime.engines.native.engine import build_info
 from spiketicket.runtime.planner import AUTO, FIXED, KERNELS
 
 ISAS = build_info()["isas"].split(", ")
+BEST_ISA = ISAS[0]
 EXACT = [kernel for kernel in KERNELS if kernel != "events-int16"]
 RIVALS = [("native", isa, plan) for isa in ISAS for plan in EXACT] + [("native", "", AUTO), ("onnxruntime", "", AUTO)]
 

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from spiketicket.cli import console as cli
+from spiketicket.cli.search.command import app
 
 COMMANDS = {
     "snn-search": "spiketicket.cli.search.command",
@@ -66,9 +68,9 @@ def test_mistakes_of_a_search(tmp_path, arguments, message):
     folder = tmp_path / "run"
     base = ["--arch", "lenet", "--out", str(folder)]
     base += [] if "--dataset" in arguments else ["--dataset", "digits"]
-    done = run("spiketicket.cli.search.command", *arguments, *base, without=())
-    assert done.returncode == 1
-    assert message in done.stderr.replace("\n", " ") and "Traceback" not in done.stderr
+    done = CliRunner().invoke(app, [*arguments, *base])
+    assert done.exit_code == 1
+    assert message in done.stderr.replace("\n", " ") and isinstance(done.exception, SystemExit)
     assert not folder.exists()
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiers import beyond_the_first
 from typer.testing import CliRunner
 
 from spiketicket.cli.search.command import app
@@ -457,6 +458,7 @@ class TestEarlyBird:
         cut = np.concatenate([search_ticket.state[n].numpy()[~m] for n, m in final.masks.items()])
         assert abs(cut).max() <= abs(kept).min(), "the mask is the cut of the weights where the search stopped"
 
+    @pytest.mark.kill
     def test_killed_after_the_stop_it_stays_stopped(self, quick_settings, digits, tmp_path):
         settings = self.settings(quick_settings, eb_threshold=0.2)
         whole = search(settings, digits, tmp_path / "whole")
@@ -576,7 +578,7 @@ def test_float16_skips_an_overflow_and_goes_on(quick_settings, digits):
     assert not torch.equal(trainee.model.classifier.weight, before["classifier.weight"])
 
 
-@pytest.mark.parametrize("strategy", ["uniform", "erk", "2:4", "balanced:4"])
+@pytest.mark.parametrize("strategy", beyond_the_first(pytest.mark.train_whole, ["uniform", "erk", "2:4", "balanced:4"]))
 def test_every_strategy_searches(strategy, quick_settings, digits, tmp_path):
     settings = quick_settings(epochs=2, prune_rate=0.25 if strategy == "2:4" else 0.3, strategy=strategy)
     tickets = search(settings, digits, tmp_path / "run")
@@ -599,6 +601,7 @@ def test_rounds_that_prune_nothing_are_named(quick_arguments, tmp_path):
     assert "warning: round 2 pruned nothing: 2:4 had left fewer weights than asked" in " ".join(result.stderr.split())
 
 
+@pytest.mark.train_whole
 @pytest.mark.parametrize(
     "options", [{"schedule": "step"}, {"clip": 1.0}, {"precision": "bfloat16"}, {"batch_norm": "folded"}]
 )
