@@ -5,7 +5,7 @@ a timed input, `[timesteps, N, *input_shape]`) with N >= 1, C-contiguous, and `t
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +30,14 @@ class Model:
     path: Path
     data: bytes
     graph: Graph
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a network did: spikes `[T, N, ...]` of every LIF layer, in order, and logits `[T, N, classes]`."""
+
+    spikes: Mapping[str, NDArray[np.generic]]
+    logits_t: NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,11 @@ class Engine(ABC):
         """Logits of every timestep, `[T, N, classes]`."""
 
     @abstractmethod
-    def spikes(self, x: Floats, timesteps: int) -> dict[str, Spikes]:
-        """Spikes of every LIF layer by its name, zeros and ones `[T, N, ...]`."""
+    def trace(self, x: Floats, timesteps: int) -> Trace:
+        """Run once, and return the spikes, zeros and ones, with the logits that `run` gives.
+
+        Raises InputError where an engine cannot show its spikes.
+        """
 
     @abstractmethod
     def steps(self, x: Floats, timesteps: int) -> Iterator[Floats]:

@@ -18,6 +18,7 @@ from spiketicket.runtime.engine import (
     Floats,
     Options,
     Spikes,
+    Trace,
     check_timesteps,
     find_engine,
 )
@@ -145,10 +146,17 @@ class Session:
             raise InputError(f"margin must be a number from 0, got {margin!r}")
         return _running_mean(self._open().steps(x, timesteps), margin)
 
-    def spikes(self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None) -> dict[str, Spikes]:
-        """The spikes of every LIF layer by its name: zeros and ones, uint8 `[T, N, ...]`."""
+    def trace(self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None) -> Trace:
+        """Run once and return the spikes of every LIF layer together with the logits of every timestep.
+
+        Raises InputError as `run`, and where the engine cannot show its spikes.
+        """
         x, timesteps = self._check(inputs, timesteps)
-        return self._open().spikes(x, timesteps)
+        return self._open().trace(x, timesteps)
+
+    def spikes(self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None) -> dict[str, Spikes]:
+        """Return the spikes of every LIF layer by its name: zeros and ones, uint8 `[T, N, ...]`."""
+        return {name: np.asarray(spikes, np.uint8) for name, spikes in self.trace(inputs, timesteps).spikes.items()}
 
     def layers(self) -> list[LayerInfo]:
         """Every layer in order of execution, with the kernel that runs it and why."""

@@ -6,10 +6,11 @@ from graphs import oracle
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
-from spiketicket.export.check.agreement import Trace, compare
+from spiketicket.export.check.agreement import compare
 from spiketicket.export.torch.original import run_torch
 from spiketicket.export.torch.trace import trace_calls
 from spiketicket.export.torch.traced import Lead
+from spiketicket.runtime.engine import Trace
 
 T = 4
 

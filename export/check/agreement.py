@@ -13,9 +13,9 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spiketicket.errors import InputError, VerificationError
+from spiketicket.runtime.engine import Trace
 
 MAX_MISMATCH = 1e-5  # share of spikes that may flip by rounding
 MIN_TOP1 = 0.75  # share of images with the same class, those with a flip included
@@ -92,14 +92,6 @@ class Agreement:
         figures = {k: float(f"{v:.2g}") if isinstance(v, float) else v for k, v in self.to_dict().items()}
         layers = {name: float(f"{mismatch:.2g}") for name, mismatch in self.layers.items() if mismatch > 0}
         return {**figures, "layers": layers, "top1": round(self.top1, 4)}
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What a network did: spikes of every LIF layer `[T, N, ...]` in order, and logits `[T, N, classes]`."""
-
-    spikes: Mapping[str, NDArray[np.generic]]
-    logits_t: NDArray[np.floating]
 
 
 def compare(

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.errors import InputError, VerificationError
-from spiketicket.export.check.agreement import MIN_TOP1_ROUNDED, TENSORRT, Agreement, Tolerance, Trace, compare, join
+from spiketicket.export.check.agreement import MIN_TOP1_ROUNDED, TENSORRT, Agreement, Tolerance, compare, join
 from spiketicket.graph import Graph
-from spiketicket.runtime.engine import Model, Options
+from spiketicket.runtime.engine import Model, Options, Trace
 from spiketicket.runtime.engines.reference import ReferenceEngine
 from spiketicket.runtime.planner import FIXED
 
@@ -136,7 +136,7 @@ def check_graphs(
 
 def oracle_run(graph: Graph, timesteps: int) -> Run:
     engine = ReferenceEngine(Model(Path(), b"", graph), Options(1, FIXED, "float32"))
-    return lambda x: Trace(engine.spikes(x, timesteps), engine.run(x, timesteps))
+    return lambda x: engine.trace(x, timesteps)
 
 
 def check_samples(x: object, graph: Graph) -> Floats:

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, checker, helper
 
 from spiketicket.errors import InputError, MissingExtraError, ModelError, SpikeTicketError
-from spiketicket.export.check.agreement import TENSORRT, Trace, is_finite
+from spiketicket.export.check.agreement import TENSORRT, is_finite
 from spiketicket.export.check.check import Floats, Run, Samples, oracle_run
 from spiketicket.export.formats.unrolled import unrolled_onnx
 from spiketicket.export.nir.dialects import NIR_DT
@@ -20,7 +20,7 @@ from spiketicket.model.reader import parse_model
 from spiketicket.model.values import VALUES, check_values
 from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session
-from spiketicket.runtime.engine import Model, Options
+from spiketicket.runtime.engine import Model, Options, Trace
 from spiketicket.runtime.planner import FIXED
 
 LARGEST_BATCH = 2**31 - 1
@@ -113,7 +113,7 @@ def _run_session(path: Path, engine: str, samples: Samples, plan: str = FIXED, v
     def run(x: Floats) -> Trace:
         feeds = {INPUT: samples.frames(x) if session.timed_input else x}
         timesteps = None if session.timed_input else samples.timesteps
-        return Trace(session.spikes(feeds, timesteps), session.run(feeds, timesteps)["logits_t"])
+        return session.trace(feeds, timesteps)
 
     return run
 
@@ -127,7 +127,7 @@ def _run_dense(form: Form, path: Path, graph: Graph, samples: Samples) -> Run:
 
     def run(x: Floats) -> Trace:
         frames = samples.frames(x) if form.step else x
-        return Trace(engine.spikes(frames, samples.timesteps), engine.run(frames, samples.timesteps))
+        return engine.trace(frames, samples.timesteps)
 
     return run
 

@@ -16,10 +16,10 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from spiketicket.errors import InputError, ModelError
-from spiketicket.export.check.agreement import Trace
 from spiketicket.export.torch.rules.modules import is_neuron
 from spiketicket.export.torch.traced import Lead
 from spiketicket.export.torch.tracer import Calls
+from spiketicket.runtime.engine import Trace
 
 Masks = Mapping[str, Tensor | NDArray[np.generic]]
 

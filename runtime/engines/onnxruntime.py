@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from spiketicket.errors import MissingExtraError, ModelError
 from spiketicket.model.names import INPUT, LOGITS, LOGITS_T, TIMESTEPS
-from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes, lif_names
+from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Trace, lif_names
 
 try:
     import onnxruntime
@@ -28,15 +28,17 @@ class OnnxRuntimeEngine(Engine):
         defaults = self.session.get_overridable_initializers()  # `timesteps`, unless they are fixed
         self.inputs = {value.name: value.shape for value in (*self.session.get_inputs(), *defaults)}
         self.stepping = not self.inputs.keys() <= {INPUT, TIMESTEPS}  # a file of one timestep, with potentials
+        self.output = LOGITS if self.stepping else LOGITS_T
 
     def run(self, x: Floats, timesteps: int) -> Floats:
-        (logits,) = self._run(self.session, [LOGITS if self.stepping else LOGITS_T], x, timesteps)
+        (logits,) = self._run(self.session, [self.output], x, timesteps)
         return np.asarray(logits)
 
-    def spikes(self, x: Floats, timesteps: int) -> dict[str, Spikes]:
+    def trace(self, x: Floats, timesteps: int) -> Trace:
         names = lif_names(self.model.graph)
-        arrays = self._run(self._spying, list(names), x, timesteps)
-        return {name: array.astype(np.uint8) for name, array in zip(names.values(), arrays, strict=True)}
+        logits, *arrays = self._run(self._traced, [self.output, *names], x, timesteps)
+        spikes = {name: array.astype(np.uint8) for name, array in zip(names.values(), arrays, strict=True)}
+        return Trace(spikes, np.asarray(logits))
 
     def steps(self, x: Floats, timesteps: int) -> Iterator[Floats]:
         return iter(self.run(x, timesteps))
@@ -75,7 +77,7 @@ class OnnxRuntimeEngine(Engine):
         return [np.stack(steps) for steps in zip(*results, strict=True)]
 
     @cached_property
-    def _spying(self) -> "onnxruntime.InferenceSession":
+    def _traced(self) -> "onnxruntime.InferenceSession":
         """The same model with every LIF layer's spikes as outputs."""
         proto = onnx.load_model_from_string(self.model.data)
         for value in lif_names(self.model.graph):

@@ -22,7 +22,7 @@ from spiketicket.graph import (
     Repeat,
     Unsqueeze,
 )
-from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes, lif_names
+from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Trace, lif_names
 
 Array = NDArray[np.float64]
 
@@ -37,9 +37,10 @@ class ReferenceEngine(Engine):
     def run(self, x: Floats, timesteps: int) -> Floats:
         return self._values(x, timesteps)[self.graph.output].astype(np.float32)
 
-    def spikes(self, x: Floats, timesteps: int) -> dict[str, Spikes]:
+    def trace(self, x: Floats, timesteps: int) -> Trace:
         values = self._values(x, timesteps)
-        return {name: values[value].astype(np.uint8) for value, name in lif_names(self.graph).items()}
+        spikes = {name: values[value].astype(np.uint8) for value, name in lif_names(self.graph).items()}
+        return Trace(spikes, values[self.graph.output].astype(np.float32))
 
     def steps(self, x: Floats, timesteps: int) -> Iterator[Floats]:
         return iter(self.run(x, timesteps))

@@ -13,10 +13,11 @@ from graphs import images
 from spikingjelly.activation_based import functional
 from tiers import beyond_the_first
 
-from spiketicket.export.check.agreement import Trace, compare
+from spiketicket.export.check.agreement import compare
 from spiketicket.export.torch.trace import trace
 from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session
+from spiketicket.runtime.engine import Trace
 from spiketicket.train.networks.config import ModelConfig
 from spiketicket.train.networks.models import build, lif_spikes, logits, prunable
 from spiketicket.train.pruning import masks
@@ -67,7 +68,7 @@ def check(arch, sparsity, tmp_path, width=1.0, size=32, channels=3):
     path.write_bytes(to_onnx(trace(model, (channels, size, size), max(STEPS))).SerializeToString())
     x = images(np.random.default_rng(2), max(BATCHES), (channels, size, size))
     with Session(path, engine="reference") as session:
-        oracle = Trace(session.spikes({"input": x}, max(STEPS)), session.run({"input": x}, max(STEPS))["logits_t"])
+        oracle = session.trace({"input": x}, max(STEPS))
     assert 0.02 < oracle.spikes["features.0"].mean() < 0.4, "the network is alive"
     assert all(spikes.any() for spikes in oracle.spikes.values()), "every layer is"
     sessions = {engine: Session(path, engine=engine) for engine in ("native", "onnxruntime")}
@@ -76,7 +77,7 @@ def check(arch, sparsity, tmp_path, width=1.0, size=32, channels=3):
             feeds = {"input": x[:batch]}
             traces = {"torch": run_torch(model, x[:batch], timesteps)}
             for engine, session in sessions.items():
-                traces[engine] = Trace(session.spikes(feeds, timesteps), session.run(feeds, timesteps)["logits_t"])
+                traces[engine] = session.trace(feeds, timesteps)
             for engine, got in traces.items():
                 agreement = compare(engine, got, "reference", prefix(oracle, timesteps, batch))
                 assert agreement.mismatch < 1e-5, (engine, timesteps, batch, agreement)

@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from spiketicket.csr import Csr
 from spiketicket.errors import InputError, ModelError, VerificationError
-from spiketicket.export.check.agreement import Tolerance, Trace, compare
+from spiketicket.export.check.agreement import Tolerance, compare
 from spiketicket.export.check.check import Check, Samples
 from spiketicket.export.formats.registry import Form
 from spiketicket.export.pack import pack
@@ -81,7 +81,7 @@ def test_a_session_runs_a_file_of_one_timestep(graph, x, tmp_path, engine):
     with Session(path, engine) as session:
         assert session.timed_input and session.timesteps == T
         inputs = {"input": frames(graph, x)}
-        got = Trace(session.spikes(inputs), session.run(inputs)["logits_t"])
+        got = session.trace(inputs)
     compare(engine, got, "reference", oracle(graph, x, T)).require_exact()
 
 
@@ -143,7 +143,7 @@ def test_int16_kernels_compute_with_the_numbers_in_the_file(tmp_path):
     path.write_bytes(to_onnx(graph).SerializeToString())
     x = (rng.random((8, 17, 9, 8)) < 0.4).astype(np.float32)
     with Session(path, "native", plan="events-int16", values="int16") as session:
-        got = Trace(session.spikes({"input": x}), session.run({"input": x})["logits_t"])
+        got = session.trace({"input": x})
         assert any("int16" in layer.kernel for layer in session.layers())
     compare("int16", got, "reference", oracle(graph, x, T)).require_exact()
 

@@ -10,10 +10,11 @@ from torch import nn
 from traced_networks import T, listed, shaken
 
 from spiketicket.errors import ModelError
-from spiketicket.export.check.agreement import Trace, compare
+from spiketicket.export.check.agreement import compare
 from spiketicket.export.torch.original import run_torch
 from spiketicket.export.torch.trace import trace, trace_calls
 from spiketicket.export.torch.traced import Lead
+from spiketicket.runtime.engine import Trace
 
 
 @pytest.fixture(autouse=True)

@@ -23,10 +23,10 @@ from onnx import TensorProto, checker, helper, shape_inference
 
 from spiketicket.csr import Csr
 from spiketicket.errors import ModelError
-from spiketicket.export.check.agreement import Trace, compare
+from spiketicket.export.check.agreement import compare
 from spiketicket.export.formats.unrolled import OPSET, unrolled_onnx
 from spiketicket.graph import Add, Concat, Graph, Li, Lif, Linear, Repeat
-from spiketicket.runtime.engine import Model, Options
+from spiketicket.runtime.engine import Model, Options, Trace
 from spiketicket.runtime.engines.reference import ReferenceEngine
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
@@ -115,7 +115,7 @@ def unrolled_trace(graph, model, x, timesteps, batch):
 
 def oracle_trace(graph, x, timesteps):
     oracle = ReferenceEngine(Model(Path(), b"", graph), Options(1, "fixed", "float32"))
-    return Trace(oracle.spikes(x, timesteps), oracle.run(x, timesteps))
+    return oracle.trace(x, timesteps)
 
 
 @pytest.mark.parametrize("batch", [1, 3])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from spiketicket.errors import VerificationError
-from spiketicket.export.check.agreement import Trace, compare, join
+from spiketicket.export.check.agreement import compare, join
+from spiketicket.runtime.engine import Trace
 
 
 def a_trace(images=4, neurons=5000, seed=0):

@@ -26,7 +26,7 @@ from tiers import beyond_the_first
 
 from spiketicket.csr import Csr
 from spiketicket.errors import DeviceError, MissingExtraError
-from spiketicket.export.check.agreement import Trace, compare
+from spiketicket.export.check.agreement import compare
 from spiketicket.graph import Flatten, Graph, Lif, Linear, Repeat
 from spiketicket.runtime import Session
 from spiketicket.runtime.engines.cuda.buffers import Layout
@@ -43,7 +43,7 @@ def cupy(monkeypatch):
 
 
 def traced(session, x, timesteps):
-    return Trace(session.spikes({"input": x}, timesteps), session.run({"input": x}, timesteps)["logits_t"])
+    return session.trace({"input": x}, timesteps)
 
 
 def assert_exact(path, x, timesteps, plan, **options):

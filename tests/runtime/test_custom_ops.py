@@ -26,11 +26,11 @@ from graphs import (
 from onnx import TensorProto, helper, numpy_helper
 
 from spiketicket.errors import NotBuiltError
-from spiketicket.export.check.agreement import Trace, compare
+from spiketicket.export.check.agreement import compare
 from spiketicket.graph import Flatten, Graph, Lif, Linear, Repeat, window
 from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session, custom_ops, onnxruntime_library
-from spiketicket.runtime.engine import lif_names
+from spiketicket.runtime.engine import Trace, lif_names
 
 onnxruntime = pytest.importorskip("onnxruntime")
 try:
@@ -70,7 +70,7 @@ def trace(graph, x, timesteps, threads=1):
 def assert_agrees(graph, folder, x, timesteps, threads=1):
     path = write(graph, folder)
     with Session(path, engine="reference") as session:
-        wanted = Trace(session.spikes({"input": x}, timesteps), session.run({"input": x}, timesteps)["logits_t"])
+        wanted = session.trace({"input": x}, timesteps)
     compare("custom operators", trace(graph, x, timesteps, threads), "reference", wanted).require_exact()
 
 

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from spiketicket.csr import Csr
 from spiketicket.errors import InputError
-from spiketicket.export.check.agreement import Trace, compare
+from spiketicket.export.check.agreement import compare
 from spiketicket.graph import Conv, Flatten, Graph, Lif, Linear, Repeat, window
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
@@ -349,7 +349,7 @@ def test_int16_is_exact_for_the_rounded_weights(tmp_path, monkeypatch, isa, out,
     x = (rng.random((3, 70, 5, 6)) < rate).astype(np.float32)
     with Session(path, plan="events-int16", values="int16") as session:
         assert {layer.kernel.split("/")[0] for layer in session.layers() if layer.name == "conv"} == {"events-int16"}
-        ran = Trace(session.spikes({"input": x}), session.run({"input": x})["logits_t"])
+        ran = session.trace({"input": x})
     agreement = compare("int16", ran, "reference", trace(oracle, "reference", x, 4))
     agreement.require_exact()
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spiketicket.errors import InputError, ModelError
-from spiketicket.export.check.agreement import Trace, compare
+from spiketicket.export.check.agreement import compare
 from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session
 from spiketicket.runtime.planner import FIXED
@@ -97,11 +97,11 @@ def test_a_damaged_model_is_refused_or_runs_like_the_oracle(tmp_path_factory, pl
             if session.timesteps > 16:
                 return
             x = feed(np.random.default_rng(0), session, 2, 3)
-            native = Trace(session.spikes({"input": x}, 3), session.run({"input": x}, 3)["logits_t"])
+            native = session.trace({"input": x}, 3)
     except (ModelError, InputError):
         return
     with Session(path, engine="reference") as session:
-        oracle = Trace(session.spikes({"input": x}, 3), session.run({"input": x}, 3)["logits_t"])
+        oracle = session.trace({"input": x}, 3)
     if not all(np.isfinite(part).all() for part in (native.logits_t, oracle.logits_t)):
         return  # weights near the end of float32
     agreement = compare("native", native, "reference", oracle)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from spiketicket.errors import InputError, TicketError
-from spiketicket.export.check.agreement import Trace, compare
+from spiketicket.export.check.agreement import compare
 from spiketicket.export.ticket import export_ticket
 from spiketicket.runtime import Session
 from spiketicket.train.networks.config import ModelConfig
@@ -201,7 +201,7 @@ def test_the_page_s_networks_go_the_whole_way(plugin, quick_settings, digits, ar
     for engine in ("native", "reference"):
         with Session("model.onnx", engine=engine) as session:
             feeds = {"input": samples}
-            traces.append(Trace(session.spikes(feeds), session.run(feeds)["logits_t"]))
+            traces.append(session.trace(feeds))
     assert all(np.any(spikes) for spikes in traces[1].spikes.values())
     compare("native", traces[0], "reference", traces[1]).require_exact()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes, count_images, lif_names
+from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes, Trace, count_images, lif_names
 from spiketicket.runtime.engines.cuda.choice import asked, fastest
 from spiketicket.runtime.engines.cuda.device import load_cupy
 from spiketicket.runtime.engines.cuda.fusion import Fused, fuse
@@ -45,7 +45,10 @@ class CudaEngine(Engine):
         pieces = self._pieces(np.array(x), [1] * timesteps)  # a copy: the caller may change x before asking for a step
         return (logits[0] for logits in pieces)
 
-    def spikes(self, x: Floats, timesteps: int) -> dict[str, Spikes]:
+    def trace(self, x: Floats, timesteps: int) -> Trace:
+        return Trace(self._spikes(x, timesteps), self.run(x, timesteps))
+
+    def _spikes(self, x: Floats, timesteps: int) -> dict[str, Spikes]:
         """Neurons whose spikes only a pooling reads are computed apart from it here, by the kernels of a run."""
         fused = fuse(self.graph, pooling=False)
         found: dict[str, list[Spikes]] = {name: [] for name in lif_names(self.graph).values()}

@@ -31,6 +31,7 @@ from spiketicket.runtime.engine import (
     Options,
     Plan,
     Spikes,
+    Trace,
     count_images,
     image_shape,
     lif_names,
@@ -69,15 +70,14 @@ class NativeEngine(Engine):
     def run(self, x: Floats, timesteps: int) -> Floats:
         return self._run(x, timesteps, [])
 
-    def spikes(self, x: Floats, timesteps: int) -> dict[str, Spikes]:
+    def trace(self, x: Floats, timesteps: int) -> Trace:
         arrays = {}
         recordings = []
         for value, name in lif_names(self.graph).items():
             shape = self.graph.values[value].shape
             arrays[name] = np.empty((timesteps, count_images(self.graph, x), *shape), dtype=np.uint8)
             recordings.append((self.lowered.ids[value], arrays[name]))
-        self._run(x, timesteps, recordings)
-        return arrays
+        return Trace(arrays, self._run(x, timesteps, recordings))
 
     def steps(self, x: Floats, timesteps: int) -> Iterator[Floats]:
         # Now: the caller may change x before asking for a step.

@@ -16,7 +16,7 @@ from spiketicket.graph import Conv, Linear
 from spiketicket.model.engine_file import EngineFile, unpack
 from spiketicket.model.names import INPUT, LOGITS, LOGITS_T
 from spiketicket.model.reader import parse_model
-from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes, count_images
+from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Trace, count_images
 from spiketicket.runtime.engines.tensorrt.nvidia import Nvidia
 
 FLOAT32 = 4  # bytes
@@ -76,7 +76,7 @@ class TensorRTEngine(Engine):
             self.nvidia.cuda("cudaStreamSynchronize", self.stream)
         return logits
 
-    def spikes(self, x: Floats, timesteps: int) -> dict[str, Spikes]:
+    def trace(self, x: Floats, timesteps: int) -> Trace:
         raise InputError("engine tensorrt has no spikes: a compiled engine gives out logits alone")
 
     def steps(self, x: Floats, timesteps: int) -> Iterator[Floats]:
