@@ -147,9 +147,11 @@ def _spent(history: History, ticket: TicketFound, by_steps: dict[int, float], it
     def seconds(numbers: dict[int, int]) -> float | None:
         return None if iterations is None else iterations * sum(n * by_steps[t] for t, n in numbers.items())
 
+    measured, measured_own = sum(t.seconds for t in before), sum(t.seconds for t in own)
+    if history.settings["method"] == "gradual":  # mask and ticket come from the same training
+        measured, measured_own = ticket.search_seconds, ticket.final_seconds
     return Spent(
-        history, ticket, epochs, own_epochs,
-        sum(t.seconds for t in before), sum(t.seconds for t in own), seconds(epochs), seconds(own_epochs), iterations,
+        history, ticket, epochs, own_epochs, measured, measured_own, seconds(epochs), seconds(own_epochs), iterations,
     )  # fmt: skip
 
 

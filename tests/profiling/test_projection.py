@@ -177,6 +177,18 @@ def test_section_marks_what_is_measured_and_what_is_projected(runs):
     assert any("another number of threads than the 1 here: imp (2), et (2)" in note for note in section.notes)
 
 
+def test_a_growing_mask_takes_a_part_of_its_own_training(tmp_path):
+    """Three epochs of 10 s, in 17 of which the mask grew: nothing of it is another training's."""
+    events = [
+        plan((1, "search", 3, 5, 0.9)),
+        *epochs(1, "search", 3, 5, 10.0),
+        ticket(1, "search", 0.9, 0.8, 17.0, final_seconds=13.0),
+    ]
+    (one,) = spent(read_runs([write_run(tmp_path / "run", events, method="gradual")])[0], cost_of)
+    assert (one.measured, one.measured_own) == (17.0, 13.0)
+    assert one.projected is None, "no counter tells how many iterations an epoch had"
+
+
 def test_without_iterations_nothing_is_projected(tmp_path):
     (history,) = read_runs([write_run(tmp_path / "imp", IMP)])
     (one,) = spent(history, cost_of)

@@ -241,3 +241,34 @@ def test_forecast_is_a_bound_while_the_plan_may_shrink(tmp_path):
 
     assert at_most(early_time=True) and not at_most(curve, early_time=True)
     assert at_most(method="eb")
+
+
+def phased(folder, phases="1x2@16,1x1,5x2", done=1):
+    stages = plan((1, "search", 0, 5, 0.683), (2, "search", 5, 5, 0.9))
+    stages["stages"][1] |= {"phases": phases, "image_size": 32}
+    return write_run(folder, [stages, *epochs(2, "search", done, 1, 10.0, image_size=16)], method="gradual")
+
+
+def test_what_is_left_of_phases(tmp_path):
+    history = read_history(phased(tmp_path / "run"))
+    taken, grown = history.trainings
+    assert history.current is grown, "a ticket on the way has no training of its own"
+    assert taken.epochs_left == 0 and not taken.done
+    assert grown.coming == [(1, 16), (1, None), (5, None), (5, None)] and grown.timesteps == (1, 5)
+    # 10 s on a quarter of the pixels at T = 1.
+    assert forecast(history, 0.0).seconds_left == pytest.approx(10 + 40 + 2 * 200)
+
+
+@pytest.mark.parametrize("phases", ["", "1x2;5x2", "1x2@", 7])
+def test_phases_that_are_none(tmp_path, phases):
+    history = read_history(phased(tmp_path / "run", phases))
+    assert history.damaged if phases else history.trainings[1].coming == [(5, None)] * 4
+
+
+def test_a_change_of_phase(tmp_path):
+    events = [
+        {"event": "phase", "round": 2, "kind": "search", "epoch": 3, "timesteps": 5, "image_size": None,
+         "validation_accuracy": 0.5},
+    ]  # fmt: skip
+    (change,) = read_history(write_run(tmp_path / "run", events)).phases
+    assert (change.epoch, change.timesteps, change.image_size, change.validation_accuracy) == (3, 5, None, 0.5)
