@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from assets import load_trained
+from assets import load_trained, trained
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -52,15 +52,21 @@ INITS = (TRAINED, "kaiming", "plain")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides a ticket. `sparsity` is the paper's p in percent; `beta` shifts a cut's batch norms."""
+    """What decides a ticket. `sparsity` is the paper's p in percent; `beta` shifts a cut's batch norms.
+
+    `init` is the trained ticket where there is one, unless something else is asked for.
+    """
 
     arch: str
     sparsity: float
-    init: str = TRAINED
+    init: str = ""
     beta: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not self.init:
+            known = (self.arch, self.sparsity) in trained() and not self.beta
+            object.__setattr__(self, "init", TRAINED if known else "kaiming")
         if self.init not in INITS:
             raise InputError(f"init: expected one of {', '.join(INITS)}, got {self.init!r}")
         if self.init == TRAINED and self.beta:

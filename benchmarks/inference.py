@@ -44,6 +44,7 @@ from spiketicket.profiling.measure.clock import measure
 from spiketicket.profiling.measure.machine import machine_facts
 from spiketicket.profiling.measure.memory import PLAIN, measure_memory
 from spiketicket.train.networks.models import ARCHITECTURES
+from spiketicket.train.search.settings import PAPER_SPARSITIES
 
 SLOW_TO_QUANTISE = "quantising takes half a minute: measured at the highest T and batch 1 only"
 SLOW_TO_COMPILE = "compiling takes 10 to 40 s: measured at the highest T and thread number only"
@@ -113,7 +114,9 @@ def main(
     archs: Annotated[str, typer.Option(help="Networks; all lists are separated by commas.")] = "vgg16,resnet19",
     sparsities: Annotated[
         str | None,
-        typer.Option(help="The paper's p in percent; cuts: any, as in 0,68.30.", show_default="all that are trained"),
+        typer.Option(
+            help="The paper's p in percent; cuts: any, as in 0,68.30.", show_default="those trained, else the paper's"
+        ),
     ] = None,
     timesteps: Annotated[str, typer.Option(help=f"1 to {TIMESTEPS}.")] = "5,4,3,2,1",
     batches: Annotated[str, typer.Option(help="Images per run.")] = "1,32",
@@ -122,8 +125,11 @@ def main(
     duration: Annotated[float, typer.Option(help="Seconds per contestant; ten rounds at least.")] = 0.6,
     init: Annotated[
         str,
-        typer.Option(help="trained; or cuts of initial weights: kaiming, or plain, which may empty layers."),
-    ] = TRAINED,
+        typer.Option(
+            help="trained; or cuts of initial weights: kaiming, or plain, which may empty layers.",
+            show_default="trained where there is one, else kaiming",
+        ),
+    ] = "",
     beta: Annotated[
         float, typer.Option(help="Shift of a cut's batch norm's output: above 0, neurons fire more.")
     ] = 0.0,
@@ -139,7 +145,7 @@ def main(
     """
     if quick:
         archs, sparsities, timesteps, batches, threads = "vgg16", "98.13", "5", "1", "2"
-    chosen = numbers(sparsities) if sparsities else sorted({p for _, p in trained()})
+    chosen = numbers(sparsities) if sparsities else sorted({p for _, p in trained()}) or [0, *PAPER_SPARSITIES]
     plan = Plan(
         split(archs), chosen, whole(timesteps), whole(batches), whole(threads), split(engines),
         duration, init, beta, deepsparse_python,
