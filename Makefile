@@ -61,7 +61,9 @@ gpu-bench:
 # The engine's tests under the address and undefined-behaviour sanitizers, without torch; GPU kernels are not built so.
 SANITIZED := build/sanitize/bin
 LIBRARIES := $(shell g++ -print-file-name=libasan.so):$(shell g++ -print-file-name=libubsan.so)
-build/sanitize/.installed: pyproject.toml constraints.txt $(NATIVE)
+# Not editable: what they installed is old where any source is newer.
+SOURCES := $(NATIVE) $(shell find src runtime export train profiling -name '*.py')
+build/sanitize/.installed: pyproject.toml constraints.txt $(SOURCES)
 	$(PYTHON) -m venv build/sanitize
 	$(SANITIZED)/pip install -q -c constraints.txt -C cmake.define.SPIKETICKET_SANITIZE=address $(OPERATORS) '.[cpu,test]'
 	touch $@
@@ -72,7 +74,7 @@ sanitize: build/sanitize/.installed
 
 # What threads share, under the thread sanitizer.
 RACED := build/sanitize-threads/bin
-build/sanitize-threads/.installed: pyproject.toml constraints.txt $(NATIVE)
+build/sanitize-threads/.installed: pyproject.toml constraints.txt $(SOURCES)
 	$(PYTHON) -m venv build/sanitize-threads
 	$(RACED)/pip install -q -c constraints.txt -C cmake.define.SPIKETICKET_SANITIZE=thread '.[cpu,test]'
 	touch $@
