@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from spiketicket.cli.search.command import app
+from spiketicket.data import Augmentation
 from spiketicket.errors import InputError, OutOfTimeError, SpikeTicketError
 from spiketicket.train.history.forecast import forecast
 from spiketicket.train.history.history import read_history
@@ -54,6 +56,18 @@ def test_tickets_on_the_way_have_the_papers_sparsities(gradual_run):
         assert ticket.sparsity == pytest.approx(ROUNDS[ticket.search["round"]], abs=2e-5)
         assert ticket.model.timesteps == 3 and ticket.model.image_size == 8
         assert 0 <= ticket.search["test_accuracy"] <= 1
+
+
+def test_cutout_can_be_chosen(quick_settings, digits, tmp_path):
+    def fingerprint(name, of_the_data, chosen):
+        dataset = replace(digits, augmentation=Augmentation(0, True, of_the_data))
+        settings = quick_settings("imp", rounds=2, epochs=1, rewind_epoch=0, cutout=chosen)
+        return search(settings, dataset, tmp_path / name)[-1].fingerprint
+
+    without = fingerprint("without", 0, None)
+    assert fingerprint("with", 4, None) != without
+    assert fingerprint("none", 4, 0) == without
+    assert fingerprint("chosen", 0, 4) == fingerprint("kept", 4, None)
 
 
 def test_masks_only_grow(gradual_run):

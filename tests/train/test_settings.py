@@ -48,6 +48,7 @@ def test_the_released_recipe_measures_early_time_its_own_way():
         ({"rounds": 3, "strategy": "magic"}, "unknown strategy 'magic'"),
         ({"rounds": 3, "schedule": "linear"}, "schedule: expected one of cosine, step"),
         ({"rounds": 3, "precision": "int8"}, "precision: expected one of float32, bfloat16, float16"),
+        ({"rounds": 3, "cutout": -1}, "cutout: expected 0 to 4096 pixels, got -1"),
         ({"rounds": 3, "clip": 0.0}, "clip: expected above 0"),
         ({"rounds": 3, "validation": 1.0}, "validation: expected a share"),
         ({"rounds": 3, "finals": (2,)}, "finals: expected none without early_time"),

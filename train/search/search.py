@@ -98,6 +98,8 @@ class _Search:
         if start is not None:
             self._begin_with(start)
         self.stages = plan_stages(settings, prunable_weights, self.parameters, survivors(self.unpruned))
+        if settings.cutout is not None:
+            dataset = replace(dataset, augmentation=replace(dataset.augmentation, cutout=settings.cutout))
         self.dataset, self.training_set, self.validation = dataset, dataset, None
         if settings.validation:
             self.training_set, self.validation = dataset.hold_out(settings.validation, settings.seed)

@@ -100,6 +100,9 @@ class Settings:
         "in a quarter of the training and down to 0, batch by batch.",
     )  # fmt: skip
     weight_decay: float = _option(5e-4, "L2 penalty.")
+    cutout: int | None = _option(
+        None, "Side of the square that is blanked in a training image, in pixels; 0: none. None: the data set's."
+    )
     clip: float | None = _option(None, "Largest norm of the gradient; longer ones are scaled down.")
     validation: float = _option(0.1, "Share of the training images held out to choose by; 0: the last epoch counts.")
     width: float = _option(1.0, "Multiplier of all hidden channels.")
@@ -204,6 +207,7 @@ class Settings:
         _require(0 < self.lr < math.inf, "lr", "above 0", self.lr)
         _one_of(self, "schedule", SCHEDULES)
         _require(0 <= self.weight_decay < math.inf, "weight_decay", "0 or more", self.weight_decay)
+        _require(self.cutout is None or 0 <= self.cutout <= 4096, "cutout", "0 to 4096 pixels", self.cutout)
         _require(self.clip is None or 0 < self.clip < math.inf, "clip", "above 0", self.clip)
         _require(0 <= self.validation < 1, "validation", "a share from 0 below 1", self.validation)
         _require(0 < self.width <= 16, "width", "above 0, at most 16", self.width)
