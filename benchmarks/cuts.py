@@ -38,7 +38,7 @@ from spiketicket.train.pruning import masks
 from spiketicket.train.pruning.strategies import magnitude_masks
 from spiketicket.train.search.plan import plan_stages
 from spiketicket.train.search.search import model_config
-from spiketicket.train.search.settings import Settings
+from spiketicket.train.search.settings import SearchSettings
 
 Floats = NDArray[np.float32]
 
@@ -189,7 +189,7 @@ def read_ticket(path: Path, data: Path) -> Ticket:
 
 def cut(recipe: Recipe, dataset: Dataset) -> nn.Module:
     """The network of the search `oneshot --epochs 0`, `init` and `beta` applied."""
-    settings = Settings(
+    settings = SearchSettings(
         "oneshot", recipe.arch, dataset.name, TIMESTEPS, sparsity=recipe.sparsity, epochs=0, rewind_epoch=0,
         seed=recipe.seed,
     )  # fmt: skip

@@ -36,11 +36,11 @@ from spiketicket.files import write_atomic
 from spiketicket.profiling.measure.machine import machine_facts
 from spiketicket.train.loop.batches import Batches
 from spiketicket.train.loop.distributed import Group, joined_group
-from spiketicket.train.loop.loop import MOMENTUM, Tally, Trainee, accuracy, learning_rate
+from spiketicket.train.loop.loop import MOMENTUM, EpochMean, TrainingState, accuracy, learning_rate
 from spiketicket.train.networks.config import ModelConfig
 from spiketicket.train.networks.models import build, logits
 from spiketicket.train.pruning.masks import dense_masks
-from spiketicket.train.search.settings import PRECISIONS, Settings
+from spiketicket.train.search.settings import PRECISIONS, SearchSettings
 
 LOOP, OURS = "loop float32", "spiketicket "
 
@@ -51,7 +51,7 @@ app = make_app("Accuracy after some epochs: the authors' loop against the step o
 class Course:
     """What all contestants of a seed have in common."""
 
-    settings: Settings
+    settings: SearchSettings
     config: ModelConfig
     batches: Batches
     group: Group
@@ -85,8 +85,8 @@ def loop(course: Course) -> nn.Module:
 
 def ours(course: Course) -> nn.Module:
     network = course.network()
-    trainee = Trainee(network, dense_masks(network), course.settings, course.group)
-    tally = Tally.empty(course.group.device)
+    trainee = TrainingState(network, dense_masks(network), course.settings, course.group)
+    tally = EpochMean.empty(course.group.device)
     for rate, batches in course.epochs():
         trainee.set_learning_rate(rate)
         for images, labels in batches:
@@ -134,7 +134,7 @@ def main(
             for name, found in runs.items():
                 if len(found) > seed:
                     continue
-                settings = Settings(
+                settings = SearchSettings(
                     "imp", arch, "cifar10", timesteps=timesteps, rounds=2, epochs=epochs, rewind_epoch=0, lr=lr,
                     batch_size=batch_size, width=width, seed=seed,
                     precision="float32" if name == LOOP else name.removeprefix(OURS),

@@ -27,8 +27,8 @@ from spiketicket.data.dataset import rank_in_class
 from spiketicket.errors import InputError, OutOfTimeError
 from spiketicket.profiling.search.paper import SPARSITIES
 from spiketicket.train.loop.distributed import joined_group
-from spiketicket.train.search.search import Control, search
-from spiketicket.train.search.settings import Settings
+from spiketicket.train.search.search import RunOptions, search
+from spiketicket.train.search.settings import SearchSettings
 
 METHODS = ("imp", "imp-et", "eb", "eb-et", "random")
 
@@ -48,19 +48,19 @@ class Scale:
     lr: float
     precision: str = "float32"
 
-    def settings(self, method: str, seed: int, **options: Any) -> Settings:
-        return Settings(
+    def settings(self, method: str, seed: int, **options: Any) -> SearchSettings:
+        return SearchSettings(
             method, self.arch, "cifar10", epochs=self.epochs, width=self.width, batch_size=self.batch_size, lr=self.lr,
             precision=self.precision, seed=seed, **options,
         )  # fmt: skip
 
-    def searches(self, seed: int, methods: Collection[str]) -> Iterator[tuple[str, Settings]]:
+    def searches(self, seed: int, methods: Collection[str]) -> Iterator[tuple[str, SearchSettings]]:
         """Folder and settings of every search of a seed, by some of METHODS."""
         for name, settings in self._searches(seed):
             if name.rstrip("-0123456789") in methods:
                 yield name, settings
 
-    def _searches(self, seed: int) -> Iterator[tuple[str, Settings]]:
+    def _searches(self, seed: int) -> Iterator[tuple[str, SearchSettings]]:
         rewind = {"rewind_epoch": self.rewind_epoch}
         rounds = max(SPARSITIES) + 1
         reported = tuple(SPARSITIES)[:-1]
@@ -109,7 +109,7 @@ def main(
                     if left <= 0:
                         raise OutOfTimeError("")
                     with progress_bar(name) as report:
-                        search(settings, dataset, folder / name, Control(report, group, left))
+                        search(settings, dataset, folder / name, RunOptions(report, group, left))
         finished = True
     except OutOfTimeError:
         say("out of time; the same command goes on")

@@ -19,13 +19,13 @@ from spiketicket.files import write_atomic
 from spiketicket.profiling.measure.machine import machine_facts
 from spiketicket.profiling.search import paper
 from spiketicket.train.history.curves import Curve, Point, make_curves
-from spiketicket.train.history.events import EarlyBird
+from spiketicket.train.history.events import EarlyBirdRecord
 from spiketicket.train.history.history import History, read_events, read_history
 from spiketicket.train.history.plot import draw
 from spiketicket.train.networks.models import prunable
 from spiketicket.train.search.early_time import EarlyTime, choose
 from spiketicket.train.search.search import model_config
-from spiketicket.train.search.settings import Settings
+from spiketicket.train.search.settings import SearchSettings
 from spiketicket.train.search.ticket import build_meta
 
 # VGG16 on CIFAR-10 at the four sparsities: the paper's supplementary, Table 3 (as printed).
@@ -85,7 +85,7 @@ def near(sparsity: float, percent: float) -> bool:
 
 
 def collect(
-    folder: Path, dataset: Dataset, sparsities: Mapping[int, float], settings: Settings, remark: str
+    folder: Path, dataset: Dataset, sparsities: Mapping[int, float], settings: SearchSettings, remark: str
 ) -> Found | None:
     """Read the finished searches in `folder`; None where there is none.
 
@@ -107,7 +107,7 @@ def collect(
     return Found(facts, finished, {curve.label: curve for curve in curves}, list(choices.values()), percents)
 
 
-def about(dataset: Dataset, settings: Settings, remark: str) -> dict[str, str]:
+def about(dataset: Dataset, settings: SearchSettings, remark: str) -> dict[str, str]:
     s, train, test = settings, len(dataset.train.labels), len(dataset.test.labels)
     files = {True: "the official files", False: "not the official files", None: "files without a checksum"}
     return {
@@ -184,7 +184,7 @@ def early_bird_sheet(found: Found) -> Sheet:
     rows = []
     for label in ("EB", "EB+ET"):
         folders = found.curves[label].folders if label in found.curves else ()
-        ends: dict[float, list[EarlyBird]] = {percent: [] for percent in found.percents}
+        ends: dict[float, list[EarlyBirdRecord]] = {percent: [] for percent in found.percents}
         for history in found.histories:
             for percent, last in ends.items():
                 if str(history.folder) in folders and near(history.tickets[-1].sparsity, percent):
@@ -195,7 +195,7 @@ def early_bird_sheet(found: Found) -> Sheet:
     return Sheet("Early-Bird's masks", ["", *found.headings()], rows, [note])
 
 
-_EARLY_BIRD: dict[str, Callable[[list[EarlyBird]], str]] = {
+_EARLY_BIRD: dict[str, Callable[[list[EarlyBirdRecord]], str]] = {
     "settled": lambda last: f"{sum(event.stop for event in last)} of {len(last)}",
     "epochs searched": lambda last: spread([event.epoch + 1 for event in last], 1),
     "Hamming distance at the cut": lambda last: spread([event.hamming or 0.0 for event in last], 3),

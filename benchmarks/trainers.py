@@ -22,13 +22,13 @@ from spiketicket.profiling.measure.clock import synchronised
 from spiketicket.profiling.measure.memory import process_bytes, reset_peak
 from spiketicket.train.loop.batches import Batches
 from spiketicket.train.loop.distributed import Group
-from spiketicket.train.loop.loop import Tally, Trainee
+from spiketicket.train.loop.loop import EpochMean, TrainingState
 from spiketicket.train.networks.config import ModelConfig
 from spiketicket.train.networks.cuda.launching import available
 from spiketicket.train.networks.layers import fuse, lay_out
 from spiketicket.train.networks.models import build
 from spiketicket.train.pruning.masks import dense_masks
-from spiketicket.train.search.settings import Settings
+from spiketicket.train.search.settings import SearchSettings
 
 LOOP, FOLDED, OURS, GRAPHED = "loop", "folded", "spiketicket", "spiketicket, CUDA graph"
 CONTIGUOUS, LAST, CHOSEN = "contiguous", "channels-last", "chosen"
@@ -125,14 +125,14 @@ def trainer(contestant: Contestant, setup: Setup) -> Callable[[], object] | None
 def graphed_trainer(contestant: Contestant, setup: Setup) -> Callable[[], object] | None:
     """The step of a search, whose masks are all ones. None where it is no graph: warnings say why."""
     precision = "bfloat16" if contestant.autocast is not None else "float32"
-    settings = Settings(
+    settings = SearchSettings(
         "imp", setup.arch, "cifar10", timesteps=setup.timesteps, rounds=2, epochs=1, rewind_epoch=0, lr=1e-3,
         batch_size=setup.batch, precision=precision,
     )  # fmt: skip
     torch.manual_seed(SEED)
     network = build(ModelConfig(setup.arch, 3, 32, 10, setup.timesteps))
-    trainee = Trainee(network, dense_masks(network), settings, Group(device=torch.device(setup.device)))
-    tally, (images, labels) = Tally.empty(torch.device(setup.device)), setup.images()
+    trainee = TrainingState(network, dense_masks(network), settings, Group(device=torch.device(setup.device)))
+    tally, (images, labels) = EpochMean.empty(torch.device(setup.device)), setup.images()
     step = synchronised(lambda: trainee.step(images, labels, tally, 1.0), torch.cuda.synchronize)
     for _ in range(WARM_UP):
         step()

@@ -32,9 +32,9 @@ QUICK = {
 
 @pytest.fixture(scope="session")
 def quick_settings():
-    from spiketicket.train.search.settings import Settings
+    from spiketicket.train.search.settings import SearchSettings
 
-    return lambda method="imp", **options: Settings(**{"method": method, **QUICK, **options})
+    return lambda method="imp", **options: SearchSettings(**{"method": method, **QUICK, **options})
 
 
 @pytest.fixture(scope="session")

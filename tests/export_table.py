@@ -179,9 +179,9 @@ def searched():
     """A ticket, and images for it: one for all forms."""
     from spiketicket.data import load_dataset
     from spiketicket.train.search.search import search
-    from spiketicket.train.search.settings import Settings
+    from spiketicket.train.search.settings import SearchSettings
 
-    settings = Settings(
+    settings = SearchSettings(
         method="imp", arch="vgg_digits", dataset="digits", rounds=2, epochs=2, rewind_epoch=1, batch_size=128, seed=1
     )
     digits = load_dataset("digits")

@@ -21,11 +21,11 @@ from spiketicket.profiling.search.setup import PARTS, Setup
 from spiketicket.profiling.search.stand_in import form, stand_in
 from spiketicket.train.loop.batches import Batches
 from spiketicket.train.loop.distributed import Group, joined_group
-from spiketicket.train.loop.loop import Tally, Trainee
+from spiketicket.train.loop.loop import EpochMean, TrainingState
 from spiketicket.train.networks.config import ModelConfig
 from spiketicket.train.networks.models import build
 from spiketicket.train.pruning.masks import dense_masks
-from spiketicket.train.search.settings import Settings
+from spiketicket.train.search.settings import SearchSettings
 from spiketicket.train.search.ticket import build_meta
 
 ITERATIONS = 2  # before memory is read: the first makes the optimiser's state, the second has all of it
@@ -33,7 +33,7 @@ SMALL = Setup("vgg_digits", 1, 2, "digits")
 LR = 1e-3  # so small that noise does not make the loss infinite
 
 
-class MarkedTrainee(Trainee):
+class MarkedTrainingState(TrainingState):
     """Notes the time where an iteration passes from one part to the next; on a GPU, when that has come so far."""
 
     marks: list[float] | None = None  # None: nothing is noted
@@ -62,13 +62,13 @@ class Iteration:
     def __init__(self, setup: Setup, batches: Batches, group: Group) -> None:
         torch.manual_seed(0)
         model = build(model_config(setup))
-        settings = Settings(
+        settings = SearchSettings(
             "imp", setup.arch, setup.dataset, timesteps=setup.timesteps, rounds=2, epochs=1, rewind_epoch=0,
             batch_size=setup.batch, width=setup.width, batch_norm=setup.batch_norm, precision=setup.precision, lr=LR,
         )  # fmt: skip
-        self.trainee = MarkedTrainee(model, dense_masks(model), settings, group)
+        self.trainee = MarkedTrainingState(model, dense_masks(model), settings, group)
         self.batches = _endless(batches, setup.batch)
-        self.tally = Tally.empty(group.device)
+        self.tally = EpochMean.empty(group.device)
         self.parts: dict[str, list[float]] = {name: [] for name in PARTS}
 
     def whole(self) -> None:

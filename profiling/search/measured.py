@@ -11,10 +11,10 @@ from spiketicket.profiling.search import paper
 from spiketicket.profiling.search.cost import Cost
 from spiketicket.profiling.search.setup import Setup
 from spiketicket.train.history.curves import NAMES
-from spiketicket.train.history.events import FINAL, SEARCH, TicketFound
+from spiketicket.train.history.events import FINAL, SEARCH, TicketRecord
 from spiketicket.train.history.history import History, Training, read_history
 from spiketicket.train.search.plan import rewind_point
-from spiketicket.train.search.settings import Settings
+from spiketicket.train.search.settings import SearchSettings
 
 _APART = ("early_time", "finals", "et_divergence", "et_normaliser", "et_threshold", "et_candidates", "threads")
 
@@ -25,7 +25,7 @@ class Spent:
     own training. Projected from as many epochs as the log has, by T (`epochs`, `own_epochs`)."""
 
     history: History
-    ticket: TicketFound
+    ticket: TicketRecord
     epochs: dict[int, int]
     own_epochs: dict[int, int]
     measured: float
@@ -78,7 +78,7 @@ def setups_of(history: History) -> list[Setup]:
     """What its epochs trained, one for each T. Raises InputError where the log or settings hold what no search has."""
     s = history.settings
     given = {name: s[name] for name in ("width", "batch_norm", "precision") if name in s}
-    batch = s.get("batch_size", Settings.batch_size)
+    batch = s.get("batch_size", SearchSettings.batch_size)
     steps = sorted({epoch.timesteps for epoch in history.epochs})
     try:
         return [Setup(s["arch"], t, batch, s["dataset"], **given) for t in steps]
@@ -99,7 +99,7 @@ def iterations_of(history: History) -> int | None:
             ticket = load_ticket(history.folder / "rounds" / "00.pt")
             state, epochs = ticket.state, ticket.search["epochs"]
         else:
-            state = Run(history.folder, 1, leads=False, tensorboard=False).load_rewind()
+            state = Run(history.folder, 1, is_main=False, tensorboard=False).load_rewind()
             epochs = rewind_point(_settings(history))
     except (SpikeTicketError, TypeError):
         return None
@@ -128,7 +128,7 @@ def gains(found: Iterable[Spent]) -> list[tuple[Spent, Spent]]:
     return pairs
 
 
-def _reported(history: History) -> list[TicketFound]:
+def _reported(history: History) -> list[TicketRecord]:
     """The final ticket of a round in place of the search's."""
     tickets = {ticket.round: ticket for ticket in sorted(history.tickets, key=lambda t: t.kind == FINAL)}
     s = history.settings
@@ -139,7 +139,7 @@ def _reported(history: History) -> list[TicketFound]:
     return [tickets[max(tickets)]]
 
 
-def _spent(history: History, ticket: TicketFound, by_steps: dict[int, float], iterations: int | None) -> Spent:
+def _spent(history: History, ticket: TicketRecord, by_steps: dict[int, float], iterations: int | None) -> Spent:
     before = [t for t in history.trainings if t.stage.kind == SEARCH and t.stage.round < ticket.round]
     own = [t for t in history.trainings if (t.stage.kind, t.stage.round) == (ticket.kind, ticket.round)]
     epochs, own_epochs = _epochs(before), _epochs(own)
@@ -163,9 +163,9 @@ def _identity(history: History) -> str:
     return repr(sorted((name, repr(v)) for name, v in history.settings.items() if name not in _APART))
 
 
-def _settings(history: History) -> Settings:
-    names = Settings.__dataclass_fields__
+def _settings(history: History) -> SearchSettings:
+    names = SearchSettings.__dataclass_fields__
     values: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in history.settings.items() if name in names
     }
-    return Settings(**values)
+    return SearchSettings(**values)

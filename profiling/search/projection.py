@@ -15,7 +15,7 @@ from typing import Any
 
 from spiketicket.profiling.search import paper
 from spiketicket.train.search.plan import Stage, plan_stages
-from spiketicket.train.search.settings import Settings
+from spiketicket.train.search.settings import SearchSettings
 
 METHODS = ("IMP", "IMP+ET", "EB", "EB+ET")
 EARLY_TIME_EPOCHS = 2  # at full T, before Early-Time chooses
@@ -117,7 +117,7 @@ def project(plan: Plan, method: str, prunings: int) -> Projection | None:
 def _planned(plan: Plan, method: str, prunings: int, stop: paper.EarlyBirdStop | None = None) -> Epochs:
     """Epochs by T of the real plan's trainings."""
     early_time = method.endswith("+ET")
-    settings = Settings(
+    settings = SearchSettings(
         "imp" if stop is None else "eb", plan.arch, plan.dataset, timesteps=plan.timesteps, rounds=prunings + 1,
         epochs=plan.epochs, rewind_epoch=plan.rewind_epoch, early_time=early_time,
     )  # fmt: skip

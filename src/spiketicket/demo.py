@@ -18,9 +18,11 @@ from spiketicket.data import Dataset, load_dataset
 from spiketicket.errors import MissingExtraError
 from spiketicket.files import write_atomic
 from spiketicket.text import human_bytes
-from spiketicket.train.search.settings import Settings
+from spiketicket.train.search.settings import SearchSettings
 
-IMP = Settings("imp", "vgg_digits", "digits", timesteps=5, rounds=10, epochs=12, rewind_epoch=3, batch_size=64, seed=0)
+IMP = SearchSettings(
+    "imp", "vgg_digits", "digits", timesteps=5, rounds=10, epochs=12, rewind_epoch=3, batch_size=64, seed=0
+)
 ENGINES = ("native", "onnxruntime")
 
 app = make_app("The whole way on handwritten digits: search, export, run, profile.")
@@ -44,7 +46,7 @@ def demo(
         from spiketicket.runtime import Session
         from spiketicket.runtime.evaluate import evaluate
         from spiketicket.runtime.inputs import dataset_inputs
-        from spiketicket.train.search.search import Control, search
+        from spiketicket.train.search.search import RunOptions, search
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train,cpu,report", "the demo") from error
 
@@ -53,7 +55,7 @@ def demo(
     tickets = {}
     for settings in (IMP, replace(IMP, method="random")):
         with progress_bar(f"{settings.method} {settings.arch} on {settings.dataset}") as report:
-            tickets[settings.method] = search(settings, dataset, folder / settings.method, Control(report))
+            tickets[settings.method] = search(settings, dataset, folder / settings.method, RunOptions(report))
     dense, winner, chance = tickets["imp"][0], tickets["imp"][-1], tickets["random"][-1]
 
     with err.status("exporting and verifying the ticket ..."):

@@ -26,7 +26,7 @@ from spiketicket.profiling.search.setup import PARTS, Setup
 from spiketicket.profiling.search.stand_in import FORMS, iterations_per_epoch, stand_in
 from spiketicket.train.loop.batches import Batches
 from spiketicket.train.loop.distributed import Group
-from spiketicket.train.loop.loop import Tally, Trainee
+from spiketicket.train.loop.loop import EpochMean, TrainingState
 
 app = make_app("search and tickets")
 app.command()(search)
@@ -79,7 +79,7 @@ def test_an_iteration_is_that_of_a_search():
     from spiketicket.profiling.search.iteration import LR, Iteration, model_config
     from spiketicket.train.networks.models import build
     from spiketicket.train.pruning.masks import dense_masks
-    from spiketicket.train.search.settings import Settings
+    from spiketicket.train.search.settings import SearchSettings
 
     group, batches = Group(), Batches(stand_in("digits"))
     iteration = Iteration(TINY, batches, group)
@@ -88,12 +88,12 @@ def test_an_iteration_is_that_of_a_search():
 
     torch.manual_seed(0)
     model = build(model_config(TINY))
-    settings = Settings(
+    settings = SearchSettings(
         "imp", "vgg_digits", "digits", timesteps=2, rounds=2, epochs=1, rewind_epoch=0, batch_size=4, width=0.5, lr=LR
     )
-    trainee = Trainee(model, dense_masks(model), settings, group)
+    trainee = TrainingState(model, dense_masks(model), settings, group)
     for (images, labels), _ in zip(batches.epoch(4, np.random.SeedSequence(0)), range(2), strict=False):
-        trainee.step(images, labels, Tally.empty(group.device), 1.0)
+        trainee.step(images, labels, EpochMean.empty(group.device), 1.0)
     for name, weight in trainee.weights().items():
         assert torch.equal(weight, iteration.trainee.weights()[name]), name
     assert [len(seconds) for seconds in iteration.parts.values()] == [1] * len(PARTS)

@@ -144,14 +144,14 @@ def test_masks_that_differ_are_noticed(tmp_path):
         "import os, sys\n"
         "from spiketicket.train.search import search\n"
         "from spiketicket.cli.search.command import main\n"
-        "alike = search._Search.masks\n"
+        "alike = search._Search.prune\n"
         "def masks(self, stage):\n"
         "    found = {name: mask.copy() for name, mask in alike(self, stage).items()}\n"
         "    if stage.round == 1 and os.environ['RANK'] == '1':\n"
         "        first = found['stem.0.weight'].reshape(-1)\n"
         "        first[0] = not first[0]\n"
         "    return found\n"
-        "search._Search.masks = masks\n"
+        "search._Search.prune = masks\n"
         "sys.exit(main())\n"
     )
     done = launched(2, str(script), *SEARCH, "--out", str(tmp_path / "run"))

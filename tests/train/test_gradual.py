@@ -19,7 +19,7 @@ from spiketicket.train.loop.batches import Batches
 from spiketicket.train.networks.models import logits
 from spiketicket.train.pruning import growth as growth_module
 from spiketicket.train.pruning.masks import survivors
-from spiketicket.train.search.search import Control, Start, search
+from spiketicket.train.search.search import RunOptions, Start, search
 from spiketicket.train.search.ticket import load_ticket
 
 GRADUAL = {
@@ -39,7 +39,7 @@ def gradual_settings(quick_settings):
 def gradual_run(gradual_settings, digits, tmp_path_factory):
     """A finished search: its folder, its tickets, and what it reported."""
     folder, reports = tmp_path_factory.mktemp("runs") / "gradual", []
-    return folder, search(gradual_settings(), digits, folder, Control(report=reports.append)), reports
+    return folder, search(gradual_settings(), digits, folder, RunOptions(report=reports.append)), reports
 
 
 def log_of(folder):
@@ -140,7 +140,7 @@ def test_interrupted_at_an_epoch(place, gradual_run, gradual_settings, digits, t
             raise Enough
 
     with pytest.raises(Enough):
-        search(gradual_settings(), digits, tmp_path / "run", Control(report=stop))
+        search(gradual_settings(), digits, tmp_path / "run", RunOptions(report=stop))
     assert_same(search(gradual_settings(), digits, tmp_path / "run"), tmp_path / "run", gradual_run)
 
 
@@ -157,8 +157,8 @@ def test_interrupted_between_any_two_batches(gradual_run, gradual_settings, digi
         if asked % 3 == 0:
             raise OutOfTimeError("enough")
 
-    monkeypatch.setattr("spiketicket.train.loop.pace.Pace.due", due)
-    monkeypatch.setattr("spiketicket.train.loop.pace.Pace.written", written)
+    monkeypatch.setattr("spiketicket.train.loop.pace.SecondsPerEpoch.due", due)
+    monkeypatch.setattr("spiketicket.train.loop.pace.SecondsPerEpoch.written", written)
     found = None
     while found is None:
         with suppress(OutOfTimeError):
@@ -189,7 +189,7 @@ def test_status_and_forecast(gradual_run, gradual_settings, digits, tmp_path):
             raise Enough
 
     with pytest.raises(Enough):
-        search(gradual_settings(), digits, tmp_path / "run", Control(report=stop))
+        search(gradual_settings(), digits, tmp_path / "run", RunOptions(report=stop))
     history = read_history(tmp_path / "run")
     assert history.current.stage.round == 4 and history.state == "interrupted"
     seconds = history.epochs[0].seconds

@@ -11,13 +11,13 @@ import torch
 
 from spiketicket.train.loop import loop
 from spiketicket.train.loop.distributed import Group
-from spiketicket.train.loop.loop import Tally, Trainee
+from spiketicket.train.loop.loop import EpochMean, TrainingState
 from spiketicket.train.networks.config import ModelConfig
 from spiketicket.train.networks.cuda import graphed
 from spiketicket.train.networks.cuda.graphed import Graphed
 from spiketicket.train.networks.models import build
 from spiketicket.train.pruning.masks import dense_masks
-from spiketicket.train.search.settings import Settings
+from spiketicket.train.search.settings import SearchSettings
 
 
 class Cuda:
@@ -89,10 +89,10 @@ def cuda(monkeypatch):
 def trainee(cuda=None, **options):
     torch.manual_seed(0)
     model = build(ModelConfig("vgg_digits", 1, 8, 10, 2))
-    settings = Settings(
+    settings = SearchSettings(
         "imp", "vgg_digits", "digits", timesteps=2, rounds=2, epochs=1, rewind_epoch=0, lr=0.05, **options
     )
-    made = Trainee(model, dense_masks(model), settings, Group())
+    made = TrainingState(model, dense_masks(model), settings, Group())
     if cuda is not None:
         made.graph, made.rate = Graphed(made.group.device), torch.tensor(0.0)
         made.set_learning_rate(0.05)
@@ -109,7 +109,7 @@ def batches(*sizes):
 
 
 def trained(one, *sizes):
-    tally = Tally.empty(torch.device("cpu"))
+    tally = EpochMean.empty(torch.device("cpu"))
     for images, labels in batches(*sizes):
         one.step(images, labels, tally, 1.0)
     assert not tally.loss.requires_grad
@@ -200,8 +200,8 @@ def test_graphs_are_for_one_process_on_a_gpu_whose_scaler_does_not_ask_the_cpu(c
     def graph(precision, world=1, device="cuda"):
         monkeypatch.setattr(Group, "wrapped", lambda self, model: model)
         model = build(ModelConfig("vgg_digits", 1, 8, 10, 2))
-        settings = Settings("imp", "vgg_digits", "digits", rounds=2, precision=precision)
-        one = Trainee(model, dense_masks(model), settings, Group(0, world, torch.device(device)))
+        settings = SearchSettings("imp", "vgg_digits", "digits", rounds=2, precision=precision)
+        one = TrainingState(model, dense_masks(model), settings, Group(0, world, torch.device(device)))
         assert (one.graph is None) == (one.rate is None)
         return one.graph
 

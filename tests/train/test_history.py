@@ -8,8 +8,8 @@ import pytest
 from run_folders import IMP, epochs, plan, ticket, write_run
 
 from spiketicket.errors import InputError
-from spiketicket.train.history.events import EarlyBird, EarlyTime
-from spiketicket.train.history.forecast import Pace, fit, forecast
+from spiketicket.train.history.events import EarlyBirdRecord, EarlyTimeRecord
+from spiketicket.train.history.forecast import SecondsPerEpoch, fit, forecast
 from spiketicket.train.history.history import read_history
 
 NOW = 1_800_000_000.0
@@ -143,8 +143,21 @@ def test_early_time_and_early_bird(tmp_path):
         for e in range(3)
     ]
     history = read_history(write_run(tmp_path, [curve, *birds]))
-    assert history.early_time == (EarlyTime(0, 2, (2.0, 1.0, 0.0), 3, (2.0, 1.0, None), 0.6, "forward"),)
-    assert history.early_bird[1:] == (EarlyBird(0, 1, 0.1, None, False), EarlyBird(0, 2, 0.2, None, True))
+    assert history.early_time == (
+        EarlyTimeRecord(
+            round=0,
+            epoch=2,
+            normalised=(2.0, 1.0, 0.0),
+            chosen=3,
+            raw=(2.0, 1.0, None),
+            threshold=0.6,
+            divergence="forward",
+        ),
+    )
+    assert history.early_bird[1:] == (
+        EarlyBirdRecord(round=0, epoch=1, hamming=0.1),
+        EarlyBirdRecord(round=0, epoch=2, hamming=0.2, stop=True),
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,7 +190,7 @@ def test_forecast_from_the_same_timesteps(tmp_path):
     history = read_history(write_run(tmp_path, IMP[:3]))
     expected = forecast(history, NOW)
     assert (expected.seconds_left, expected.ends, expected.at_most) == (80.0, NOW + 80.0, False)
-    assert expected.paces == (Pace(5, 10.0, "measured"),)
+    assert expected.paces == (SecondsPerEpoch(5, 10.0, "measured"),)
 
 
 def test_forecast_scales_by_timesteps(tmp_path):
@@ -185,7 +198,7 @@ def test_forecast_scales_by_timesteps(tmp_path):
     stages = plan((0, "search", 3, 3, 0.0), (0, "final", 2, 5, 0.0))
     expected = forecast(read_history(write_run(tmp_path, [stages, *epochs(0, "search", 2, 3, 3.0)])), NOW)
     assert expected.seconds_left == pytest.approx(3 + 2 * 5)
-    assert expected.paces == (Pace(3, 3.0, "measured"), Pace(5, pytest.approx(5.0), "scaled"))
+    assert expected.paces == (SecondsPerEpoch(3, 3.0, "measured"), SecondsPerEpoch(5, pytest.approx(5.0), "scaled"))
 
 
 def test_forecast_fits_several_timesteps(tmp_path):
@@ -194,7 +207,7 @@ def test_forecast_fits_several_timesteps(tmp_path):
     events = [stages, *epochs(0, "search", 1, 2, 7.0), *epochs(0, "search", 1, 4, 11.0, first=1)]
     expected = forecast(read_history(write_run(tmp_path, events)), NOW)
     assert expected.seconds_left == pytest.approx(11 + 2 * 13)
-    assert expected.paces[1] == Pace(5, pytest.approx(13.0), "fitted")
+    assert expected.paces[1] == SecondsPerEpoch(5, pytest.approx(13.0), "fitted")
 
 
 @pytest.mark.parametrize(

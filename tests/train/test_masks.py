@@ -16,10 +16,10 @@ from spiketicket.train.pruning.masks import (
     apply_masks,
     dense_masks,
     emptied,
-    hold_masks,
     pack_mask,
     survivors,
     unpack_mask,
+    zero_pruned_weights,
 )
 
 
@@ -32,7 +32,7 @@ def test_masks_hold_on_what_is_prunable():
     assert not model[3].weight[0].any() and model[3].weight[1].all() and model[0].weight.all()
     with torch.no_grad():
         model[3].weight.fill_(1)
-    hold_masks(model, held)
+    zero_pruned_weights(model, held)
     assert model[3].weight.tolist() == [[0, 0, 0], [1, 1, 1]]
 
 

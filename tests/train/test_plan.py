@@ -2,7 +2,7 @@ import pytest
 
 from spiketicket.errors import InputError
 from spiketicket.train.search.plan import Stage, plan_stages, rewind_point
-from spiketicket.train.search.settings import Settings
+from spiketicket.train.search.settings import SearchSettings
 
 VGG16 = (14_715_584, 14_728_266)  # prunable, all parameters
 PAPER = [25.0, 43.7, 57.8, 68.3, 76.2, 82.1, 86.6, 89.9, 92.4, 94.3, 95.7, 96.8, 97.5, 98.13]
@@ -10,7 +10,7 @@ LADDER = {4: 68.30, 8: 89.91, 11: 95.69, 14: 98.13}  # the sparsities that the p
 
 
 def settings(method="imp", **options):
-    return Settings(method, "vgg16", "cifar10", **options)
+    return SearchSettings(method, "vgg16", "cifar10", **options)
 
 
 def sparsity(keep):

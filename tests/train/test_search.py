@@ -22,12 +22,12 @@ from spiketicket.data import load_dataset
 from spiketicket.errors import OutOfTimeError, SpikeTicketError
 from spiketicket.train.loop.batches import Batches
 from spiketicket.train.loop.distributed import Group
-from spiketicket.train.loop.loop import Tally, Trainee
+from spiketicket.train.loop.loop import EpochMean, TrainingState
 from spiketicket.train.networks.models import build, logits
 from spiketicket.train.pruning.masks import dense_masks, survivors
 from spiketicket.train.search import search as search_module
 from spiketicket.train.search import training as training_module
-from spiketicket.train.search.search import Control, model_config, search
+from spiketicket.train.search.search import RunOptions, model_config, search
 from spiketicket.train.search.ticket import load_ticket
 
 
@@ -46,7 +46,7 @@ def stopped_after(epochs, settings, dataset, folder):
             raise Enough
 
     with pytest.raises(Enough):
-        search(settings, dataset, folder, Control(report=stop))
+        search(settings, dataset, folder, RunOptions(report=stop))
 
 
 def log_of(folder):
@@ -125,7 +125,7 @@ def test_seed_decides(quick_settings, digits, quick_run, tmp_path):
 def test_running_again_trains_nothing(quick_run, quick_settings, digits):
     folder, tickets = quick_run
     calls = []
-    again = search(quick_settings(), digits, folder, Control(report=calls.append))
+    again = search(quick_settings(), digits, folder, RunOptions(report=calls.append))
     assert calls == [] and equal_tickets(again[-1], tickets[-1])
 
 
@@ -140,7 +140,7 @@ def test_progress_within_an_epoch(quick_settings, digits, tmp_path, monkeypatch)
             assert [line["event"] for line in log_of(tmp_path / "run")] == ["plan", "epoch"]
 
     settings = quick_settings("random", rewind_epoch=0, epochs=2, rounds=2, validation=0)
-    search(settings, digits, tmp_path / "run", Control(report=report))
+    search(settings, digits, tmp_path / "run", RunOptions(report=report))
     batches = Batches(digits).count(settings.batch_size)
     assert calls == pytest.approx([n / batches for n in range(1, 2 * batches + 1)])
 
@@ -362,7 +362,7 @@ class TestWithinAnEpoch:
         while True:
             try:
                 # no time at all: it stops after its first batch, every time
-                tickets = search(quick_settings(), digits, tmp_path / "run", Control(max_minutes=1e-9))
+                tickets = search(quick_settings(), digits, tmp_path / "run", RunOptions(max_minutes=1e-9))
                 break
             except OutOfTimeError as error:
                 assert "the same command goes on" in str(error)
@@ -515,9 +515,9 @@ class TestReleasedRecipe:
             class Watched(training_module.Training):
                 def _choose_early_time(self, epoch, counts=counts):
                     name = "features.2.num_batches_tracked"
-                    counts.append(int(self.trainee.model.state_dict()[name]))
+                    counts.append(int(self.network.model.state_dict()[name]))
                     super()._choose_early_time(epoch)
-                    counts.append(int(self.trainee.model.state_dict()[name]))
+                    counts.append(int(self.network.model.state_dict()[name]))
 
             monkeypatch.setattr(search_module, "Training", Watched)
             settings = quick_settings("oneshot", early_time=True, recipe=recipe, rewind_epoch=0)
@@ -542,9 +542,9 @@ class TestReleasedRecipe:
             weight[0, :8] = 1e-7
         images, labels = next(iter(Batches(digits).epoch(64, np.random.SeedSequence(0))))
         reference = reference_gradient(copy.deepcopy(model), images, labels)
-        trainee = Trainee(model, dense_masks(model), settings, Group())
+        trainee = TrainingState(model, dense_masks(model), settings, Group())
         before = weight.detach().clone()
-        trainee.step(images, labels, Tally.empty(torch.device("cpu")), share=1.0)
+        trainee.step(images, labels, EpochMean.empty(torch.device("cpu")), share=1.0)
         moved = before - weight.detach()
         assert torch.allclose(moved[1:], factor * reference[1:], rtol=1e-3, atol=1e-6)
         assert bool((moved[0, :8] == 0).all()) == (recipe == "released")
@@ -553,14 +553,14 @@ class TestReleasedRecipe:
         for recipe, decay, dampening in (("paper", 5e-4, 0), ("released", 0, 5e-4)):
             settings = quick_settings(recipe=recipe)
             model = build(model_config(settings, load_dataset("digits")))
-            (options,) = Trainee(model, dense_masks(model), settings, Group()).optimiser.param_groups
+            (options,) = TrainingState(model, dense_masks(model), settings, Group()).optimiser.param_groups
             assert (options["weight_decay"], options["dampening"]) == (decay, dampening)
 
 
 def test_float16_skips_an_overflow_and_goes_on(quick_settings, digits):
     """Nothing of the step that the scaler skips may reach the next one. Unset memory is filled with NaN here."""
     settings = quick_settings(precision="float16")
-    trainee = Trainee(
+    trainee = TrainingState(
         build(model_config(settings, digits)), dense_masks(build(model_config(settings, digits))), settings, Group()
     )
     batches = list(Batches(digits).epoch(64, np.random.SeedSequence(0)))[:2]
@@ -568,10 +568,10 @@ def test_float16_skips_an_overflow_and_goes_on(quick_settings, digits):
     torch.use_deterministic_algorithms(True)
     try:
         trainee.scaler.load_state_dict({**trainee.scaler.state_dict(), "scale": 2.0**120})
-        trainee.step(*batches[0], Tally.empty(torch.device("cpu")), share=1.0)
+        trainee.step(*batches[0], EpochMean.empty(torch.device("cpu")), share=1.0)
         assert all(torch.equal(weight, before[name]) for name, weight in trainee.model.named_parameters()), "skipped"
         trainee.scaler.load_state_dict({**trainee.scaler.state_dict(), "scale": 1024.0})
-        trainee.step(*batches[1], Tally.empty(torch.device("cpu")), share=1.0)
+        trainee.step(*batches[1], EpochMean.empty(torch.device("cpu")), share=1.0)
     finally:
         torch.use_deterministic_algorithms(False)
     assert trainee.finite()

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from spiketicket.errors import InputError
-from spiketicket.train.search.settings import Settings
+from spiketicket.train.search.settings import SearchSettings
 
 
 def settings(method="imp", **options):
-    return Settings(method, "vgg16", "cifar10", **options)
+    return SearchSettings(method, "vgg16", "cifar10", **options)
 
 
 def test_settings_are_plain_json():
@@ -68,4 +68,4 @@ def test_refusals(options, message):
 def test_early_bird_is_asked_for_a_sparsity():
     """It has no rounds on the command line: a message must not ask for them."""
     with pytest.raises(InputError, match="^sparsity: expected a percentage, got none$"):
-        Settings("eb", "vgg16", "cifar10")
+        SearchSettings("eb", "vgg16", "cifar10")

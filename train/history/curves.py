@@ -7,13 +7,13 @@ from statistics import mean, stdev
 from typing import Any
 
 from spiketicket.errors import InputError
-from spiketicket.train.history.events import FINAL, SEARCH, TicketFound
+from spiketicket.train.history.events import FINAL, SEARCH, TicketRecord
 from spiketicket.train.history.history import History
-from spiketicket.train.search.settings import METHODS, Settings
+from spiketicket.train.search.settings import METHODS, SearchSettings
 
 NAMES = {"imp": "IMP", "eb": "EB", "oneshot": "one-shot"}
 TARGET = ("rounds", "sparsity")  # settings that say how far a search goes
-_SAID = ("seed", "sparsity", *(f.name for f in fields(Settings) if f.metadata.get("early_time")))
+_SAID = ("seed", "sparsity", *(f.name for f in fields(SearchSettings) if f.metadata.get("early_time")))
 SAME_SPARSITY = 1e-3  # a tenth of a percent: rounds end beside the sparsities that --sparsity is asked for
 
 
@@ -82,11 +82,13 @@ def make_curves(histories: Sequence[History]) -> tuple[list[Curve], list[str]]:
 
 
 def apart(curves: Sequence[Curve]) -> dict[str, dict[str, Any]]:
-    """Settings that every method has, and the images, where they differ though no label says so: values by label.
+    """SearchSettings that every method has, and the images, where they differ though no label says so: values by label.
 
     A comparison of methods is like for like where there are none.
     """
-    shared = [f.name for f in fields(Settings) if f.metadata.get("methods") == tuple(METHODS) and f.name not in _SAID]
+    shared = [
+        f.name for f in fields(SearchSettings) if f.metadata.get("methods") == tuple(METHODS) and f.name not in _SAID
+    ]
     differing = {}
     for name in (*shared, "data"):
         values = {curve.label: curve.settings.get(name) for curve in curves}
@@ -105,7 +107,7 @@ def _identity(history: History) -> dict[str, Any]:
     return {name: value for name, value in history.settings.items() if name not in varies and value is not None}
 
 
-def _tested(history: History) -> list[TicketFound]:
+def _tested(history: History) -> list[TicketRecord]:
     return [ticket for ticket in history.tickets if ticket.test_accuracy is not None]
 
 

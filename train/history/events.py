@@ -1,10 +1,11 @@
-"""The events of a search's log, field by field, and how a line becomes one. No torch.
+"""The events of a search's log: a search writes them, histories read them. No torch.
 
-`metrics.jsonl` holds one JSON object per line, told apart by its "event". Events and fields that are not named here
-belong to later releases and are ignored.
+`metrics.jsonl` holds one JSON object per line. Its "event" names a class here, its other keys are the fields of that
+class in their order. Fields that have a default may be missing, for logs of older releases lack them; events and fields
+that are not named here belong to later releases and are ignored.
 """
 
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 from spiketicket.train.search.phases import parse_phases, phase_at
@@ -13,7 +14,7 @@ SEARCH, FINAL = "search", "final"  # kinds of training: for the search itself, a
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageRecord:
     """A training of the plan. `epochs` is how many it trains, `sparsity` a share of all parameters.
 
     `phases` says how many timesteps these epochs have (phases.py); empty: `timesteps` in all of them.
@@ -23,9 +24,9 @@ class Stage:
     kind: str
     epochs: int
     timesteps: int
-    sparsity: float | None = None
     phases: str = ""
     image_size: int | None = None  # of the data set
+    sparsity: float | None = None
 
     def after(self, epochs: int) -> list[tuple[int, int | None]]:
         """Return timesteps and image size (None: the data set's) of each epoch that is left after `epochs` of them."""
@@ -36,8 +37,40 @@ class Stage:
         return [(phase.timesteps, phase.image_size) for phase in left]
 
 
-@dataclass(frozen=True)
-class Phase:
+@dataclass(frozen=True, kw_only=True)
+class PlanRecord:
+    """All trainings that are planned."""
+
+    stages: tuple[StageRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewPlanRecord:
+    """The plan as it has changed within a training. The log has both kinds under the name "plan"."""
+
+    round: int
+    kind: str
+    stages: tuple[StageRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """A finished epoch; accuracies are shares, `seconds` its wall time, `image_size` None for images as they are."""
+
+    round: int
+    kind: str
+    epoch: int
+    timesteps: int
+    image_size: int | None = None
+    lr: float | None = None
+    loss: float | None = None
+    train_accuracy: float | None = None
+    validation_accuracy: float | None = None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseRecord:
     """A change of timesteps or image size within a training, before `epoch`; accuracy as calibrated there."""
 
     round: int
@@ -48,114 +81,121 @@ class Phase:
     validation_accuracy: float | None = None
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """A finished epoch; accuracies are shares, `seconds` its wall time, `image_size` None for images as they are."""
-
-    round: int
-    kind: str
-    epoch: int
-    timesteps: int
-    seconds: float
-    loss: float | None = None
-    train_accuracy: float | None = None
-    validation_accuracy: float | None = None
-    lr: float | None = None
-    image_size: int | None = None
-
-
-@dataclass(frozen=True)
-class EarlyTime:
+@dataclass(frozen=True, kw_only=True)
+class EarlyTimeRecord:
     """Divergence of the mean prediction over t timesteps from that over T, t = 1..T, and the T chosen."""
 
     round: int
+    kind: str = SEARCH
     epoch: int
-    normalised: tuple[float | None, ...]
-    chosen: int
     raw: tuple[float | None, ...] = ()
-    threshold: float | None = None
+    normalised: tuple[float | None, ...]  # None: infinite
     divergence: str = ""  # its name
+    normaliser: str = ""
+    threshold: float | None = None
+    chosen: int
+    curves: dict[str, tuple[float | None, ...]] = field(default_factory=dict)  # raw, by the name of the divergence
 
 
-@dataclass(frozen=True)
-class EarlyBird:
+@dataclass(frozen=True, kw_only=True)
+class EarlyBirdRecord:
     """How far an epoch's mask is from those of the window at most, and the least share of survivors in common."""
 
     round: int
+    kind: str = SEARCH
     epoch: int
     hamming: float | None = None  # None: there was no mask before it
     overlap: float | None = None
     stop: bool = False
 
 
-@dataclass(frozen=True)
-class TicketFound:
+@dataclass(frozen=True, kw_only=True)
+class TicketRecord:
     """A ticket. `search_seconds`: the trainings that its mask comes from; `final_seconds`: its own."""
 
     round: int
     kind: str
     sparsity: float
-    search_seconds: float
-    final_seconds: float = 0.0
     sparsity_prunable: float | None = None
     test_accuracy: float | None = None
     validation_accuracy: float | None = None
+    search_seconds: float
+    final_seconds: float = 0.0
     timesteps: int | None = None
     fingerprint: str = ""
 
 
-@dataclass(frozen=True)
-class Stop:
+@dataclass(frozen=True, kw_only=True)
+class StopRecord:
     """The search ended before its plan did."""
 
-    reason: str
     round: int | None = None
+    kind: str = ""
+    reason: str
     epoch: int | None = None
 
 
-_EVENTS: dict[str, type[Any]] = {
-    "epoch": Epoch, "phase": Phase, "early_time": EarlyTime, "early_bird": EarlyBird, "ticket": TicketFound,
-    "stopped": Stop,
-}  # fmt: skip
+TrainingRecord = (
+    NewPlanRecord | EpochRecord | PhaseRecord | EarlyTimeRecord | EarlyBirdRecord | TicketRecord | StopRecord
+)
+Record = PlanRecord | TrainingRecord
+
+_RECORDS: dict[str, type[Record]] = {
+    "plan": PlanRecord,
+    "epoch": EpochRecord,
+    "phase": PhaseRecord,
+    "early_time": EarlyTimeRecord,
+    "early_bird": EarlyBirdRecord,
+    "ticket": TicketRecord,
+    "stopped": StopRecord,
+}
+_NAMES = {record: name for name, record in _RECORDS.items()} | {NewPlanRecord: "plan"}
 T = TypeVar("T")
 
 
-def parse_event(entry: dict[str, Any]) -> Any:
-    """The event of a line, a tuple of stages for a plan, None for an event of a later release.
+def to_entry(record: Record) -> dict[str, Any]:
+    """Return the JSON object that the log has of a record; `parse_event` reads it."""
+    return {"event": _NAMES[type(record)], **asdict(record)}
 
-    Raises ValueError (or OverflowError) naming the field that is missing or not what it should be.
+
+def parse_event(entry: dict[str, Any]) -> Record | None:
+    """Return the record of a line; None for an event of a later release.
+
+    Raises ValueError or OverflowError, naming the field, if one is missing or is not what it should be.
     """
     if entry["event"] == "plan":
         return _parse_plan(entry)
-    cls = _EVENTS.get(entry["event"])
-    return _parse(cls, entry) if cls else None
+    record = _RECORDS.get(entry["event"])
+    return _parse(record, entry) if record else None
 
 
-def _parse_plan(entry: dict[str, Any]) -> tuple[Stage, ...]:
+def _parse_plan(entry: dict[str, Any]) -> PlanRecord:
     stages = entry.get("stages")
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         raise ValueError("stages: expected a list of objects")
-    parsed = tuple(_parse(Stage, stage) for stage in stages)
-    for stage in parsed:
+    plan = PlanRecord(stages=tuple(_parse(StageRecord, stage) for stage in stages))
+    for stage in plan.stages:
         if stage.phases:
             parse_phases("phases", stage.phases)
-    return parsed
+    return plan
 
 
 def _parse(cls: type[T], entry: dict[str, Any]) -> T:
-    """An event from its line, each field held against the type that its class declares. Raises ValueError."""
+    """Return an object of `cls` with the fields in `entry`. Raises ValueError if one has another type than declared."""
     values = {}
-    for field in fields(cls):  # type: ignore[arg-type]  # every class that comes here is a dataclass
-        if field.name in entry:
-            values[field.name] = _convert(field.name, field.type, entry[field.name])
-        elif field.default is MISSING:
-            raise ValueError(f"{field.name} is missing")
+    for declared in fields(cls):  # type: ignore[arg-type]  # every class that comes here is a dataclass
+        if declared.name in entry:
+            values[declared.name] = _convert(declared.name, declared.type, entry[declared.name])
+        elif declared.default is MISSING and declared.default_factory is MISSING:
+            raise ValueError(f"{declared.name} is missing")
     return cls(**values)
 
 
 def _convert(name: str, kind: Any, value: object) -> object:
     if kind == tuple[float | None, ...] and isinstance(value, list):
         return tuple(_convert(name, float | None, item) for item in value)
+    if kind == dict[str, tuple[float | None, ...]] and isinstance(value, dict):
+        return {key: _convert(f"{name} {key}", tuple[float | None, ...], item) for key, item in value.items()}
     if value is None and kind in (float | None, int | None):
         return None
     if kind in (float, float | None) and type(value) in (int, float):

@@ -17,7 +17,7 @@ RECENT = 20  # epochs: a search may have moved to another machine, or have got c
 
 
 @dataclass(frozen=True)
-class Pace:
+class SecondsPerEpoch:
     """Seconds per epoch at T timesteps, and where they come from: measured, fitted, or scaled (linear in T).
 
     `image_size` is None for images as the data set has them.
@@ -29,6 +29,9 @@ class Pace:
     image_size: int | None = None
 
 
+Pace = SecondsPerEpoch  # the old name
+
+
 @dataclass(frozen=True)
 class Forecast:
     """`ends` in seconds since 1970; of a search that is not running, if it went on now."""
@@ -36,7 +39,7 @@ class Forecast:
     seconds_left: float
     ends: float
     at_most: bool  # Early-Time or Early-Bird may shorten what is planned
-    paces: tuple[Pace, ...]  # of the epochs that are left
+    paces: tuple[SecondsPerEpoch, ...]  # of the epochs that are left
 
 
 def forecast(history: History, now: float) -> Forecast | None:
@@ -64,12 +67,14 @@ def _work(timesteps: int, image_size: int | None, full: int | None) -> float:
     return timesteps * (image_size / full) ** 2 if image_size and full else timesteps
 
 
-def _pace(timesteps: int, image_size: int | None, full: int | None, measured: Mapping[float, float]) -> Pace:
+def _pace(timesteps: int, image_size: int | None, full: int | None, measured: Mapping[float, float]) -> SecondsPerEpoch:
     work = _work(timesteps, image_size, full)
     if work in measured:
-        return Pace(timesteps, measured[work], "measured", image_size)
+        return SecondsPerEpoch(timesteps, measured[work], "measured", image_size)
     fixed, per_timestep = fit(measured)
-    return Pace(timesteps, fixed + per_timestep * work, "fitted" if len(measured) > 1 else "scaled", image_size)
+    return SecondsPerEpoch(
+        timesteps, fixed + per_timestep * work, "fitted" if len(measured) > 1 else "scaled", image_size
+    )
 
 
 def fit(measured: Mapping[int, float] | Mapping[float, float]) -> tuple[float, float]:

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from spiketicket.errors import InputError
-from spiketicket.train.history.events import EarlyBird, EarlyTime, Epoch, Phase, Stage, Stop, TicketFound, parse_event
+from spiketicket.train.history.events import (
+    EarlyBirdRecord,
+    EarlyTimeRecord,
+    EpochRecord,
+    PhaseRecord,
+    PlanRecord,
+    StageRecord,
+    StopRecord,
+    TicketRecord,
+    parse_event,
+)
 
 SETTINGS_FILE = "settings.json"
 LOG_FILE = "metrics.jsonl"
@@ -21,9 +31,9 @@ LOCK_FILE = ".lock"
 class Training:
     """A stage of the plan with what the log says of it."""
 
-    stage: Stage
-    epochs: tuple[Epoch, ...]
-    ticket: TicketFound | None
+    stage: StageRecord
+    epochs: tuple[EpochRecord, ...]
+    ticket: TicketRecord | None
 
     @property
     def epochs_left(self) -> int:
@@ -76,26 +86,26 @@ class History:
     settings: dict[str, Any]
     running: bool
     changed: float  # when the log last grew, in seconds since 1970
-    stages: tuple[Stage, ...]  # the last plan
-    epochs: tuple[Epoch, ...]
-    early_time: tuple[EarlyTime, ...]
-    early_bird: tuple[EarlyBird, ...]
-    phases: tuple[Phase, ...]
-    tickets: tuple[TicketFound, ...]
-    stop: Stop | None  # nothing came after it
+    stages: tuple[StageRecord, ...]  # the last plan
+    epochs: tuple[EpochRecord, ...]
+    early_time: tuple[EarlyTimeRecord, ...]
+    early_bird: tuple[EarlyBirdRecord, ...]
+    phases: tuple[PhaseRecord, ...]
+    tickets: tuple[TicketRecord, ...]
+    stop: StopRecord | None  # nothing came after it
     damaged: tuple[str, ...]  # lines left out, and why
 
     @cached_property
     def trainings(self) -> tuple[Training, ...]:
         """The plan's, and those that only the log knows of (a damaged plan)."""
-        epochs: dict[tuple[int, str], list[Epoch]] = {(stage.round, stage.kind): [] for stage in self.stages}
+        epochs: dict[tuple[int, str], list[EpochRecord]] = {(stage.round, stage.kind): [] for stage in self.stages}
         for epoch in self.epochs:
             epochs.setdefault((epoch.round, epoch.kind), []).append(epoch)
         tickets = {(ticket.round, ticket.kind): ticket for ticket in self.tickets}
         stages = {(stage.round, stage.kind): stage for stage in self.stages}
         for (index, kind), trained in epochs.items():
             if (index, kind) not in stages:
-                stages[index, kind] = Stage(index, kind, len(trained), trained[-1].timesteps)
+                stages[index, kind] = StageRecord(index, kind, len(trained), trained[-1].timesteps)
         return tuple(Training(stages[key], tuple(trained), tickets.get(key)) for key, trained in epochs.items())
 
     @property
@@ -128,8 +138,9 @@ def read_history(folder: Path) -> History:
     settings = _read_settings(folder)
     running = is_locked(folder)  # before the log: a search that ends in between is finished, not interrupted
     lines, damaged = read_events(folder)
-    kept: dict[type, dict[Hashable, Any]] = {Epoch: {}, EarlyTime: {}, EarlyBird: {}, TicketFound: {}, Phase: {}}
-    stages: tuple[Stage, ...] = ()
+    kinds = (EpochRecord, EarlyTimeRecord, EarlyBirdRecord, TicketRecord, PhaseRecord)
+    kept: dict[type, dict[Hashable, Any]] = {kind: {} for kind in kinds}
+    stages: tuple[StageRecord, ...] = ()
     stop = None
     for number, entry in lines:
         try:
@@ -137,22 +148,22 @@ def read_history(folder: Path) -> History:
         except (ValueError, OverflowError) as error:
             damaged.append((number, f"{entry['event']}: {error}"))
             continue
-        stop = event if isinstance(event, Stop) else None
-        if isinstance(event, tuple):
-            stages = event
-        elif type(event) in kept:  # in place of an older line on the same thing: an epoch that was trained again
-            kept[type(event)][event.round, getattr(event, "kind", ""), getattr(event, "epoch", 0)] = event
+        stop = event if isinstance(event, StopRecord) else None
+        if isinstance(event, PlanRecord):
+            stages = event.stages
+        elif isinstance(event, kinds):  # in place of an older line on the same thing: an epoch that was trained again
+            kept[type(event)][event.round, event.kind, getattr(event, "epoch", 0)] = event
     return History(
         folder=folder,
         settings=settings,
         running=running,
         changed=_changed(folder),
         stages=stages,
-        epochs=tuple(kept[Epoch].values()),
-        early_time=tuple(kept[EarlyTime].values()),
-        early_bird=tuple(kept[EarlyBird].values()),
-        phases=tuple(kept[Phase].values()),
-        tickets=tuple(kept[TicketFound].values()),
+        epochs=tuple(kept[EpochRecord].values()),
+        early_time=tuple(kept[EarlyTimeRecord].values()),
+        early_bird=tuple(kept[EarlyBirdRecord].values()),
+        phases=tuple(kept[PhaseRecord].values()),
+        tickets=tuple(kept[TicketRecord].values()),
         stop=stop,
         damaged=tuple(f"{folder / LOG_FILE}, line {number}: {why}" for number, why in sorted(damaged)),
     )

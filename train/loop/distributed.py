@@ -32,7 +32,7 @@ class Group:
     device: torch.device = CPU
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process owns the run folder."""
         return self.rank == 0
 
@@ -41,7 +41,7 @@ class Group:
         if self.world == 1:
             return compute()
         box: list[Any] = [None]
-        if self.leads:
+        if self.is_main:
             box = [_attempt(compute)]
         distributed.broadcast_object_list(box, src=0, device=CPU if self.cpu else self.device)
         value, refusal = box[0]

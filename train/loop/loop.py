@@ -18,9 +18,9 @@ from spiketicket.train.networks.cuda.launching import available
 from spiketicket.train.networks.layers import fuse, lay_out
 from spiketicket.train.networks.models import logits, prunable
 from spiketicket.train.networks.neurons import LIFNode
-from spiketicket.train.pruning.masks import Masks, apply_masks, hold_masks
+from spiketicket.train.pruning.masks import Masks, apply_masks, zero_pruned_weights
 from spiketicket.train.search.recipes import RECIPES
-from spiketicket.train.search.settings import Settings
+from spiketicket.train.search.settings import SearchSettings
 
 CALIBRATION_IMAGES = 512
 EVALUATION_BATCH = 250
@@ -28,10 +28,12 @@ MOMENTUM = 0.9
 STEPS = (1 / 2, 3 / 4)  # of a training, after which the step schedule divides the learning rate by 10
 RISE = 1 / 4  # of a training, in which the one-cycle schedule reaches the largest learning rate
 
+Weights = dict[str, Tensor]  # all tensors of a network by name, batch norm's statistics included
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def learning_rate(settings: Settings, epoch: float, epochs: int) -> float:
+def learning_rate(settings: SearchSettings, epoch: float, epochs: int) -> float:
     """Return the learning rate when `epoch` epochs of a training whose schedule takes `epochs` are over.
 
     The schedules of the paper change it once per epoch; one-cycle (Smith and Topin 2017, arXiv 1708.07120) changes it
@@ -46,21 +48,21 @@ def learning_rate(settings: Settings, epoch: float, epochs: int) -> float:
 
 
 @dataclass
-class Tally:
-    """Sums over the batches of an epoch, of this process."""
+class EpochMean:
+    """Mean loss and accuracy of an epoch, kept as sums over the batches of this process."""
 
     loss: Tensor
     correct: Tensor
     seen: int = 0
 
     @classmethod
-    def empty(cls, device: torch.device) -> "Tally":
+    def empty(cls, device: torch.device) -> "EpochMean":
         return cls(
             torch.zeros((), dtype=torch.float64, device=device), torch.zeros((), dtype=torch.int64, device=device)
         )
 
     def state(self, group: Group) -> list[float]:
-        """Loss, right answers and images of all processes."""
+        """Return loss, right answers and images, each summed over all processes."""
         seen = torch.tensor(self.seen, dtype=torch.float64, device=self.loss.device)
         return [float(x) for x in group.sum(torch.stack([self.loss, self.correct.double(), seen])).tolist()]
 
@@ -69,20 +71,20 @@ class Tally:
         self.correct += int(state[1])
         self.seen += int(state[2])
 
-    def mean(self, group: Group) -> tuple[float, float]:
-        """Mean loss and accuracy over the batches of all processes."""
+    def compute(self, group: Group) -> tuple[float, float]:
+        """Return mean loss and accuracy over the batches of all processes."""
         loss, correct, seen = self.state(group)
         return loss / seen, correct / seen
 
 
-class Trainee:
-    """A network under training, with all that an iteration changes.
+class TrainingState:
+    """A network in training, with all that an iteration changes: weights, momentum, scaler, random numbers.
 
     Pruned weights are zero again after every step. Matrices are multiplied in `settings.precision`; weights, membrane
     potentials and batch norm's statistics stay float32.
     """
 
-    def __init__(self, model: nn.Module, masks: Masks, settings: Settings, group: Group) -> None:
+    def __init__(self, model: nn.Module, masks: Masks, settings: SearchSettings, group: Group) -> None:
         self.settings, self.group = settings, group
         self.recipe = RECIPES[settings.recipe]
         self.dtype = _DTYPES[settings.precision]
@@ -91,7 +93,7 @@ class Trainee:
         fused = not group.cpu and available()
         if fused:
             fuse(self.model)
-        self.held = apply_masks(self.model, masks)
+        self.masks = apply_masks(self.model, masks)
         self.softness = 0.0
         self.wrapped = group.wrapped(self.model)
         # In float16 the scaler asks the CPU.
@@ -106,7 +108,7 @@ class Trainee:
         )  # fmt: skip
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.dtype == torch.float16)
 
-    def step(self, images: Tensor, labels: Tensor, tally: Tally, share: float) -> None:
+    def step(self, images: Tensor, labels: Tensor, epoch_mean: EpochMean, share: float) -> None:
         """One iteration; on a GPU, where that can be, as a CUDA graph.
 
         `share`: this process's images among the batch's, times the number of processes (gradients are averaged).
@@ -115,9 +117,9 @@ class Trainee:
             loss, correct = self.iterate(images, labels, share)
         else:
             loss, correct = self.graph(self.iterate, images, labels)  # of one process, whose share is 1
-        tally.loss += loss * len(labels)
-        tally.correct += correct
-        tally.seen += len(labels)
+        epoch_mean.loss += loss * len(labels)
+        epoch_mean.correct += correct
+        epoch_mean.seen += len(labels)
 
     def iterate(self, images: Tensor, labels: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
         """One iteration as it is: loss, and number of right answers.
@@ -134,14 +136,14 @@ class Trainee:
         self._shape_gradients()
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        hold_masks(self.model, self.held)
+        zero_pruned_weights(self.model, self.masks)
         return loss.detach(), (out.detach().mean(0).argmax(1) == labels).sum()
 
     def prune(self, masks: Masks) -> None:
         """Zero the weights that `masks` prunes, and keep them at zero from now on."""
         for name, mask in masks.items():
-            self.held[name].copy_(torch.from_numpy(mask))  # in place: a captured iteration reads them there
-        hold_masks(self.model, self.held)
+            self.masks[name].copy_(torch.from_numpy(mask))  # in place: a captured iteration reads them there
+        zero_pruned_weights(self.model, self.masks)
 
     def soften(self, softness: float) -> None:
         """Set how far the neurons are from spiking: 0 is spikes, 1 the surrogate's primitive (neurons.py)."""
@@ -165,7 +167,7 @@ class Trainee:
         if self.settings.clip is not None:
             for name, weight in prunable(self.model).items():
                 assert weight.grad is not None
-                weight.grad.mul_(self.held[name])  # what is pruned must not count
+                weight.grad.mul_(self.masks[name])  # what is pruned must not count
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
 
     def set_learning_rate(self, rate: float) -> None:
@@ -179,7 +181,7 @@ class Trainee:
         tensors = (tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point())
         return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
-    def weights(self) -> dict[str, Tensor]:
+    def weights(self) -> Weights:
         return weights_of(self.model)
 
     def state(self) -> dict[str, Any]:
@@ -207,9 +209,12 @@ class Trainee:
             torch.cuda.set_rng_state(cuda, self.group.device)
 
 
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of every tensor of a network, on the CPU."""
+def weights_of(model: nn.Module) -> Weights:
+    """Return a copy of every tensor of a network, on the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+Tally, Trainee = EpochMean, TrainingState  # the old names
 
 
 @torch.no_grad()
@@ -225,11 +230,11 @@ def accuracy(model: nn.Module, batches: Batches, split: Split, group: Group) -> 
 
 
 @torch.no_grad()
-def sample_logits(trainee: Trainee, batches: Batches, sample: Split, *, training: bool) -> Tensor:
+def sample_logits(state: TrainingState, batches: Batches, sample: Split, *, training: bool) -> Tensor:
     """`[T, N, classes]` of a sample; in `training` mode as one batch, which moves batch norm's running statistics."""
-    trainee.model.train(training)
+    state.model.train(training)
     size = len(sample.labels) if training else EVALUATION_BATCH
-    return torch.cat([trainee.logits(images) for images, _ in batches.evaluation(sample, size)], dim=1)
+    return torch.cat([state.logits(images) for images, _ in batches.evaluation(sample, size)], dim=1)
 
 
 @torch.no_grad()

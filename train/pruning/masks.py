@@ -27,17 +27,17 @@ def dense_masks(model: "nn.Module") -> Masks:
 
 
 def apply_masks(model: "nn.Module", masks: Masks) -> "dict[str, Tensor]":
-    """Zero the pruned weights of `model`; returns the masks as tensors on its devices, for `hold_masks`."""
+    """Zero the pruned weights of `model`; returns the masks as tensors on its devices, for `zero_pruned_weights`."""
     import torch
 
     from spiketicket.train.networks.models import prunable
 
     tensors = {name: torch.from_numpy(masks[name]).to(weight.device) for name, weight in prunable(model).items()}
-    hold_masks(model, tensors)
+    zero_pruned_weights(model, tensors)
     return tensors
 
 
-def hold_masks(model: "nn.Module", masks: "Mapping[str, Tensor]") -> None:
+def zero_pruned_weights(model: "nn.Module", masks: "Mapping[str, Tensor]") -> None:
     """Zero the pruned weights again, after an optimiser's step."""
     import torch
 
@@ -46,6 +46,9 @@ def hold_masks(model: "nn.Module", masks: "Mapping[str, Tensor]") -> None:
     with torch.no_grad():
         for name, weight in prunable(model).items():
             weight.mul_(masks[name])
+
+
+hold_masks = zero_pruned_weights  # the old name
 
 
 def survivors(masks: Masks) -> int:

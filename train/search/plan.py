@@ -7,7 +7,7 @@ from spiketicket.errors import InputError
 from spiketicket.train.pruning.growth import Growth, Milestone
 from spiketicket.train.search.phases import Phase, count_epochs
 from spiketicket.train.search.recipes import RECIPES
-from spiketicket.train.search.settings import PAPER_SPARSITIES, Settings
+from spiketicket.train.search.settings import PAPER_SPARSITIES, SearchSettings
 
 MAX_ROUNDS = 100
 SMALL_STEP = 0.02  # of the weights: a last round that would prune fewer to reach --sparsity joins the one before
@@ -40,7 +40,7 @@ class Stage:
     continues: bool = False  # gradual: from the weights and the mask of the round's ticket on the way
 
 
-def plan_stages(settings: Settings, prunable: int, total: int, alive: int | None = None) -> list[Stage]:
+def plan_stages(settings: SearchSettings, prunable: int, total: int, alive: int | None = None) -> list[Stage]:
     """Return the trainings of a search over `prunable` weights of `total` parameters, in order.
 
     `alive`: how many of these weights survive at the start; all by default. From a dense start, sparsity over all
@@ -53,7 +53,7 @@ def plan_stages(settings: Settings, prunable: int, total: int, alive: int | None
     return [replace(stage, phases=phases) if stage.end and not stage.phases else stage for stage in stages]
 
 
-def _stages(s: Settings, prunable: int, total: int, alive: int) -> list[Stage]:
+def _stages(s: SearchSettings, prunable: int, total: int, alive: int) -> list[Stage]:
     dense = Stage(0, "search", None, alive, 0, s.epochs, s.epochs)
     last = _last_keep(s, prunable, total, alive)
     if s.method == "imp":
@@ -78,14 +78,14 @@ def _stages(s: Settings, prunable: int, total: int, alive: int) -> list[Stage]:
     return [dense, _rewound(s, 1, "final", "magnitude", last)]
 
 
-def rewind_point(settings: Settings) -> int:
+def rewind_point(settings: SearchSettings) -> int:
     """Epochs before the snapshot that later rounds go back to; 0: init."""
     if not settings.rewind_epoch or settings.method == "eb":
         return 0
     return min(settings.rewind_epoch + RECIPES[settings.recipe].rewind_point_late, settings.epochs)
 
 
-def _iterative(s: Settings, dense: Stage, keeps: list[int]) -> list[Stage]:
+def _iterative(s: SearchSettings, dense: Stage, keeps: list[int]) -> list[Stage]:
     """Without Early-Time a round's training is at full T, its ticket's own; with it, reported tickets get another."""
     stages = [dense]
     if not keeps and s.early_time:
@@ -102,7 +102,7 @@ def _iterative(s: Settings, dense: Stage, keeps: list[int]) -> list[Stage]:
     return stages
 
 
-def _gradual(s: Settings, dense: Stage, last: int, reported: list[int]) -> list[Stage]:
+def _gradual(s: SearchSettings, dense: Stage, last: int, reported: list[int]) -> list[Stage]:
     """One training that prunes from what `dense` has to `last` weights, and the tickets of `reported` in between."""
     milestones = [
         Milestone(number, keep)
@@ -119,11 +119,11 @@ def _gradual(s: Settings, dense: Stage, last: int, reported: list[int]) -> list[
     return [*taken, grown, *(finals if phases else [])]
 
 
-def _rewound(s: Settings, number: int, kind: Kind, pick: Pick, keep: int) -> Stage:
+def _rewound(s: SearchSettings, number: int, kind: Kind, pick: Pick, keep: int) -> Stage:
     return Stage(number, kind, pick, keep, s.rewind_epoch, s.epochs, s.epochs - s.rewind_epoch)
 
 
-def _last_keep(settings: Settings, prunable: int, total: int, alive: int) -> int:
+def _last_keep(settings: SearchSettings, prunable: int, total: int, alive: int) -> int:
     """Return how many weights survive in the sparsest ticket."""
     if settings.rounds is not None:
         keep = round(alive * (1 - settings.prune_rate) ** (settings.rounds - 1))
@@ -140,7 +140,7 @@ def _last_keep(settings: Settings, prunable: int, total: int, alive: int) -> int
     return keep
 
 
-def _prunings(settings: Settings, last: int, alive: int) -> list[int]:
+def _prunings(settings: SearchSettings, last: int, alive: int) -> list[int]:
     """Return the surviving weights after each pruning; the last one may prune less than `prune_rate`."""
     share = 1 - settings.prune_rate
     if alive * share**MAX_ROUNDS > last:

@@ -23,11 +23,12 @@ from torch import Tensor
 
 from spiketicket.errors import SpikeTicketError, TicketError
 from spiketicket.files import PARTIAL_SUFFIX, write_atomic
+from spiketicket.train.history.events import Record, to_entry
 from spiketicket.train.history.history import LOCK_FILE, LOG_FILE, SETTINGS_FILE, read_events
 from spiketicket.train.history.tensorboard import TensorBoard
 from spiketicket.train.loop.distributed import Group
 from spiketicket.train.search.plan import Stage
-from spiketicket.train.search.settings import Settings
+from spiketicket.train.search.settings import SearchSettings
 from spiketicket.train.search.ticket import Ticket, load_ticket, read_plain, save_ticket, to_bytes
 
 CHECKPOINT_FIELDS = (
@@ -50,21 +51,21 @@ _TICKETS = {"search": "rounds", "final": "final"}
 
 
 class Run:
-    """The folder of one search; use `open_run`. Of several processes, only the one that `leads` reads and writes."""
+    """The folder of one search; use `open_run`. Of several processes, only the one that `is_main` reads and writes."""
 
     board: TensorBoard | None = None
 
-    def __init__(self, folder: Path, threads: int, leads: bool, tensorboard: bool) -> None:
+    def __init__(self, folder: Path, threads: int, is_main: bool, tensorboard: bool) -> None:
         self.folder = folder
         self.threads = threads
-        self.leads = leads
+        self.is_main = is_main
         self.tensorboard = tensorboard
 
     def ticket_path(self, stage: Stage) -> Path:
         return self.folder / _TICKETS[stage.kind] / f"{stage.round:02d}.pt"
 
     def save_ticket(self, stage: Stage, ticket: Ticket) -> None:
-        if self.leads:
+        if self.is_main:
             save_ticket(self.ticket_path(stage), ticket)
 
     def load_ticket(self, stage: Stage) -> Ticket | None:
@@ -75,7 +76,7 @@ class Run:
     def save_last(self, ticket: Ticket) -> None:
         """ticket.pt, unless it is there."""
         path = self.folder / "ticket.pt"
-        if not self.leads:
+        if not self.is_main:
             return
         with contextlib.suppress(TicketError):  # there is none, or it is damaged
             if load_ticket(path).fingerprint == ticket.fingerprint:
@@ -83,7 +84,7 @@ class Run:
         save_ticket(path, ticket)
 
     def save_early_time(self, chosen: int) -> None:
-        if self.leads:
+        if self.is_main:
             write_atomic(self.folder / "early_time.json", (json.dumps({"timesteps": chosen}) + "\n").encode())
 
     def load_early_time(self) -> int | None:
@@ -112,11 +113,11 @@ class Run:
             return None
         return self._load("checkpoint.pt", "checkpoint", _CHECKPOINT, CHECKPOINT_FIELDS)
 
-    def log(self, event: str, **facts: object) -> None:
+    def log(self, record: Record) -> None:
         """Add a line to metrics.jsonl."""
-        if not self.leads:
+        if not self.is_main:
             return
-        entry = {"event": event, **facts}
+        entry = to_entry(record)
         board = self._open_board()  # before the line is written: it replays the others
         try:
             with (self.folder / LOG_FILE).open("a") as file:
@@ -144,7 +145,7 @@ class Run:
     def restart_log(self, tickets: int) -> None:
         """Drop what an interrupted training left in the log: all that comes after that many tickets (or the plan)."""
         path = self.folder / LOG_FILE
-        if not self.leads or not path.exists():
+        if not self.is_main or not path.exists():
             return
         wanted = '{"event": "ticket"' if tickets else '{"event": "plan"'
         ends = [n for n, line in enumerate(path.read_text().splitlines(), start=1) if line.startswith(wanted)]
@@ -153,12 +154,12 @@ class Run:
     def cut_log(self, lines: int) -> None:
         """Drop what comes after the first `lines` lines: it will happen again."""
         path = self.folder / LOG_FILE
-        if self.leads and path.exists():
+        if self.is_main and path.exists():
             kept = path.read_bytes().splitlines(keepends=True)[:lines]
             write_atomic(path, b"".join(kept))
 
     def _save(self, name: str, kind: tuple[str, int], **content: object) -> None:
-        if self.leads:
+        if self.is_main:
             write_atomic(self.folder / name, to_bytes({"format": kind[0], "version": kind[1], **content}))
 
     def _load(self, name: str, what: str, kind: tuple[str, int], fields: tuple[str, ...]) -> dict[str, Any]:
@@ -174,7 +175,12 @@ class Run:
 
 @contextlib.contextmanager
 def open_run(
-    folder: Path, settings: Settings, threads: int, identity: dict[str, Any], group: Group, tensorboard: bool = False
+    folder: Path,
+    settings: SearchSettings,
+    threads: int,
+    identity: dict[str, Any],
+    group: Group,
+    tensorboard: bool = False,
 ) -> Iterator[Run]:
     """The run in `folder`, new (with `threads` threads) or to be resumed; no other search can open it meanwhile.
 
@@ -185,7 +191,7 @@ def open_run(
     run = None
     try:
         stored = group.share(lambda: _open(folder, settings, threads, identity, locks))
-        run = Run(folder, stored, group.leads, tensorboard)
+        run = Run(folder, stored, group.is_main, tensorboard)
         yield run
     finally:
         if run is not None:
@@ -194,7 +200,7 @@ def open_run(
             os.close(lock)
 
 
-def _open(folder: Path, settings: Settings, threads: int, identity: dict[str, Any], locks: list[int]) -> int:
+def _open(folder: Path, settings: SearchSettings, threads: int, identity: dict[str, Any], locks: list[int]) -> int:
     """Lock and claim the folder; returns the run's number of threads."""
     try:
         _refuse_foreign(folder)
@@ -229,7 +235,7 @@ def _refuse_foreign(folder: Path) -> None:
         raise SpikeTicketError(f"{folder} holds other files ({others[0]}, ...): choose a new or empty folder")
 
 
-def _claim(folder: Path, settings: Settings, threads: int, identity: dict[str, Any]) -> int:
+def _claim(folder: Path, settings: SearchSettings, threads: int, identity: dict[str, Any]) -> int:
     """Write what the run is, or compare with what was written; returns its number of threads."""
     path = folder / SETTINGS_FILE
     wanted = {**settings.to_dict(), **identity}

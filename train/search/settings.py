@@ -26,14 +26,14 @@ MOST_EPOCHS = 10**6
 
 
 def _option(default: Any, text: str, *methods: str, early_time: bool = False) -> Any:
-    """A field of Settings: its default, its help text, and the methods that know it (none: all)."""
+    """A field of SearchSettings: its default, its help text, and the methods that know it (none: all)."""
     return field(
         default=default, metadata={"help": text, "methods": methods or tuple(METHODS), "early_time": early_time}
     )
 
 
 @dataclass(frozen=True)
-class Settings:
+class SearchSettings:
     """Everything that decides which tickets a search ends in. `sparsity` is the paper's p, in percent."""
 
     method: str
@@ -200,7 +200,7 @@ class Settings:
         _require(0 <= self.epochs <= MOST_EPOCHS, "epochs", "0 to 1,000,000", self.epochs)
         _require(self.epochs > 0 or self.method == "oneshot", "epochs", f"1 or more for {self.method}", self.epochs)
         good = 0 <= self.rewind_epoch <= self.epochs or self.method in ("eb", "gradual")
-        default = " (the default)" if self.rewind_epoch == Settings.rewind_epoch else ""
+        default = " (the default)" if self.rewind_epoch == SearchSettings.rewind_epoch else ""
         _require(good, "rewind_epoch", f"from 0 to epochs ({self.epochs})", f"{self.rewind_epoch}{default}")
         _require(1 <= self.timesteps <= 4096, "timesteps", "1 to 4096", self.timesteps)
         _require(2 <= self.batch_size <= 2**20, "batch_size", "2 to 1,048,576 (batch norm needs two)", self.batch_size)
@@ -220,7 +220,10 @@ class Settings:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
-def _one_of(settings: Settings, name: str, known: Any) -> None:
+Settings = SearchSettings  # the old name
+
+
+def _one_of(settings: SearchSettings, name: str, known: Any) -> None:
     value = getattr(settings, name)
     _require(value in known, name, f"one of {', '.join(known)}", value)
 

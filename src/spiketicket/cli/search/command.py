@@ -18,7 +18,7 @@ from spiketicket.data import DATASET_NAMES, load_dataset
 from spiketicket.errors import InputError, MissingExtraError, OutOfTimeError
 from spiketicket.train.pruning.masks import emptied, survivors
 from spiketicket.train.search.phases import count_epochs, parse_phases
-from spiketicket.train.search.settings import METHODS, Settings
+from spiketicket.train.search.settings import METHODS, SearchSettings
 
 if TYPE_CHECKING:
     from spiketicket.train.search.search import Progress as SearchProgress
@@ -31,8 +31,8 @@ app = make_app("Search lottery tickets in spiking neural networks.")
 
 
 def _command(method: str) -> Callable[..., None]:
-    """The command of a method: its options are the fields of Settings that it knows."""
-    known = [f for f in fields(Settings) if "help" in f.metadata and method in f.metadata["methods"]]
+    """The command of a method: its options are the fields of SearchSettings that it knows."""
+    known = [f for f in fields(SearchSettings) if "help" in f.metadata and method in f.metadata["methods"]]
 
     @guarded
     def search(
@@ -71,7 +71,7 @@ def _command(method: str) -> Callable[..., None]:
         try:
             from spiketicket.train.loop.distributed import joined_group
             from spiketicket.train.networks.models import import_plugins
-            from spiketicket.train.search.search import Control, Start
+            from spiketicket.train.search.search import RunOptions, Start
             from spiketicket.train.search.search import search as run_search
             from spiketicket.train.search.ticket import load_ticket
         except ModuleNotFoundError as error:
@@ -88,16 +88,16 @@ def _command(method: str) -> Callable[..., None]:
         given = start or start_mask
         begin = None if given is None else Start(load_ticket(given), mask_only=start is None)
         with joined_group(device, deterministic) as group, progress_bar(f"{method} {arch} on {dataset}") as report:
-            shown = report if group.leads else lambda _: None
+            shown = report if group.is_main else lambda _: None
             try:
                 tickets = run_search(
-                    settings, images, folder, Control(shown, group, max_minutes, save_minutes, tensorboard), begin
+                    settings, images, folder, RunOptions(shown, group, max_minutes, save_minutes, tensorboard), begin
                 )
             except OutOfTimeError as error:
-                if group.leads:
+                if group.is_main:
                     say(str(error))
                 raise typer.Exit(EXIT_OUT_OF_TIME) from error
-        if not group.leads:
+        if not group.is_main:
             return
         if json:
             print_json([_summary(ticket) for ticket in tickets])
@@ -111,7 +111,7 @@ def _command(method: str) -> Callable[..., None]:
 
 def _declare(command: Callable[..., None], known: list[Field[Any]]) -> None:
     """Give the command an option for each of those fields, in the place of **options."""
-    hints = get_type_hints(Settings)
+    hints = get_type_hints(SearchSettings)
     signature = inspect.signature(command)
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     declared = []
@@ -133,15 +133,15 @@ def _declare(command: Callable[..., None], known: list[Field[Any]]) -> None:
     command.__annotations__ = {p.name: p.annotation for p in parameters}
 
 
-def _settings(method: str, arch: str, dataset: str, known: list[Field[Any]], options: dict[str, Any]) -> Settings:
+def _settings(method: str, arch: str, dataset: str, known: list[Field[Any]], options: dict[str, Any]) -> SearchSettings:
     for f in known:
         if f.default == ():
             options[f.name] = tuple(whole_numbers(f.name, options[f.name])) if options[f.name].strip() else ()
-    if options["phases"] and options["epochs"] == Settings.epochs:
+    if options["phases"] and options["epochs"] == SearchSettings.epochs:
         options["epochs"] = count_epochs(parse_phases("phases", options["phases"]))
     if not options["epochs"]:
         options["rewind_epoch"] = 0
-    return Settings(method, arch, dataset, **options)
+    return SearchSettings(method, arch, dataset, **options)
 
 
 def _positive(name: str, value: float | None) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 from rich.table import Table
 
 from spiketicket.cli.console import out, say
-from spiketicket.train.history.events import SEARCH, EarlyBird, EarlyTime, Phase
+from spiketicket.train.history.events import SEARCH, EarlyBirdRecord, EarlyTimeRecord, PhaseRecord
 from spiketicket.train.history.forecast import Forecast
 from spiketicket.train.history.history import History
-from spiketicket.train.search.settings import METHODS, Settings
+from spiketicket.train.search.settings import METHODS, SearchSettings
 
 BARS = "▁▂▃▄▅▆▇█"
 EPOCHS_SHOWN = 40  # as bars
@@ -70,7 +70,7 @@ def _matters(name: str, value: object, settings: dict[str, Any]) -> bool:
     """Not what is said already, empty, or unknown to the method."""
     if name in ("method", "arch", "dataset", "data") or value in (None, [], False):
         return False
-    about: Mapping[str, Any] = {f.name: f.metadata for f in fields(Settings)}.get(name, {})
+    about: Mapping[str, Any] = {f.name: f.metadata for f in fields(SearchSettings)}.get(name, {})
     known = settings["method"] in about.get("methods", METHODS)
     return known and (bool(settings.get("early_time")) or not about.get("early_time"))
 
@@ -108,7 +108,7 @@ def _table(history: History) -> Table:
     return table
 
 
-def _phase(event: Phase) -> str:
+def _phase(event: PhaseRecord) -> str:
     found = event.validation_accuracy
     calibrated = "" if found is None else f"; validation {percent(found)} with batch norm calibrated there"
     place = _place(event.timesteps, event.image_size)
@@ -119,7 +119,7 @@ def _place(timesteps: int, image_size: int | None) -> str:
     return f"T = {timesteps}" + (f" on {image_size}x{image_size} pixels" if image_size else "")
 
 
-def _early_time(event: EarlyTime) -> str:
+def _early_time(event: EarlyTimeRecord) -> str:
     kind = f" ({event.divergence})" if event.divergence else ""
     below = "" if event.threshold is None else f", where the divergence is first below {event.threshold:g}"
     return (
@@ -128,7 +128,7 @@ def _early_time(event: EarlyTime) -> str:
     )
 
 
-def _early_bird(events: Sequence[EarlyBird], done: bool) -> str:
+def _early_bird(events: Sequence[EarlyBirdRecord], done: bool) -> str:
     """The last epoch's distances, and how the largest one went from epoch to epoch."""
     last = events[-1]
     state = "the mask has settled" if last.stop else "the mask did not settle" if done else "goes on"

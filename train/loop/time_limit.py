@@ -6,19 +6,19 @@ from spiketicket.errors import OutOfTimeError
 from spiketicket.train.loop.distributed import Group
 
 
-class Pace:
-    """A time budget, and the minutes between checkpoints."""
+class TimeLimit:
+    """The minutes that a search may take, and the minutes between its checkpoints."""
 
     def __init__(self, max_minutes: float | None, save_minutes: float, group: Group) -> None:
         self.max_minutes, self.save_minutes, self.group = max_minutes, save_minutes, group
         self.start = self.saved = time.monotonic()
 
     def due(self) -> bool:
-        """Whether a checkpoint should be written now: the last one is old, or time is up."""
+        """Tell whether a checkpoint should be written now: the last one is old, or time is up."""
         return self.group.share(lambda: self._over() or time.monotonic() - self.saved > 60 * self.save_minutes)
 
     def written(self) -> None:
-        """A checkpoint has been written. Raises OutOfTimeError where the budget is used up."""
+        """Note that a checkpoint has been written. Raises OutOfTimeError if time is up."""
         self.saved = time.monotonic()
         if self.group.share(self._over):
             raise OutOfTimeError(
