@@ -22,7 +22,7 @@ $(HEADERS):
 # The ticket of the demo against all rivals but torch.compile, which takes half a minute to compile.
 demo: $(INSTALLED)
 	$(BIN)/python -m spiketicket.demo --out demo
-	$(BIN)/python benchmarks/inference.py --model demo/ticket.onnx --timesteps 5 --batches 1 --threads 1 \
+	$(BIN)/python -m benchmarks.inference --model demo/ticket.onnx --timesteps 5 --batches 1 --threads 1 \
 	    --engines native,onnxruntime/folded,onnxruntime/unrolled,openvino,torch --out demo/benchmark
 
 # The tests that are done in four minutes on two cores; all of them.
@@ -41,20 +41,20 @@ lint: $(INSTALLED)
 # CIFAR-10 lies in $(DATA)/cifar-10-batches-py; without it, synthetic images are timed.
 DATA := data
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/inference.py --data $(DATA)
-	for ticket in build/bench/models/*-98.13-*; do $(BIN)/python benchmarks/layers.py $$ticket || exit 1; done
+	$(BIN)/python -m benchmarks.inference --data $(DATA)
+	for ticket in build/bench/models/*-98.13-*; do $(BIN)/python -m benchmarks.layers $$ticket || exit 1; done
 
 # The same on an NVIDIA GPU (docs/gpu.md): inference, training, whether it learns as well, then VGG16's tickets with and
 # without Early-Time. PYTHON needs CuPy and torch for CUDA beside the extras train, report and bench.
 gpu-bench:
 	@test -d $(DATA)/cifar-10-batches-py || { echo "gpu-bench: no CIFAR-10 in DATA=$(DATA) (docs/data.md)" >&2; exit 1; }
-	$(PYTHON) benchmarks/gpu.py --data $(DATA) --out build/gpu-bench
-	$(PYTHON) benchmarks/training.py --device cuda --batch 128 --duration 2 --precisions float32,bf16,fp16 \
+	$(PYTHON) -m benchmarks.gpu --data $(DATA) --out build/gpu-bench
+	$(PYTHON) -m benchmarks.training --device cuda --batch 128 --duration 2 --precisions float32,bf16,fp16 \
 	    --out build/gpu-bench/training
-	$(PYTHON) benchmarks/learning.py --data $(DATA) --device cuda --arch vgg16 --width 1 --images 50000 \
+	$(PYTHON) -m benchmarks.learning --data $(DATA) --device cuda --arch vgg16 --width 1 --images 50000 \
 	    --test-images 10000 --batch-size 128 --lr 0.3 --precisions float32,bfloat16 \
 	    --out build/gpu-bench/learning
-	$(PYTHON) benchmarks/tickets.py --data $(DATA) --device cuda --precision bfloat16 --arch vgg16 --width 1 \
+	$(PYTHON) -m benchmarks.tickets --data $(DATA) --device cuda --precision bfloat16 --arch vgg16 --width 1 \
 	    --images 50000 --test-images 10000 --epochs 10 --rewind-epoch 2 --batch-size 128 --lr 0.3 --seeds 1 \
 	    --methods imp,imp-et --out build/gpu-bench/tickets
 

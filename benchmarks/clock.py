@@ -1,6 +1,6 @@
 """Whether the profiler's clock tells the truth: known durations, equal contestants, intervals that must hold the truth.
 
-    python benchmarks/clock.py
+    python -m benchmarks.clock
 
 Three questions, three tables. On this machine: is a function of known duration measured within 2%, and do two equal
 contestants differ by no more than the stated interval in 95% of measurements? By a simulated clock, whose truth is
@@ -15,10 +15,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from results import Sheet, disturbances
 from rich.console import Console
-from simulated import SimulatedTime
 
+from benchmarks.results import Sheet, disturbances
+from benchmarks.simulated import SimulatedTime
 from spiketicket.cli.console import err, guarded, make_app, out, say
 from spiketicket.files import write_atomic
 from spiketicket.model.names import INPUT

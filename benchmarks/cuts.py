@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from assets import load_trained, trained
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmarks.assets import load_trained, trained
 from spiketicket.data import Dataset, Normalisation, Split, load_dataset
 from spiketicket.errors import DataError, InputError
 from spiketicket.export.torch.trace import trace

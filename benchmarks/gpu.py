@@ -16,8 +16,10 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from cuts import Recipe, Ticket, load_images, make_ticket
-from gpu_rivals import (
+from rich.console import Console
+
+from benchmarks.cuts import Recipe, Ticket, load_images, make_ticket
+from benchmarks.gpu_rivals import (
     CONTESTANTS,
     SLOW_TO_BUILD,
     Contestant,
@@ -25,10 +27,8 @@ from gpu_rivals import (
     cuda_engine,
     cusparse_microseconds,
 )
-from gpu_sheets import densities_sheet, layers_sheet, networks_sheet
-from lists import numbers, split, whole
-from rich.console import Console
-
+from benchmarks.gpu_sheets import densities_sheet, layers_sheet, networks_sheet
+from benchmarks.lists import numbers, split, whole
 from spiketicket.cli.console import err, guarded, make_app, out, say
 from spiketicket.csr import Csr
 from spiketicket.errors import InputError

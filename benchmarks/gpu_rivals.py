@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from cuts import Ticket
 from numpy.typing import NDArray
 
+from benchmarks.cuts import Ticket
 from spiketicket.export.formats.unrolled import unrolled_onnx
 from spiketicket.model.names import INPUT, LOGITS_T
 from spiketicket.profiling.inference.engines import Unavailable, open_engine

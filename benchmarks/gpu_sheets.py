@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from gpu_rivals import OURS, OURS_HALF
-from results import Sheet
+from benchmarks.gpu_rivals import OURS, OURS_HALF
+from benchmarks.results import Sheet
 
 AIMS = {1: {98.13: 2.0}, 128: {0.0: 1.0, 95.69: 1.2}}  # times as fast as the best dense rival: by batch, from p on
 

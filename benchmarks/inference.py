@@ -18,11 +18,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from assets import trained
-from cuts import IMAGES, TIMESTEPS, TRAINED, Recipe, Ticket, load_images, make_ticket, read_ticket
-from lists import numbers, split, whole
-from plot import draw
-from results import (
+from rich.console import Console
+
+from benchmarks.assets import trained
+from benchmarks.cuts import IMAGES, TIMESTEPS, TRAINED, Recipe, Ticket, load_images, make_ticket, read_ticket
+from benchmarks.lists import numbers, split, whole
+from benchmarks.plot import draw
+from benchmarks.results import (
     Configuration,
     Result,
     Sheet,
@@ -33,10 +35,8 @@ from results import (
     summary_sheet,
     ticket_sheet,
 )
-from rich.console import Console
-from rivals import COMPILED, CONTESTANTS, INT8, ROUNDED, Contestant, Floats, Run, Setup, Unavailable, prepare
-from rivals import folded_bytes as folded_onnx
-
+from benchmarks.rivals import COMPILED, CONTESTANTS, INT8, ROUNDED, Contestant, Floats, Run, Setup, Unavailable, prepare
+from benchmarks.rivals import folded_bytes as folded_onnx
 from spiketicket.cli.console import err, guarded, make_app, out, say
 from spiketicket.errors import InputError, MissingExtraError
 from spiketicket.files import write_atomic

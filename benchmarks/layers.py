@@ -1,6 +1,6 @@
 """Where a run's time goes: every layer of a model in the native engine, on one thread, beside what bounds it.
 
-    python benchmarks/layers.py build/bench/models/TICKET [--timesteps 5] [--images 8]
+    python -m benchmarks.layers build/bench/models/TICKET [--timesteps 5] [--images 8]
 
 TICKET is a folder that benchmarks/inference.py made: a model and the images that were timed. The columns are those of
 the profiler (profiling/layers/profile.py), of which this prints the ones that fit on a line.

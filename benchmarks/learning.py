@@ -1,7 +1,7 @@
 """Whether fast training learns as well: test accuracy after the same epochs as the authors' loop over timesteps.
 
-    python benchmarks/learning.py --data DIR
-    python benchmarks/learning.py --data DIR --device cuda --arch vgg16 --width 1 --images 50000 --test-images 10000 \
+    python -m benchmarks.learning --data DIR
+    python -m benchmarks.learning --data DIR --device cuda --arch vgg16 --width 1 --images 50000 --test-images 10000 \
         --batch-size 128 --lr 0.3 --precisions float32,bfloat16
 
 Every contestant of a seed begins with the same weights, sees the same batches, and trains dense: `loop`, SpikingJelly's
@@ -21,14 +21,14 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from lists import split
-from results import Sheet
 from scipy.stats import t as student
-from tickets import part_of
-from timestep_loop import LoopNetwork
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from benchmarks.lists import split
+from benchmarks.results import Sheet
+from benchmarks.tickets import part_of
+from benchmarks.timestep_loop import LoopNetwork
 from spiketicket.cli.console import guarded, make_app, out, say
 from spiketicket.data import load_dataset
 from spiketicket.errors import InputError

@@ -6,8 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from results import TARGET_THREADS, TARGET_TIMESTEPS, TARGETS, Result
-
+from benchmarks.results import TARGET_THREADS, TARGET_TIMESTEPS, TARGETS, Result
 from spiketicket.errors import MissingExtraError
 from spiketicket.files import write_atomic
 

@@ -1,7 +1,7 @@
 """The profiles of docs/results: snn-profile's reports of a VGG16 ticket at 98.13% and of training, each with a picture.
 
-    python benchmarks/profiles.py inference --data DIR
-    python benchmarks/profiles.py search
+    python -m benchmarks.profiles inference --data DIR
+    python -m benchmarks.profiles search
 
 The ticket is cuts.py's, made (half a minute) unless it is there.
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from cuts import Recipe, load_images, make_ticket
 
+from benchmarks.cuts import Recipe, load_images, make_ticket
 from spiketicket.cli.console import err, guarded, make_app, out, say
 from spiketicket.files import write_atomic
 from spiketicket.profiling.inference.profile import Data, profile_models

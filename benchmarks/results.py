@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from rivals import AVX2, INT8, NATIVE, ROUNDED, Agreement
 
+from benchmarks.rivals import AVX2, INT8, NATIVE, ROUNDED, Agreement
 from spiketicket.profiling.measure.noise import Noise
 from spiketicket.profiling.measure.timing import Timing, ratio
 

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from cuts import Ticket
-from deepsparse_client import deepsparse
 from numpy.typing import NDArray
 from torch._inductor import config as inductor
 
+from benchmarks.cuts import Ticket
+from benchmarks.deepsparse_client import deepsparse
 from spiketicket.errors import InputError, SpikeTicketError
 from spiketicket.export.check.agreement import DEFAULT, MIN_TOP1
 from spiketicket.export.formats.unrolled import unrolled_onnx

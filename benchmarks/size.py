@@ -18,13 +18,13 @@ from typing import Annotated, Any
 import numpy as np
 import onnx
 import typer
-from cuts import TIMESTEPS, Recipe, Ticket, ask_oracle, load_images, make_ticket
-from formats import COO, DENSE, FORMATS, GZIP, OURS, SAFETENSORS, loaders
-from lists import numbers, split
-from results import Sheet, disturbances, figures, with_spread
 from rich.console import Console
-from rivals import Run, Setup, Unavailable, agreement
 
+from benchmarks.cuts import TIMESTEPS, Recipe, Ticket, ask_oracle, load_images, make_ticket
+from benchmarks.formats import COO, DENSE, FORMATS, GZIP, OURS, SAFETENSORS, loaders
+from benchmarks.lists import numbers, split
+from benchmarks.results import Sheet, disturbances, figures, with_spread
+from benchmarks.rivals import Run, Setup, Unavailable, agreement
 from spiketicket.cli.console import err, guarded, make_app, out, say
 from spiketicket.files import write_atomic
 from spiketicket.profiling.measure import clock

@@ -1,7 +1,7 @@
 """The paper's claims in small, on CIFAR-10: accuracy against sparsity of IMP, IMP+ET, EB, EB+ET and random tickets.
 
-    python benchmarks/tickets.py --data DIR
-    python benchmarks/tickets.py --data DIR --device cuda --arch vgg16 ... (docs/gpu.md)
+    python -m benchmarks.tickets --data DIR
+    python -m benchmarks.tickets --data DIR --device cuda --arch vgg16 ... (docs/gpu.md)
 
 A narrow network of the same kind on a part of the training images, with few epochs: what two CPU cores can do in hours.
 (VGG16 itself at an eighth of its channels learns next to nothing in 8 epochs of 5,000 images: 14 to 23%.) Searches go
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from deployed import export_all
-from lists import split
-from tickets_report import collect, present
 
+from benchmarks.deployed import export_all
+from benchmarks.lists import split
+from benchmarks.tickets_report import collect, present
 from spiketicket.cli.console import guarded, make_app, say
 from spiketicket.cli.search.command import EXIT_OUT_OF_TIME, progress_bar
 from spiketicket.data import Dataset, load_dataset

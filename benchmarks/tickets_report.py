@@ -9,10 +9,10 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-from deployed import ENGINES, SAMPLES, Deployed
-from results import Sheet
 from rich.console import Console
 
+from benchmarks.deployed import ENGINES, SAMPLES, Deployed
+from benchmarks.results import Sheet
 from spiketicket.cli.console import out, say
 from spiketicket.data import Dataset
 from spiketicket.files import write_atomic

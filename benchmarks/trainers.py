@@ -9,14 +9,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import torch
 from spikingjelly.activation_based import functional
-from timestep_loop import LoopNetwork, folded_network
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from benchmarks.timestep_loop import LoopNetwork, folded_network
 from spiketicket.data import Augmentation, Dataset, Normalisation, Split
 from spiketicket.profiling.measure.clock import synchronised
 from spiketicket.profiling.measure.memory import process_bytes, reset_peak
@@ -167,8 +168,9 @@ def gradients(contestant: Contestant, setup: Setup) -> Tensor:
 def peak_megabytes(contestant: Contestant, setup: Setup, threads: int) -> float:
     """Of weights, gradients, the optimiser's state and whatever an iteration needs."""
     arguments = [*vars(contestant).values(), *vars(setup).values(), threads]
-    command = [sys.executable, __file__, *map(str, arguments)]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    command = [sys.executable, "-m", "benchmarks.trainers", *map(str, arguments)]
+    root = Path(__file__).parents[1]  # where the package `benchmarks` is found
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=root).stdout)
 
 
 def main() -> None:

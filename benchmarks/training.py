@@ -14,10 +14,11 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from lists import split, whole
-from results import Sheet, disturbances, figures, with_spread
 from rich.console import Console
-from trainers import (
+
+from benchmarks.lists import split, whole
+from benchmarks.results import Sheet, disturbances, figures, with_spread
+from benchmarks.trainers import (
     CHOSEN,
     CONTIGUOUS,
     FOLDED,
@@ -32,7 +33,6 @@ from trainers import (
     peak_megabytes,
     trainer,
 )
-
 from spiketicket.cli.console import err, guarded, make_app, out, say
 from spiketicket.errors import InputError
 from spiketicket.files import write_atomic

@@ -1,15 +1,34 @@
-"""The benchmarks themselves are not run by the tests; that they load is."""
+"""The benchmarks measure for minutes, so that tests only load them, and run one in small."""
 
 import importlib
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
-FILES = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "benchmarks").glob("[!_]*.py"))
 
 
 @pytest.mark.parametrize("name", [file.stem for file in FILES if file.stem != "deepsparse_worker"])
 def test_it_loads(name):
     """(deepsparse_worker runs in another Python, which has DeepSparse.)"""
     pytest.importorskip("matplotlib")
-    assert importlib.import_module(name).__doc__
+    assert importlib.import_module(f"benchmarks.{name}").__doc__
+
+
+def test_the_profile_of_a_network(tmp_path, monkeypatch):
+    from benchmarks import profiles
+
+    digits = SimpleNamespace(path=ROOT / "tests" / "assets" / "digits.onnx")
+    monkeypatch.setattr(profiles, "load_images", lambda folder: None)
+    monkeypatch.setattr(profiles, "make_ticket", lambda recipe, images, folder: digits)
+    arguments = ["inference", "--images", "20", "--duration", "0.01", "--out", str(tmp_path)]
+    done = CliRunner().invoke(profiles.app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    profile = json.loads((tmp_path / "profile-inference.json").read_text())
+    assert {row["engine"] for row in profile["models"][0]["latency"]} >= {"native", "onnxruntime"}
+    assert "<svg" in (tmp_path / "profile-inference-latency.svg").read_text()
+    assert "</html>" in (tmp_path / "profile-inference.html").read_text()

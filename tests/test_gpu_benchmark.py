@@ -3,16 +3,16 @@
 import json
 from pathlib import Path
 
-import cupy_standin
 import pytest
+
+from tests.support import cupy_standin
 
 pytest.importorskip("torch", reason="the benchmark's rivals need torch")
 pytest.importorskip("matplotlib", reason="benchmarks need the extra bench")
 
-import gpu
-import gpu_sheets
-from cuts import read_ticket
-from gpu_rivals import CONTESTANTS, OURS, OURS_HALF
+from benchmarks import gpu, gpu_sheets
+from benchmarks.cuts import read_ticket
+from benchmarks.gpu_rivals import CONTESTANTS, OURS, OURS_HALF
 
 from spiketicket.profiling.measure.clock import measure
 

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("torch", reason="training needs torch, of the extra train")
 pytest.importorskip("matplotlib", reason="benchmarks need the extra bench")
 
-import learning
+from benchmarks import learning
 
 SMALL = {
     "arch": "vgg16", "width": 0.03, "timesteps": 2, "images": 60, "test_images": 20, "epochs": 1, "batch_size": 20,

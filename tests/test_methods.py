@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from tiers import beyond_the_first
 
 from spiketicket.export.ticket import export_ticket
 from spiketicket.runtime import Session
@@ -12,6 +11,7 @@ from spiketicket.runtime.inputs import dataset_inputs
 from spiketicket.train.networks.models import logits
 from spiketicket.train.search.search import search
 from spiketicket.train.search.ticket import load_ticket
+from tests.support.tiers import beyond_the_first
 
 WAYS = {
     "imp": {"method": "imp"},

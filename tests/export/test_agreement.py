@@ -9,9 +9,7 @@ So would be that of ResNet34, where spikes die out on the long way through spars
 import numpy as np
 import pytest
 import torch
-from graphs import images
 from spikingjelly.activation_based import functional
-from tiers import beyond_the_first
 
 from spiketicket.export.check.agreement import compare
 from spiketicket.export.torch.trace import trace
@@ -22,6 +20,8 @@ from spiketicket.train.networks.config import ModelConfig
 from spiketicket.train.networks.models import build, lif_spikes, logits, prunable
 from spiketicket.train.pruning import masks
 from spiketicket.train.pruning.strategies import magnitude_masks
+from tests.support.graphs import images
+from tests.support.tiers import beyond_the_first
 
 SPARSITIES = [0.0, 68.30, 98.13]
 STEPS = range(1, 7)

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from slimming import check
 
 from spiketicket.csr import Csr
 from spiketicket.export.channels import Removed
@@ -23,6 +22,7 @@ from spiketicket.graph import (
     Repeat,
     Unsqueeze,
 )
+from tests.support.slimming import check
 
 TAU = 4 / 3
 SILENT, ALWAYS, SOMETIMES = 0.9, 1.5, 1.1  # constant currents, for a LIF of tau 4/3 and threshold 1

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from slimming import check
 
 from spiketicket.csr import Csr
 from spiketicket.export.channels import REASONS, remove_channels
@@ -28,6 +27,7 @@ from spiketicket.graph import (
     window,
 )
 from spiketicket.model.reader import read_model
+from tests.support.slimming import check
 
 ASSETS = Path(__file__).parents[1] / "assets"
 BIASES = [-3.0, -0.4, 0.0, 0.4, 0.95, 1.1, 1.45, 4.0]  # of emptied outputs

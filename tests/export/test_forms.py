@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from graphs import event_vectors, events, everything, feed, gates_and_joins, one_conv, oracle, signals, write
 from onnx import TensorProto
 
 from spiketicket.csr import Csr
@@ -22,6 +21,17 @@ from spiketicket.model.values import LARGEST, cast
 from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
+from tests.support.graphs import (
+    event_vectors,
+    events,
+    everything,
+    feed,
+    gates_and_joins,
+    one_conv,
+    oracle,
+    signals,
+    write,
+)
 
 T = 5
 GRAPHS = [everything, gates_and_joins, signals, events, event_vectors]

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from graphs import oracle
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
-from traced_networks import T, listed, shaken
 
 from spiketicket.errors import ModelError
 from spiketicket.export.check.agreement import compare
@@ -15,6 +13,8 @@ from spiketicket.export.torch.original import run_torch
 from spiketicket.export.torch.trace import trace, trace_calls
 from spiketicket.export.torch.traced import Lead
 from spiketicket.runtime.engine import Trace
+from tests.support.graphs import oracle
+from tests.support.traced_networks import T, listed, shaken
 
 
 @pytest.fixture(autouse=True)

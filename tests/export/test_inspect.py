@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import event_vectors, events, everything, gates_and_joins, poolings_and_views, signals, write
 from onnx import TensorProto, helper
 from rich.console import Console
 
@@ -22,6 +21,7 @@ from spiketicket.export.inspect.inspect import inspect
 from spiketicket.graph import Li, Lif
 from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session
+from tests.support.graphs import event_vectors, events, everything, gates_and_joins, poolings_and_views, signals, write
 
 DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"
 GRAPH = everything(np.random.default_rng(0))

@@ -5,10 +5,8 @@ import sys
 from dataclasses import replace
 
 import numpy as np
-import nvidia_standin
 import onnx
 import pytest
-from packed import METADATA, T, exported, network
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -20,6 +18,8 @@ from spiketicket.export.inspect.inspect import inspect
 from spiketicket.export.pack import versions
 from spiketicket.model.engine_file import pack, unpack
 from spiketicket.model.writer import to_onnx
+from tests.support import nvidia_standin
+from tests.support.packed import METADATA, T, exported, network
 
 FORMS = [*(Form(name) for name in list(FORMATS)[1:]), *(Form(name, "float16") for name in list(FORMATS)[1:3])]
 

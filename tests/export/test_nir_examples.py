@@ -11,11 +11,10 @@ import pytest
 
 nir = pytest.importorskip("nir")
 
-from nir_simulation import logits, simulate  # noqa: E402
-
 from spiketicket.cli.export.actions import Inputs, Source, run  # noqa: E402
 from spiketicket.errors import ModelError  # noqa: E402
 from spiketicket.export.nir.reader import read_nir  # noqa: E402
+from tests.support.nir_simulation import logits, simulate  # noqa: E402
 
 T, N = 40, 3
 RNG = np.random.default_rng(4)

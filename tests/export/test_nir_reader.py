@@ -9,14 +9,13 @@ import pytest
 
 nir = pytest.importorskip("nir")
 
-from graphs import write  # noqa: E402
-from nir_simulation import logits, run, simulate  # noqa: E402
-
 from spiketicket.errors import InputError, MissingExtraError, ModelError  # noqa: E402
 from spiketicket.export.nir.reader import read_nir  # noqa: E402
 from spiketicket.graph import Add, AvgPool, Conv, Li, Lif, Linear, Unsqueeze  # noqa: E402
 from spiketicket.runtime import Session  # noqa: E402
 from spiketicket.runtime.engine import ENGINE_NAMES  # noqa: E402
+from tests.support.graphs import write  # noqa: E402
+from tests.support.nir_simulation import logits, run, simulate  # noqa: E402
 
 T, N = 20, 3
 

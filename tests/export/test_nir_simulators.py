@@ -7,13 +7,13 @@ import types
 import numpy as np
 import pytest
 import torch
-from graphs import write
-from nir_simulation import run
 from torch import nn
 
 from spiketicket.export.nir.reader import read_nir
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
+from tests.support.graphs import write
+from tests.support.nir_simulation import run
 
 T, N = 20, 8
 

@@ -7,9 +7,6 @@ import pytest
 
 nir = pytest.importorskip("nir")
 
-from graphs import everything, random_bias, random_csr  # noqa: E402
-from nir_simulation import logits, simulate  # noqa: E402
-
 from spiketicket.errors import InputError, ModelError  # noqa: E402
 from spiketicket.export.nir.reader import read_nir  # noqa: E402
 from spiketicket.export.nir.writer import to_nir, write_nir  # noqa: E402
@@ -27,6 +24,8 @@ from spiketicket.graph import (  # noqa: E402
     Repeat,
     Unsqueeze,
 )
+from tests.support.graphs import everything, random_bias, random_csr  # noqa: E402
+from tests.support.nir_simulation import logits, simulate  # noqa: E402
 
 T, N = 12, 2
 

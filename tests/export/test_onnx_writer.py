@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from graphs import events, everything, feed, gated_output, gates_and_joins, images, signals
 from onnx import checker
 
 from spiketicket.graph import Graph, Lif
 from spiketicket.model.writer import to_onnx
 from spiketicket.runtime.engines.reference import fire
+from tests.support.graphs import events, everything, feed, gated_output, gates_and_joins, images, signals
 
 GRAPH = everything(np.random.default_rng(0))
 

@@ -4,17 +4,17 @@ import json
 import time
 
 import numpy as np
-import nvidia_standin
 import onnx
 import onnxruntime
 import pytest
-from packed import METADATA, T, exported, network
 
 from spiketicket.errors import ModelError
 from spiketicket.export.formats.registry import FORMATS, Form
 from spiketicket.export.pack import versions
 from spiketicket.model.engine_file import unpack
 from spiketicket.model.names import METADATA_PREFIX
+from tests.support import nvidia_standin
+from tests.support.packed import METADATA, T, exported, network
 
 
 def metadata_of(path, format):

@@ -1,8 +1,9 @@
 """The table of docs/export.md: every source in every form, as it is now."""
 
 import pytest
-from export_table import BEGIN, END, FORMS, PAGE, SOURCES, header, row
-from tiers import beyond_the_first
+
+from tests.support.export_table import BEGIN, END, FORMS, PAGE, SOURCES, header, row
+from tests.support.tiers import beyond_the_first
 
 
 @pytest.fixture(scope="module")

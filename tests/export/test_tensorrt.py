@@ -3,9 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-import nvidia_standin
 import pytest
-from graphs import everything
 
 from spiketicket.csr import Csr
 from spiketicket.errors import DeviceError, InputError, MissingExtraError, ModelError
@@ -13,6 +11,8 @@ from spiketicket.export.formats.tensorrt import export_engine, follows_2_4, two_
 from spiketicket.export.formats.unrolled import unrolled_onnx
 from spiketicket.model.engine_file import unpack
 from spiketicket.model.reader import parse_model
+from tests.support import nvidia_standin
+from tests.support.graphs import everything
 
 GRAPH = everything(np.random.default_rng(0), channels=(4, 8, 16))
 

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
-from traced_networks import T, assert_same, listed, shaken, sj, small
 
 from spiketicket.errors import ModelError
 from spiketicket.export.torch.rules.modules import find_rule
@@ -19,6 +18,7 @@ from spiketicket.train.networks.layers import Repeat as RepeatLayer
 from spiketicket.train.networks.layers import conv, lif
 from spiketicket.train.networks.models import build
 from spiketicket.train.networks.norms import TimestepBatchNorm2d
+from tests.support.traced_networks import T, assert_same, listed, shaken, sj, small
 
 
 @pytest.fixture(autouse=True)

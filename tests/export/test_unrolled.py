@@ -5,7 +5,16 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from graphs import (
+from onnx import TensorProto, checker, helper, shape_inference
+
+from spiketicket.csr import Csr
+from spiketicket.errors import ModelError
+from spiketicket.export.check.agreement import compare
+from spiketicket.export.formats.unrolled import OPSET, unrolled_onnx
+from spiketicket.graph import Add, Concat, Graph, Li, Lif, Linear, Repeat
+from spiketicket.runtime.engine import Model, Options, Trace
+from spiketicket.runtime.engines.reference import ReferenceEngine
+from tests.support.graphs import (
     TAU,
     event_vectors,
     events,
@@ -19,15 +28,6 @@ from graphs import (
     residual_blocks,
     signals,
 )
-from onnx import TensorProto, checker, helper, shape_inference
-
-from spiketicket.csr import Csr
-from spiketicket.errors import ModelError
-from spiketicket.export.check.agreement import compare
-from spiketicket.export.formats.unrolled import OPSET, unrolled_onnx
-from spiketicket.graph import Add, Concat, Graph, Li, Lif, Linear, Repeat
-from spiketicket.runtime.engine import Model, Options, Trace
-from spiketicket.runtime.engines.reference import ReferenceEngine
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 NUMBERS = FLOATS | {TensorProto.INT32, TensorProto.INT64}

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from graphs import events, everything, write
 
 from spiketicket.model.names import INPUT, LOGITS
 from spiketicket.profiling.inference.accuracy import (
@@ -17,6 +16,7 @@ from spiketicket.profiling.inference.accuracy import (
 from spiketicket.runtime import Session
 from spiketicket.runtime.evaluate import exit_early
 from spiketicket.runtime.inputs import presented
+from tests.support.graphs import events, everything, write
 
 
 @pytest.fixture(params=[everything, events])

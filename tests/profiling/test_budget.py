@@ -1,10 +1,10 @@
 """The largest T that fits into a budget, and the best of several models."""
 
 import pytest
-from profiles import latency, model, profile
 
 from spiketicket.errors import InputError
 from spiketicket.profiling.decisions.budget import Budget, best, fits
+from tests.support.profiles import latency, model, profile
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import gc
 from itertools import groupby
 
 import pytest
-from simulated import SimulatedTime
+from benchmarks.simulated import SimulatedTime
 
 from spiketicket.errors import InputError
 from spiketicket.profiling.measure.clock import MIN_ROUNDS, PAUSE, WARM_UP_AT_MOST, measure, synchronised

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from profiles import latency, model, profile
 
 from spiketicket.errors import InputError
 from spiketicket.profiling.decisions.compare import compare
 from spiketicket.profiling.decisions.comparison import comparison_report
 from spiketicket.profiling.decisions.stored import read_profile
+from tests.support.profiles import latency, model, profile
 
 
 def test_verdicts():

@@ -8,12 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import cupy_standin
 import numpy as np
-import nvidia_standin
 import pytest
-from graphs import events, everything, write
-from profiles import check_schema, latency, model, profile
 from typer.testing import CliRunner
 
 from spiketicket.cli.profile.command import app
@@ -29,6 +25,9 @@ from spiketicket.profiling.inference.samples import NOISE, load_samples
 from spiketicket.profiling.inference.settings import Settings, usable_cores
 from spiketicket.profiling.measure.noise import Noise
 from spiketicket.runtime import Session
+from tests.support import cupy_standin, nvidia_standin
+from tests.support.graphs import events, everything, write
+from tests.support.profiles import check_schema, latency, model, profile
 
 DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"
 HERE = [name for name in PROFILED if name not in ("cuda", "tensorrt")]  # of these, tests stand in for a GPU

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from graphs import events, everything, feed, gates_and_joins, residual_blocks, write
 
 from spiketicket.errors import InputError
 from spiketicket.profiling.layers import roofline
@@ -21,6 +20,7 @@ from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
 from spiketicket.runtime.engines.native.engine import NativeEngine
 from spiketicket.runtime.planner import KERNELS
+from tests.support.graphs import events, everything, feed, gates_and_joins, residual_blocks, write
 
 GRAPHS = [everything, events, gates_and_joins, residual_blocks]
 

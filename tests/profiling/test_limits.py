@@ -1,10 +1,10 @@
 """Limits of a TOML file: kept, broken, about nothing, impossible."""
 
 import pytest
-from profiles import latency, model, profile
 
 from spiketicket.errors import InputError
 from spiketicket.profiling.decisions.limits import hold, read_limits
+from tests.support.profiles import latency, model, profile
 
 ROWS = [latency("native", t, p50=float(t)) for t in (1, 5)] + [latency("torch", 5, p50=50.0)]
 MEASURED = profile(model("a.onnx", ROWS, [(1, 0.8), (5, 0.9)]))

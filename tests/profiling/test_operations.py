@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from graphs import events, everything, feed, gates_and_joins, one_conv, poolings_and_views, residual_blocks, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +11,16 @@ from spiketicket.graph import Add, AvgPool, Conv, Flatten, Graph, Lif, Linear, M
 from spiketicket.profiling.layers.operations import workload
 from spiketicket.runtime import Session
 from spiketicket.runtime.engines.reference import apply
+from tests.support.graphs import (
+    events,
+    everything,
+    feed,
+    gates_and_joins,
+    one_conv,
+    poolings_and_views,
+    residual_blocks,
+    write,
+)
 
 
 def csr(rows):

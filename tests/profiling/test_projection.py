@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from run_folders import epochs, plan, ticket, write_run
 
 from spiketicket.errors import InputError
 from spiketicket.profiling.measure.timing import Timing
@@ -15,6 +14,7 @@ from spiketicket.profiling.search.measured import gains, iterations_of, read_run
 from spiketicket.profiling.search.projection import Plan, hours, project
 from spiketicket.profiling.search.runs import run_section
 from spiketicket.profiling.search.setup import PARTS, Setup
+from tests.support.run_folders import epochs, plan, ticket, write_run
 
 SIZES = {"vgg16": (14_715_584, 14_728_266), "resnet19": (12_619_968, 12_630_858)}
 SMALL = Plan("vgg16", "cifar10", 10, 4, 5, 3, *SIZES["vgg16"])

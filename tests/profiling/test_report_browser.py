@@ -1,11 +1,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import chromium
 import pytest
-from sample_report import sample_report
 
 from spiketicket.profiling.report.files import write
+from tests.support import chromium
+from tests.support.sample_report import sample_report
 
 pytestmark = pytest.mark.skipif(chromium.EXECUTABLE is None, reason="no Chromium here: apt-get install chromium")
 

@@ -4,13 +4,13 @@ from itertools import combinations
 from xml.etree import ElementTree
 
 import pytest
-from sample_report import sample_report
 
 from spiketicket.profiling.report.document import Axis, Bars, Lines, Picture, Point, Series
 from spiketicket.profiling.report.drawing.chart import NARROW, WIDE, svg
 from spiketicket.profiling.report.drawing.labels import Box, Wanted, place, shorten, text_width
 from spiketicket.profiling.report.drawing.scale import scale
 from spiketicket.profiling.report.drawing.svg import DASHES, SHAPES
+from tests.support.sample_report import sample_report
 
 PICTURES = [picture for section in sample_report().sections for picture in section.pictures]
 COLOUR = re.compile(r"var\(--c\d\)")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from sample_report import sample_report
 
 from spiketicket.errors import InputError, MissingExtraError
 from spiketicket.profiling.report.csv import csv
@@ -18,6 +17,7 @@ from spiketicket.profiling.report.files import FORMS, write
 from spiketicket.profiling.report.latex import latex
 from spiketicket.profiling.report.markdown import markdown
 from spiketicket.profiling.report.terminal import show
+from tests.support.sample_report import sample_report
 
 AWKWARD = 'a_b __c__ 50% $x$ #1 & {d} ~3 ^ \\ <i> | *e* [f] `g` --h "q"'
 

@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from sample_report import sample_report
 
 from spiketicket.profiling.report.drawing.colours import DARK, LIGHT, MARKS
 from spiketicket.profiling.report.html import html
+from tests.support.sample_report import sample_report
 
 TEXTS = [("ink", "paper"), ("faint", "paper"), ("link", "paper"), ("ink", "shade"), ("alarm", "alarm-paper")]
 SIGHTS = {  # Machado et al. 2009, of the greatest severity, on linear RGB

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from profiles import check_schema
 from typer.testing import CliRunner
 
 from spiketicket.cli.console import make_app
@@ -27,6 +26,7 @@ from spiketicket.profiling.search.stand_in import FORMS, iterations_per_epoch, s
 from spiketicket.train.loop.batches import Batches
 from spiketicket.train.loop.distributed import Group
 from spiketicket.train.loop.loop import EpochMean, TrainingState
+from tests.support.profiles import check_schema
 
 app = make_app("search and tickets")
 app.command()(search)

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from profiles import check_schema
-from run_folders import plan, write_run
 from typer.testing import CliRunner
 
 from spiketicket.cli.console import make_app
@@ -18,6 +16,8 @@ from spiketicket.profiling.tickets.balance import balance, ticket_balance
 from spiketicket.profiling.tickets.pareto import front
 from spiketicket.profiling.tickets.report import tickets_report
 from spiketicket.profiling.tickets.tickets import measure_tickets
+from tests.support.profiles import check_schema
+from tests.support.run_folders import plan, write_run
 
 POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12)
 

@@ -1,7 +1,8 @@
 """A fixture that several files share."""
 
 import pytest
-from contract import BEST_ISA, RIVALS
+
+from tests.support.contract import BEST_ISA, RIVALS
 
 # The fast tier runs every kernel on the best instruction set of this machine.
 PARAMETERS = [

@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from graphs import events, everything, feed, images, write
 from typer.testing import CliRunner
 
 from spiketicket.cli.run import app
 from spiketicket.runtime import Session
+from tests.support.graphs import events, everything, feed, images, write
 
 runner = CliRunner()
 

@@ -3,10 +3,20 @@
 import threading
 from dataclasses import replace
 
-import cupy_standin
 import numpy as np
 import pytest
-from graphs import (
+
+from spiketicket.csr import Csr
+from spiketicket.errors import DeviceError, MissingExtraError
+from spiketicket.export.check.agreement import compare
+from spiketicket.graph import Flatten, Graph, Lif, Linear, Repeat
+from spiketicket.runtime import Session
+from spiketicket.runtime.engines.cuda.buffers import Layout
+from spiketicket.runtime.engines.cuda.fusion import SPIKES, fuse
+from spiketicket.runtime.engines.cuda.weights import DEPTH, ROWS, TILE, dense_tiles, sparse_tiles
+from spiketicket.runtime.planner import CUDA_KERNELS
+from tests.support import cupy_standin
+from tests.support.graphs import (
     event_vectors,
     events,
     everything,
@@ -22,17 +32,7 @@ from graphs import (
     wide_linear,
     write,
 )
-from tiers import beyond_the_first
-
-from spiketicket.csr import Csr
-from spiketicket.errors import DeviceError, MissingExtraError
-from spiketicket.export.check.agreement import compare
-from spiketicket.graph import Flatten, Graph, Lif, Linear, Repeat
-from spiketicket.runtime import Session
-from spiketicket.runtime.engines.cuda.buffers import Layout
-from spiketicket.runtime.engines.cuda.fusion import SPIKES, fuse
-from spiketicket.runtime.engines.cuda.weights import DEPTH, ROWS, TILE, dense_tiles, sparse_tiles
-from spiketicket.runtime.planner import CUDA_KERNELS
+from tests.support.tiers import beyond_the_first
 
 KERNELS = [*CUDA_KERNELS, "fixed"]
 

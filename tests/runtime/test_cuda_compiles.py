@@ -3,9 +3,9 @@
 from itertools import product
 
 import pytest
-from cuda_compiler import ARCHITECTURES, assert_compiles, compile_for
 
 from spiketicket.runtime.engines.cuda.kernels import MOST_TIMESTEPS, source
+from tests.support.cuda_compiler import ARCHITECTURES, assert_compiles, compile_for
 
 FLAGS = ("false", "true")
 

@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import (
+from onnx import TensorProto, helper, numpy_helper
+
+from spiketicket.errors import NotBuiltError
+from spiketicket.export.check.agreement import compare
+from spiketicket.graph import Flatten, Graph, Lif, Linear, Repeat, window
+from spiketicket.model.writer import to_onnx
+from spiketicket.runtime import Session, custom_ops, onnxruntime_library
+from spiketicket.runtime.engine import Trace, lif_names
+from tests.support.graphs import (
     event_vectors,
     events,
     everything,
@@ -23,14 +31,6 @@ from graphs import (
     signals,
     write,
 )
-from onnx import TensorProto, helper, numpy_helper
-
-from spiketicket.errors import NotBuiltError
-from spiketicket.export.check.agreement import compare
-from spiketicket.graph import Flatten, Graph, Lif, Linear, Repeat, window
-from spiketicket.model.writer import to_onnx
-from spiketicket.runtime import Session, custom_ops, onnxruntime_library
-from spiketicket.runtime.engine import Trace, lif_names
 
 onnxruntime = pytest.importorskip("onnxruntime")
 try:

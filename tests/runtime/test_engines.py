@@ -8,19 +8,6 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from contract import EXACT, ISAS, assert_agrees, trace
-from graphs import (
-    everything,
-    flattened_residual,
-    images,
-    one_conv,
-    poolings_and_views,
-    random_bias,
-    random_csr,
-    residual_blocks,
-    wide_linear,
-    write,
-)
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -32,6 +19,19 @@ from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
 from spiketicket.runtime.engines.native.engine import build_info
 from spiketicket.runtime.planner import AUTO, FIXED
+from tests.support.contract import EXACT, ISAS, assert_agrees, trace
+from tests.support.graphs import (
+    everything,
+    flattened_residual,
+    images,
+    one_conv,
+    poolings_and_views,
+    random_bias,
+    random_csr,
+    residual_blocks,
+    wide_linear,
+    write,
+)
 
 
 @pytest.mark.parametrize("timesteps", [1, 2, 3, 4, 5, 6, 7, 8, 9, 16])

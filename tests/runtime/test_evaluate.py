@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import events, images, write
 
 from spiketicket.errors import InputError
 from spiketicket.runtime import Session
 from spiketicket.runtime.evaluate import evaluate, exit_early
+from tests.support.graphs import events, images, write
 
 ASSETS = Path(__file__).parents[1] / "assets"
 

@@ -5,7 +5,15 @@ import copy
 import numpy as np
 import onnx
 import pytest
-from graphs import (
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from spiketicket.errors import InputError, ModelError
+from spiketicket.export.check.agreement import compare
+from spiketicket.model.writer import to_onnx
+from spiketicket.runtime import Session
+from spiketicket.runtime.planner import FIXED
+from tests.support.graphs import (
     event_vectors,
     events,
     everything,
@@ -15,14 +23,6 @@ from graphs import (
     residual_blocks,
     signals,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from spiketicket.errors import InputError, ModelError
-from spiketicket.export.check.agreement import compare
-from spiketicket.model.writer import to_onnx
-from spiketicket.runtime import Session
-from spiketicket.runtime.planner import FIXED
 
 BASES = [
     to_onnx(make(np.random.default_rng(0), **options))

@@ -3,8 +3,10 @@ timestep after the other, with any number of threads."""
 
 import numpy as np
 import pytest
-from contract import EXACT, ISAS, assert_agrees, trace
-from graphs import (
+
+from spiketicket.runtime import Session
+from tests.support.contract import EXACT, ISAS, assert_agrees, trace
+from tests.support.graphs import (
     event_vectors,
     events,
     everything,
@@ -17,8 +19,6 @@ from graphs import (
     signals,
     write,
 )  # fmt: skip
-
-from spiketicket.runtime import Session
 
 
 def timed_signals(rng, timesteps=4):

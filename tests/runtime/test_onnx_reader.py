@@ -3,7 +3,6 @@
 import numpy as np
 import onnx
 import pytest
-from graphs import events, everything, gates_and_joins, signals, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
@@ -13,6 +12,7 @@ from spiketicket.model.reader import parse_model
 from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
+from tests.support.graphs import events, everything, gates_and_joins, signals, write
 
 GRAPH = everything(np.random.default_rng(0), size=(8, 8))
 DATA = to_onnx(GRAPH).SerializeToString()

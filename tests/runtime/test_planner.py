@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from graphs import events, everything, feed, gates_and_joins, images, one_conv, signals, write
 
 from spiketicket.errors import InputError, SpikeTicketError
 from spiketicket.runtime import Session, planner
 from spiketicket.runtime.planner import KERNELS
+from tests.support.graphs import events, everything, feed, gates_and_joins, images, one_conv, signals, write
 
 
 @pytest.fixture

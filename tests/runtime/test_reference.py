@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from graphs import random_csr
 from scipy.signal import correlate
 
 from spiketicket.csr import Csr
 from spiketicket.graph import Conv, Li, Lif
 from spiketicket.runtime.engines.reference import convolve, fire, integrate
+from tests.support.graphs import random_csr
 
 # tau = 4/3, threshold 1, reset 0: h = 0.25 v + 0.75 x (METHOD: fires every step from 4/3 on, every
 # second from 16/15 on, every third from 64/63 on).

@@ -1,13 +1,13 @@
 """What a session promises, for every engine."""
 
-import cupy_standin
 import numpy as np
 import pytest
-from graphs import event_vectors, events, everything, feed, images, signals, write
 
 from spiketicket.errors import InputError, ModelError
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import MODEL_ENGINES
+from tests.support import cupy_standin
+from tests.support.graphs import event_vectors, events, everything, feed, images, signals, write
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,15 @@ import threading
 from dataclasses import replace
 
 import numpy as np
-import nvidia_standin
 import pytest
-from graphs import events, everything, feed, gates_and_joins, images, signals, write
 
 from spiketicket.errors import DeviceError, InputError, MissingExtraError, ModelError
 from spiketicket.export.formats.tensorrt import export_engine
 from spiketicket.model.engine_file import MAGIC, VERSION, Build, EngineFile, pack, unpack
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import ENGINE_NAMES
+from tests.support import nvidia_standin
+from tests.support.graphs import events, everything, feed, gates_and_joins, images, signals, write
 
 GRAPH = everything(np.random.default_rng(0))
 BUILD = Build(5, (1, 4, 8), True, ("same", "größer"), "10.9.0", "NVIDIA H100")

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from run_folders import IMP, epochs, plan, ticket, write_run
 from typer.testing import CliRunner
 
 from spiketicket.cli import console as cli
@@ -21,6 +20,7 @@ from spiketicket.cli.search.status import bars, compact, duration
 from spiketicket.errors import InputError, MissingExtraError
 from spiketicket.train.history.curves import make_curves
 from spiketicket.train.history.history import read_history
+from tests.support.run_folders import IMP, epochs, plan, ticket, write_run
 
 
 @pytest.fixture

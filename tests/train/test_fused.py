@@ -3,10 +3,8 @@
 from contextlib import nullcontext
 from types import SimpleNamespace
 
-import cupy_standin
 import pytest
 import torch
-from cuda_compiler import ARCHITECTURES, assert_compiles
 from torch import nn
 
 from spiketicket.train.networks import norms
@@ -15,6 +13,8 @@ from spiketicket.train.networks.cuda import fused, launching
 from spiketicket.train.networks.layers import TimestepBatchNorm2d, fuse, lif
 from spiketicket.train.networks.models import build, lif_spikes, logits
 from spiketicket.train.networks.models.resnet import BasicBlock
+from tests.support import cupy_standin
+from tests.support.cuda_compiler import ARCHITECTURES, assert_compiles
 
 NEURONS = [
     NeuronConfig(),

@@ -157,8 +157,8 @@ def test_interrupted_between_any_two_batches(gradual_run, gradual_settings, digi
         if asked % 3 == 0:
             raise OutOfTimeError("enough")
 
-    monkeypatch.setattr("spiketicket.train.loop.pace.SecondsPerEpoch.due", due)
-    monkeypatch.setattr("spiketicket.train.loop.pace.SecondsPerEpoch.written", written)
+    monkeypatch.setattr("spiketicket.train.loop.time_limit.TimeLimit.due", due)
+    monkeypatch.setattr("spiketicket.train.loop.time_limit.TimeLimit.written", written)
     found = None
     while found is None:
         with suppress(OutOfTimeError):

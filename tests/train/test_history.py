@@ -5,12 +5,12 @@ import subprocess
 import sys
 
 import pytest
-from run_folders import IMP, epochs, plan, ticket, write_run
 
 from spiketicket.errors import InputError
 from spiketicket.train.history.events import EarlyBirdRecord, EarlyTimeRecord
 from spiketicket.train.history.forecast import SecondsPerEpoch, fit, forecast
 from spiketicket.train.history.history import read_history
+from tests.support.run_folders import IMP, epochs, plan, ticket, write_run
 
 NOW = 1_800_000_000.0
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from benchmarks.timestep_loop import LoopNetwork
 from spikingjelly.activation_based import functional
-from timestep_loop import LoopNetwork
 from torch.nn.functional import cross_entropy
 
 from spiketicket.errors import InputError

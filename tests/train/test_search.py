@@ -14,7 +14,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiers import beyond_the_first
 from typer.testing import CliRunner
 
 from spiketicket.cli.search.command import app
@@ -29,6 +28,7 @@ from spiketicket.train.search import search as search_module
 from spiketicket.train.search import training as training_module
 from spiketicket.train.search.search import RunOptions, model_config, search
 from spiketicket.train.search.ticket import load_ticket
+from tests.support.tiers import beyond_the_first
 
 
 def equal_tickets(a, b):

@@ -4,10 +4,10 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from run_folders import IMP, epochs, ticket
 
 from spiketicket.errors import MissingExtraError
 from spiketicket.train.history.tensorboard import TensorBoard
+from tests.support.run_folders import IMP, epochs, ticket
 
 
 @pytest.fixture

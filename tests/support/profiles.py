@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jsonschema
 
-SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "profile.schema.json").read_text())
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "profile.schema.json").read_text())
 
 
 def check_schema(data):

@@ -30,7 +30,7 @@ from spiketicket.train.networks.models import build, prunable
 from spiketicket.train.pruning import masks as ticket_masks
 from spiketicket.train.pruning.strategies import magnitude_masks
 
-PAGE = Path(__file__).parents[1] / "docs" / "export.md"
+PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 T, N = 3, 2
 

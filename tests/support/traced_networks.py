@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from graphs import oracle
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
@@ -11,6 +10,7 @@ from spiketicket.export.torch.original import run_torch
 from spiketicket.export.torch.trace import trace_calls
 from spiketicket.export.torch.traced import Lead
 from spiketicket.runtime.engine import Trace
+from tests.support.graphs import oracle
 
 T = 4
 

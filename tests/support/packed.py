@@ -1,13 +1,13 @@
 """A small network that every format holds, and its files, written and checked by `pack`."""
 
 import numpy as np
-from graphs import random_bias, random_csr
 
 from spiketicket.export.check.agreement import Tolerance
 from spiketicket.export.check.check import Check, Samples
 from spiketicket.export.formats.registry import FORMATS
 from spiketicket.export.pack import pack
 from spiketicket.graph import Flatten, Graph, Lif, Linear, Repeat
+from tests.support.graphs import random_bias, random_csr
 
 T = 4
 METADATA = {"dataset": "none", "classes": "zero\nöne\ntwo", "exporter": "0.1.0"}

@@ -1,0 +1,1 @@
+"""Tests of spiketicket; their folders follow those of the code."""
