@@ -1,1 +1,1 @@
-"""What the log of a search tells."""
+"""The log of a search: its events, what they say about a search, forecast, curves and pictures."""

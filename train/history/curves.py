@@ -19,7 +19,7 @@ SAME_SPARSITY = 1e-3  # a tenth of a percent: rounds end beside the sparsities t
 
 @dataclass(frozen=True)
 class Sample:
-    """What one search says of one sparsity: a share as accuracy, seconds up to there and of the final training."""
+    """One ticket of one search: accuracy as a share, seconds of the search up to it and of its final training."""
 
     seed: int
     accuracy: float
@@ -38,7 +38,7 @@ class Point:
         return mean(self._values(name))
 
     def deviation(self, name: str) -> float | None:
-        """Standard deviation of a sample (n - 1); None for a single seed."""
+        """Return the standard deviation of a sample (n - 1); None for a single seed."""
         return stdev(self._values(name)) if len(self.samples) > 1 else None
 
     def _values(self, name: str) -> list[float]:
@@ -56,7 +56,7 @@ class Curve:
     points: tuple[Point, ...]
 
     def gain(self, point: Point) -> float | None:
-        """Search time of this curve as a multiple of that of `point`, at the same sparsity."""
+        """Return the search time of this curve as a multiple of that of `point`, at the same sparsity."""
         near = [own for own in self.points if abs(own.sparsity - point.sparsity) <= SAME_SPARSITY]
         seconds = point.mean("search_seconds")
         if not near or seconds <= 0:
@@ -65,10 +65,10 @@ class Curve:
 
 
 def make_curves(histories: Sequence[History]) -> tuple[list[Curve], list[str]]:
-    """One curve for the searches that differ only in seed, in the order given; and folders without a tested ticket.
+    """Return a curve for searches that differ only in seed, in the order given; and folders without a tested ticket.
 
     Searches of a single ticket (`random` at one sparsity) form a curve over their sparsities, too. Raises InputError
-    where the same search comes twice, or none has a tested ticket.
+    if the same search comes twice, or none has a tested ticket.
     """
     groups: dict[str, list[History]] = {}
     untested = [str(history.folder) for history in histories if not _tested(history)]
@@ -81,10 +81,10 @@ def make_curves(histories: Sequence[History]) -> tuple[list[Curve], list[str]]:
     return [_curve(group, label) for group, label in zip(groups.values(), _labels(identities), strict=True)], untested
 
 
-def apart(curves: Sequence[Curve]) -> dict[str, dict[str, Any]]:
-    """SearchSettings that every method has, and the images, where they differ though no label says so: values by label.
+def differing_settings(curves: Sequence[Curve]) -> dict[str, dict[str, Any]]:
+    """Return settings of every method (and the images) that differ though no label says so: values by label.
 
-    A comparison of methods is like for like where there are none.
+    A comparison of methods is like for like if there are none.
     """
     shared = [
         f.name for f in fields(SearchSettings) if f.metadata.get("methods") == tuple(METHODS) and f.name not in _SAID
@@ -99,7 +99,7 @@ def apart(curves: Sequence[Curve]) -> dict[str, dict[str, Any]]:
 
 
 def _identity(history: History) -> dict[str, Any]:
-    """The settings that make a method of its own."""
+    """Return the settings that decide which curve a search belongs to."""
     planned = [stage.sparsity for stage in history.stages]  # a search at work may have found one ticket so far
     sparsities = [s for s in (*planned, *(ticket.sparsity for ticket in history.tickets)) if s]
     single = bool(sparsities) and max(sparsities) - min(sparsities) <= SAME_SPARSITY
@@ -132,7 +132,7 @@ def _curve(group: list[History], label: str) -> Curve:
 
 
 def _labels(identities: list[dict[str, Any]]) -> list[str]:
-    """Names that tell the curves apart: method and ET; where that is not enough, the settings that differ, too."""
+    """Return names that distinguish the curves: method and ET; if that is not enough, the settings that differ."""
     everywhere = [name for name in ("arch", "dataset") if len({settings[name] for settings in identities}) > 1]
     short = [_short(settings, everywhere) for settings in identities]
     labels = []

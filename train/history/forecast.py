@@ -1,4 +1,4 @@
-"""How long a search has still to go.
+"""The time that a search still needs.
 
 An epoch at T timesteps takes as long as those at T took so far (the mean of the last 20). Where none ran at T, it takes
 a + b T seconds: with epochs at several other T, a and b >= 0 of the least squares over their means; with one, a = 0.
@@ -13,7 +13,7 @@ from statistics import mean
 from spiketicket.train.history.events import SEARCH
 from spiketicket.train.history.history import History
 
-RECENT = 20  # epochs: a search may have moved to another machine, or have got company on this one
+RECENT = 20  # epochs: a search may have moved to another machine, or share this one since
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Forecast:
 
 
 def forecast(history: History, now: float) -> Forecast | None:
-    """The time left at the time `now`; None where nothing is left or no epoch has finished yet."""
+    """Return the time left at the time `now`; None if nothing is left or no epoch has finished yet."""
     left = [training for training in history.trainings if training.epochs_left]
     if not left or not history.epochs:
         return None
@@ -55,7 +55,7 @@ def forecast(history: History, now: float) -> Forecast | None:
     coming = [epoch for training in left for epoch in training.coming]
     paces = {epoch: _pace(*epoch, full, means) for epoch in sorted(set(coming), key=lambda e: (e[0], e[1] or math.inf))}
     seconds = sum(paces[epoch].seconds for epoch in coming)
-    if history.running:  # part of the epoch at work is over already
+    if history.running:  # part of the present epoch is over already
         seconds -= min(max(0.0, now - history.changed), paces[coming[0]].seconds)
     early_time = bool(history.settings.get("early_time")) and not history.early_time
     early_bird = history.settings["method"] == "eb" and any(training.stage.kind == SEARCH for training in left)
@@ -78,7 +78,7 @@ def _pace(timesteps: int, image_size: int | None, full: int | None, measured: Ma
 
 
 def fit(measured: Mapping[int, float] | Mapping[float, float]) -> tuple[float, float]:
-    """a, b >= 0 of a + b T nearest to the seconds measured at each T (least squares); a = 0 from a single T."""
+    """Return a, b >= 0 of the a + b T nearest to the seconds measured at each T (least squares); a = 0 from one T."""
     steps, seconds = list(measured), list(measured.values())
     middle, height = mean(steps), mean(seconds)
     spread = sum((t - middle) ** 2 for t in steps)

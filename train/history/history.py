@@ -1,4 +1,4 @@
-"""What a run folder tells of its search: settings, log, and whether it is still at work. No torch."""
+"""The history of a search, read from its run folder: settings, log, and whether it is still running. No torch."""
 
 import fcntl
 import json
@@ -29,7 +29,7 @@ LOCK_FILE = ".lock"
 
 @dataclass(frozen=True)
 class Training:
-    """A stage of the plan with what the log says of it."""
+    """A training of the plan with what the log says about it."""
 
     stage: StageRecord
     epochs: tuple[EpochRecord, ...]
@@ -41,7 +41,7 @@ class Training:
 
     @property
     def coming(self) -> list[tuple[int, int | None]]:
-        """Timesteps and image size (None: the data set's) of each epoch to come."""
+        """Timesteps and image size (None: the data set's) of each epoch that is left."""
         return self.stage.after(len(self.epochs)) if self.epochs_left else []
 
     @property
@@ -54,7 +54,7 @@ class Training:
 
     @property
     def timesteps(self) -> tuple[int, ...]:
-        """Those it ran with, in order, and the one it goes on with: (5, 3) where Early-Time cut in."""
+        """The timesteps of its epochs so far, in order, and of those that are left: (5, 3) after Early-Time."""
         rest = [timesteps for timesteps, _ in self.coming]
         if not rest and not self.epochs:
             rest = [self.stage.timesteps]
@@ -62,7 +62,7 @@ class Training:
 
     @property
     def validation_accuracy(self) -> float | None:
-        """The ticket's, or that of the last epoch that was validated."""
+        """The ticket's accuracy, or that of the last epoch that was validated."""
         if self.ticket and self.ticket.validation_accuracy is not None:
             return self.ticket.validation_accuracy
         known = [e.validation_accuracy for e in self.epochs if e.validation_accuracy is not None]
@@ -70,7 +70,7 @@ class Training:
 
     @property
     def sparsity(self) -> float | None:
-        """The ticket's, where there is one: N:M may have pruned more than was planned."""
+        """The ticket's sparsity, or the planned one before it is found: N:M may prune more than was planned."""
         return self.ticket.sparsity if self.ticket else self.stage.sparsity
 
     @property
@@ -80,7 +80,7 @@ class Training:
 
 @dataclass(frozen=True)
 class History:
-    """A run folder, read. Of what a resumed search trained twice, the last line counts."""
+    """The content of a run folder. If a resumed search has trained an epoch twice, its last line counts."""
 
     folder: Path
     settings: dict[str, Any]
@@ -97,7 +97,7 @@ class History:
 
     @cached_property
     def trainings(self) -> tuple[Training, ...]:
-        """The plan's, and those that only the log knows of (a damaged plan)."""
+        """The trainings of the plan, and those that only the log knows (if the plan is damaged)."""
         epochs: dict[tuple[int, str], list[EpochRecord]] = {(stage.round, stage.kind): [] for stage in self.stages}
         for epoch in self.epochs:
             epochs.setdefault((epoch.round, epoch.kind), []).append(epoch)
@@ -115,13 +115,13 @@ class History:
 
     @property
     def current(self) -> Training | None:
-        """The training at work, or the one that a resumed search goes on with."""
+        """The training that is running, or the one that a resumed search goes on with."""
         waiting = [training for training in self.trainings if not training.done]
         return next((training for training in waiting if training.stage.epochs), waiting[0] if waiting else None)
 
     @property
     def state(self) -> str:
-        """running, finished, stopped (it says why) or interrupted (killed, or never begun)."""
+        """running, finished, stopped (`stop` says why) or interrupted (killed, or never begun)."""
         if self.running:
             return "running"
         if self.stages and not self.current and self.stages[-1].round in {ticket.round for ticket in self.tickets}:
@@ -130,7 +130,7 @@ class History:
 
 
 def read_history(folder: Path) -> History:
-    """Read a run folder, also of a search at work. Raises InputError for a folder that is no run.
+    """Read a run folder, also of a search that is running. Raises InputError if the folder is no run.
 
     A last line that is cut short is one that is being written, or was when the search was killed; it is ignored.
     Other lines that cannot be read are named in `damaged`.
@@ -170,7 +170,7 @@ def read_history(folder: Path) -> History:
 
 
 def read_events(folder: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[tuple[int, str]]]:
-    """The log's events as they stand, and its damaged lines with the reason; each with its line's number."""
+    """Return the events of the log as dictionaries, and its damaged lines with the reason, both by line number."""
     try:
         text = (folder / LOG_FILE).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:  # a search that has just begun
@@ -181,7 +181,7 @@ def read_events(folder: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[tu
     *lines, unfinished = text.split("\n")
     for number, line in enumerate([*lines, unfinished], start=1):
         try:
-            # NaN and infinity are no JSON: a loss that is none of a number reads as null.
+            # NaN and infinity are no JSON: a loss that is not a number reads as null.
             entry = json.loads(line, parse_constant=lambda _: None)
         except (ValueError, RecursionError):
             if line.strip() and number <= len(lines):
@@ -195,7 +195,7 @@ def read_events(folder: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[tu
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a search is at work in `folder`: it holds the lock, which this asks for without waiting."""
+    """Tell whether a search is running in `folder`: it holds the lock, which this asks for without waiting."""
     try:
         lock = os.open(folder / LOCK_FILE, os.O_RDONLY)
     except FileNotFoundError:

@@ -13,7 +13,7 @@ from spiketicket.train.history.curves import Curve
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito: told apart by colour-blind readers; the markers tell the curves apart without colour.
+# Okabe and Ito: colours that colour-blind readers can distinguish; the markers distinguish curves without colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", ":", "-.")
@@ -25,7 +25,10 @@ UNITS = ((2 * 3600, 3600, "h"), (120, 60, "min"), (0, 1, "s"))  # from, seconds,
 
 
 def draw(curves: Sequence[Curve], path: Path, title: str, caption: str) -> None:
-    """Write the picture as PNG, 1650 x 720 pixels. Raises InputError for another ending, MissingExtraError."""
+    """Write the picture as PNG, 1650 x 720 pixels.
+
+    Raises InputError if `path` does not end in .png, MissingExtraError without matplotlib.
+    """
     if path.suffix.lower() != ".png":
         raise InputError(f"the picture is a PNG: expected a name that ends in .png, got {path.name}")
     try:
@@ -68,7 +71,7 @@ def _draw_curve(ax: "Axes", curve: Curve, index: int, x: list[float], x_errors: 
 
 
 def _sparsity_axis(ax: "Axes", curves: Sequence[Curve]) -> None:
-    """Logarithmic in the weights that survive: equal prunings are equal steps. Ticks where there are points."""
+    """Scale the axis by the logarithm of the weights that survive: equal prunings are equal steps."""
     sparsities = sorted({point.sparsity for curve in curves for point in curve.points}, reverse=True)
     densities = [1 - sparsity for sparsity in sparsities]
     span = max(densities[-1] / densities[0], 1.1)

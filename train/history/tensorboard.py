@@ -18,13 +18,13 @@ TICKET_TAGS = {
 
 
 class TensorBoard:
-    """Writes the events of a search to `folder`, for `tensorboard --logdir`.
+    """A writer of the events of a search to `folder`, for `tensorboard --logdir`.
 
-    The global step counts finished epochs over all trainings, so it never falls; a ticket stands at the step of the
-    epoch before it.
+    The global step counts finished epochs over all trainings, so it never falls; a ticket has the step of the epoch
+    before it.
 
-    A resumed search hands over `past`, the events that its log has kept, and they are written anew: first a mark that
-    makes TensorBoard forget every point from step 0 on (`purge_step`), then all of them. So no point is there twice,
+    `past` holds the events that the log of a resumed search has kept. They are written anew: first a mark that makes
+    TensorBoard forget every point from step 0 on (`purge_step`), then all of them. So no point is there twice,
     none of an epoch that is trained again remains, and none is lost that a kill left in the writer's buffer (which
     holds two minutes; marking only the first new step would lose those). The older files stay, unread in effect.
     Raises MissingExtraError without the package tensorboard.

@@ -1,1 +1,1 @@
-"""One training: batches, iterations, processes."""
+"""The parts of a training: batches, iterations, processes, time limit."""

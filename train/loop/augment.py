@@ -1,7 +1,7 @@
 """Augmentation of whole batches of uint8 pixels, on the device that they are on.
 
-What happens to an image is drawn first, on the CPU, as five whole numbers; so every device draws the same, and a
-process that trains a part of a batch draws for all of it and keeps its own.
+Random numbers are drawn first, on the CPU: five integers per image. So every device draws the same, and a process that
+trains a part of a batch draws for all of it and keeps its own.
 """
 
 import torch
@@ -12,7 +12,7 @@ from spiketicket.data import Augmentation
 
 
 def draw(augmentation: Augmentation, images: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Choices for images of that size `[N, C, H, W]`: int64 `[5, N]`, rows as `augment` names them."""
+    """Draw random choices for images of that size `[N, C, H, W]`: int64 `[5, N]`, rows as `augment` names them."""
     count, _, height, width = images
     window = 2 * augmentation.crop_padding + 1
     return torch.stack(
@@ -21,7 +21,7 @@ def draw(augmentation: Augmentation, images: tuple[int, ...], generator: torch.G
 
 
 def augment(images: Tensor, augmentation: Augmentation, choices: Tensor) -> Tensor:
-    """Crop, flip and cut out as `choices` `[5, N]` say; uint8 `[N, C, H, W]` -> the same."""
+    """Return uint8 images `[N, C, H, W]` cropped, flipped and cut out as `choices` `[5, N]` say."""
     top, left, mirrored, y, x = choices
     if augmentation.crop_padding:
         images = crop(images, augmentation.crop_padding, top, left)
@@ -33,7 +33,7 @@ def augment(images: Tensor, augmentation: Augmentation, choices: Tensor) -> Tens
 
 
 def crop(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
-    """The window of the old size at `top`, `left` (each `[N]`, 0..2 padding) of the images with zeros around."""
+    """Pad the images with zeros and return the window of the old size at `top`, `left` (each `[N]`, 0..2 padding)."""
     count, channels, height, width = images.shape
     padded = pad(images, (padding, padding, padding, padding))
     # A row of the result is `width` neighbours in memory. Copied as such, they take a quarter of the time of pixels.
@@ -44,18 +44,18 @@ def crop(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
 
 
 def flip(images: Tensor, mirrored: Tensor) -> Tensor:
-    """Swap left and right where `mirrored` `[N]` is 1, and not where it is 0."""
+    """Swap left and right in the images where `mirrored` `[N]` is 1."""
     both = torch.cat([images, images.flip(3)])
     return both.index_select(0, torch.arange(len(images), device=images.device) + len(images) * mirrored)
 
 
 def cutout(images: Tensor, size: int, y: Tensor, x: Tensor) -> Tensor:
-    """Zero a square of `size` pixels around (`y`, `x`), each `[N]`: at the border less of it lies inside."""
+    """Zero a square of `size` pixels around (`y`, `x`), each `[N]`; at the border, the part inside the image."""
     rows, columns = (_near(centre, size, length) for centre, length in zip((y, x), images.shape[2:], strict=True))
     return images * ~(rows[:, None, :, None] & columns[:, None, None, :])
 
 
 def _near(centre: Tensor, size: int, length: int) -> Tensor:
-    """Which of `length` places are among the `size` around each centre; bool `[N, length]`."""
+    """Return which of `length` places are among the `size` around each centre; bool `[N, length]`."""
     from_first = torch.arange(length, device=centre.device) - (centre[:, None] - size // 2)
     return (from_first >= 0) & (from_first < size)

@@ -1,4 +1,4 @@
-"""Training and evaluation batches, made on the training device: all images lie there as uint8."""
+"""Training and evaluation batches, made on the training device, which holds all images as uint8."""
 
 from collections.abc import Iterator
 from copy import copy
@@ -34,7 +34,7 @@ class Batches:
         )
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 `[N, C, H, W]` on the device -> float32, to the bit as the data set's `Normalisation` has it.
+        """Return uint8 `[N, C, H, W]` as float32, to the bit as the data set's `Normalisation` computes it.
 
         With an `image_size`, images are then made smaller: a pixel is the mean over the area that it covers.
         """
@@ -50,9 +50,9 @@ class Batches:
         return smaller
 
     def count(self, batch_size: int, world: int = 1) -> int:
-        """Batches in an epoch. Raises InputError where there is none.
+        """Return the number of batches in an epoch. Raises InputError if there is none.
 
-        Batch norm needs two images: a batch is left out where one of `world` processes would get fewer.
+        Batch norm needs two images, so a batch is left out if one of `world` processes would get fewer.
         """
         full, rest = divmod(len(self._labels), batch_size)
         batches = full * (batch_size // world >= 2) + (rest // world >= 2)
@@ -66,10 +66,11 @@ class Batches:
     def epoch(
         self, batch_size: int, seed: np.random.SeedSequence, first: int = 0, rank: int = 0, world: int = 1
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled, augmented, normalised images float32 `[n, C, H, W]` and labels int64 `[n]`, from batch `first` on.
+        """Yield images, float32 `[n, C, H, W]`, and labels, int64 `[n]`, from batch `first` on.
 
-        Process `rank` of `world` gets its share of each batch; shares differ by at most one image, and
-        together they are the batch that a single process gets. Raises InputError where `count` does.
+        Images are shuffled, augmented and normalised. Process `rank` of `world` gets its share of each batch; shares
+        differ by at most one image, and together they are the batch that a single process gets. Raises InputError if
+        `count` does.
         """
         batches = self.count(batch_size, world)
         order = torch.randperm(len(self._labels), generator=_generator(seed))
@@ -86,7 +87,7 @@ class Batches:
     def evaluation(
         self, split: Split, batch_size: int, rank: int = 0, world: int = 1
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """All of `split` in its order, or process `rank`'s share of it: normalised images and labels, as they are."""
+        """Yield all of `split` in its order, or the share of process `rank`: normalised images and labels."""
         here = next((tensors for known, tensors in self._evaluated if known is split), None)
         images, labels = (tensor[rank::world] for tensor in here or self._tensors(split))
         for start in range(0, len(labels), batch_size):
@@ -98,6 +99,6 @@ class Batches:
 
 
 def _generator(seed: np.random.SeedSequence, *key: int) -> torch.Generator:
-    """The stream of `seed`, or of its child at `key`."""
+    """Return a generator seeded by `seed`, or by its child at `key`."""
     child = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, *key))
     return torch.Generator().manual_seed(int(child.generate_state(1, np.uint64)[0] >> 1))

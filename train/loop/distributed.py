@@ -1,9 +1,9 @@
-"""Several processes as one: started by torchrun, every process trains on its share of each batch.
+"""A search in several processes: started by torchrun, each of them trains on its share of every batch.
 
     torchrun --nproc-per-node 2 --no-python snn-search imp ...
 
-Process 0 owns the run folder. What it reads or decides there, the others get from it, so that all of them take the same
-turns; batch norm's statistics and gradients are those of the whole batch (train/networks/norms.py,
+Process 0 owns the run folder. What it reads or decides there is sent to the others, so that all of them take the same
+branches; batch norm's statistics and gradients are those of the whole batch (train/networks/norms.py,
 DistributedDataParallel).
 """
 
@@ -37,7 +37,7 @@ class Group:
         return self.rank == 0
 
     def share(self, compute: Callable[[], R]) -> R:
-        """What `compute` returns in process 0, for all; where it raises a SpikeTicketError, all raise it."""
+        """Return what `compute` returns in process 0; a SpikeTicketError there is raised in all processes."""
         if self.world == 1:
             return compute()
         box: list[Any] = [None]
@@ -51,23 +51,23 @@ class Group:
         return result
 
     def wrapped(self, model: nn.Module) -> nn.Module:
-        """`model` with gradients summed over all processes after every backward pass."""
+        """Return `model` with gradients summed over all processes after every backward pass."""
         if self.world == 1:
             return model
         # Buffers need no broadcast: every process computes the same statistics. (Newer versions of torch have another
-        # word for it.)
+        # name for this argument.)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in place."""
+        """Sum over all processes, in place."""
         if self.world > 1:
             distributed.all_reduce(values)
         return values
 
     def agree(self, what: str, fingerprint: str) -> None:
-        """Raise SpikeTicketError unless all processes have the same `fingerprint`."""
+        """Raise SpikeTicketError if the processes have different values of `fingerprint`."""
         if self.world == 1:
             return
         seen: list[Any] = [None] * self.world
@@ -89,9 +89,9 @@ def _attempt(compute: Callable[[], R]) -> tuple[R | None, SpikeTicketError | Non
 
 @contextmanager
 def joined_group(device: str, deterministic: bool = False) -> Iterator[Group]:
-    """The group that torchrun's environment describes, else this process alone; on `device`: auto, cpu or cuda.
+    """Join the group that torchrun's environment describes, else this process alone; on `device`: auto, cpu or cuda.
 
-    `deterministic` asks for the same bits in every run on CUDA as well. Raises InputError without such a device.
+    `deterministic` asks for the same bits in every run on CUDA as well. Raises InputError if there is no such device.
     """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts

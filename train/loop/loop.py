@@ -1,4 +1,4 @@
-"""What training consists of: an optimiser, one iteration, an evaluation, batch norm's calibration."""
+"""One iteration of training, and what it needs: learning rate, optimiser, evaluation, calibration of batch norm."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,7 +109,7 @@ class TrainingState:
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.dtype == torch.float16)
 
     def step(self, images: Tensor, labels: Tensor, epoch_mean: EpochMean, share: float) -> None:
-        """One iteration; on a GPU, where that can be, as a CUDA graph.
+        """Train on one batch; on a GPU, if possible, as a CUDA graph.
 
         `share`: this process's images among the batch's, times the number of processes (gradients are averaged).
         """
@@ -122,7 +122,7 @@ class TrainingState:
         epoch_mean.seen += len(labels)
 
     def iterate(self, images: Tensor, labels: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
-        """One iteration as it is: loss, and number of right answers.
+        """Train on one batch without a CUDA graph; return the loss and the number of right answers.
 
         The loss is the mean over timesteps of the cross-entropy of that timestep's logits.
         """
@@ -155,7 +155,7 @@ class TrainingState:
                 module.softness = softness
 
     def logits(self, images: Tensor) -> Tensor:
-        """`[T, N, classes]`, float32."""
+        """Return the logits of images, `[T, N, classes]` in float32."""
         with torch.autocast(self.group.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             return logits(self.wrapped, images).float()
 
@@ -177,7 +177,7 @@ class TrainingState:
             group["lr"] = rate if self.rate is None else self.rate
 
     def finite(self) -> bool:
-        """Whether all weights and statistics are numbers."""
+        """Tell whether all weights and statistics are finite."""
         tensors = (tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point())
         return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
@@ -185,7 +185,7 @@ class TrainingState:
         return weights_of(self.model)
 
     def state(self) -> dict[str, Any]:
-        """All that `load` needs to go on from here."""
+        """Return all that `load` needs to go on from here."""
         optimiser = self.optimiser.state_dict()
         for group in optimiser["param_groups"]:
             group["lr"] = float(group["lr"])
@@ -219,7 +219,7 @@ Tally, Trainee = EpochMean, TrainingState  # the old names
 
 @torch.no_grad()
 def accuracy(model: nn.Module, batches: Batches, split: Split, group: Group) -> float:
-    """Share of images whose largest mean logit is the right class."""
+    """Return the share of images whose largest mean logit is the right class."""
     model.eval()
     counts = torch.zeros(2, dtype=torch.int64, device=group.device)
     for images, labels in batches.evaluation(split, EVALUATION_BATCH, group.rank, group.world):
@@ -231,7 +231,10 @@ def accuracy(model: nn.Module, batches: Batches, split: Split, group: Group) -> 
 
 @torch.no_grad()
 def sample_logits(state: TrainingState, batches: Batches, sample: Split, *, training: bool) -> Tensor:
-    """`[T, N, classes]` of a sample; in `training` mode as one batch, which moves batch norm's running statistics."""
+    """Return the logits of a sample, `[T, N, classes]`.
+
+    In `training` mode they are computed as one batch, which moves the running statistics of batch norm.
+    """
     state.model.train(training)
     size = len(sample.labels) if training else EVALUATION_BATCH
     return torch.cat([state.logits(images) for images, _ in batches.evaluation(sample, size)], dim=1)
@@ -241,10 +244,10 @@ def sample_logits(state: TrainingState, batches: Batches, sample: Split, *, trai
 def calibrate(
     model: nn.Module, batches: Batches, batch_size: int, seed: np.random.SeedSequence, images: int = CALIBRATION_IMAGES
 ) -> None:
-    """Set batch norm's running statistics to their mean over training batches of at least `images` images in all.
+    """Set the running statistics of batch norm to their mean over training batches of at least `images` images in all.
 
-    A network that was freshly pruned, or that runs another number of timesteps than before, fires at realistic rates
-    then.
+    A network that was just pruned, or that runs another number of timesteps than before, then fires at the rates that
+    it would have in training.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]

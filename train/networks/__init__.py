@@ -1,1 +1,1 @@
-"""Spiking networks, and what they are made of."""
+"""Spiking networks and their parts: neurons, batch norm, convolutions, GPU kernels."""

@@ -1,4 +1,4 @@
-"""What a network is: plain settings that a ticket stores and that rebuild the same network. No torch."""
+"""The configuration of a network: plain values that a ticket stores and that rebuild the same network. No torch."""
 
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -11,7 +11,7 @@ BATCH_NORMS = ("per-timestep", "folded")
 
 @dataclass(frozen=True)
 class NeuronConfig:
-    """A LIF neuron in SpikingJelly's words; the defaults are the paper's."""
+    """A LIF neuron, in SpikingJelly's names; the defaults are the paper's."""
 
     tau: float = 4 / 3
     v_threshold: float = 1.0
@@ -58,7 +58,7 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: object) -> "ModelConfig":
-        """The inverse of `to_dict`. Raises InputError unless every field is there and plausible."""
+        """Undo `to_dict`. Raises InputError if a field is missing, unknown or implausible."""
         plain = _fields(cls, values)
         return cls(**{**plain, "neuron": NeuronConfig(**_fields(NeuronConfig, plain["neuron"]))})
 

@@ -1,4 +1,4 @@
-"""What spiking networks need beside SpikingJelly's layers. Time-major tensors `[T, N, ...]`."""
+"""Layers that spiking networks need beside SpikingJelly's own. Tensors are time-major, `[T, N, ...]`."""
 
 from enum import Enum, auto
 from itertools import pairwise
@@ -23,7 +23,7 @@ WIDE = 512  # from so many output channels on, oneDNN is faster in its own block
 
 
 class Repeat(nn.Module):
-    """Static current `[N, ...]` -> the same current at each of `timesteps` steps, `[T, N, ...]`."""
+    """Repeats a static current `[N, ...]` at each of `timesteps` steps, `[T, N, ...]`."""
 
     def __init__(self, timesteps: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Repeat(nn.Module):
 
 
 def lif(config: NeuronConfig) -> LIFNode:
-    """A multi-step LIF (neurons.py) with arctan surrogate g'(x) = (alpha / 2) / (1 + (pi alpha x / 2)^2)."""
+    """Return a multi-step LIF (neurons.py) with arctan surrogate g'(x) = (alpha / 2) / (1 + (pi alpha x / 2)^2)."""
     return LIFNode(
         tau=config.tau,
         decay_input=config.decay_input,
@@ -47,7 +47,7 @@ def lif(config: NeuronConfig) -> LIFNode:
 
 
 class Layout(Enum):
-    """How a convolution computes: as its input comes, channels-last, or as is fastest in float32 on a CPU."""
+    """Memory format of a convolution: its input's, channels-last, or the fastest in float32 on a CPU."""
 
     AS_IT_COMES = auto()
     CHANNELS_LAST = auto()
@@ -55,7 +55,7 @@ class Layout(Enum):
 
 
 class Conv2d(layer.Conv2d):  # type: ignore[misc]  # SpikingJelly is untyped
-    """SpikingJelly's Conv2d, in the layout that `lay_out` has set. Raises InputError for an input of another rank."""
+    """SpikingJelly's Conv2d, in the layout that `lay_out` has set. Raises InputError if an input has another rank."""
 
     layout = Layout.AS_IT_COMES
 
@@ -80,7 +80,7 @@ class Conv2d(layer.Conv2d):  # type: ignore[misc]  # SpikingJelly is untyped
 
     @property
     def _suits_taps(self) -> bool:
-        """Whether taps.py knows such a convolution, and it is deep enough."""
+        """Whether taps.py computes such a convolution, and it has enough channels for that to pay."""
         rows, columns = self.kernel_size
         same = rows == columns and rows % 2 == 1 and self.padding == (rows // 2, rows // 2)
         plain = self.stride == self.dilation == (1, 1) and self.groups == 1 and self.padding_mode == "zeros"
@@ -88,16 +88,16 @@ class Conv2d(layer.Conv2d):  # type: ignore[misc]  # SpikingJelly is untyped
 
 
 def conv(channels: int, out: int, kernel: int, stride: int = 1, *, bias: bool, timed: bool = True) -> nn.Module:
-    """A same-size (at stride 1) convolution, on `[T, N, ...]` or, static, on `[N, ...]`."""
+    """Return a convolution that keeps the size at stride 1, on `[T, N, ...]` or, if not `timed`, on `[N, ...]`."""
     mode = "m" if timed else "s"
     return Conv2d(channels, out, kernel, stride, padding=kernel // 2, bias=bias, step_mode=mode)
 
 
 def lay_out(network: nn.Module, device: torch.device, *, mixed: bool) -> None:
-    """Have every convolution compute as is fastest for it; `mixed`: under bfloat16 autocast.
+    """Set the layout of every convolution to the fastest; `mixed`: under autocast to 16 bits.
 
-    Weights are channels-last, and so is the computation, but for deep and wide layers in float32 on a CPU. Neurons,
-    batch norm and pooling take whatever format comes.
+    Weights are channels-last, and so is the computation, except for deep and wide layers in float32 on a CPU.
+    Neurons, batch norm and pooling take any format.
     """
     layout = Layout.CPU if device.type == "cpu" and not mixed else Layout.CHANNELS_LAST
     for module in network.modules():
@@ -107,7 +107,7 @@ def lay_out(network: nn.Module, device: torch.device, *, mixed: bool) -> None:
 
 
 class Residual(nn.Module):
-    """Neurons, `fire`, on the sum of two branches: `residual`, which ends with batch norm, and `shortcut`."""
+    """A residual block: neurons, `fire`, on the sum of `residual`, which ends with batch norm, and `shortcut`."""
 
     residual: nn.Sequential
     shortcut: nn.Module
@@ -127,8 +127,9 @@ class Residual(nn.Module):
 
 
 def fuse(network: nn.Module) -> None:
-    """Have GPU kernels compute neurons, where they know them together with the batch norm per timestep before them
-    (cuda/fused.py). A second call changes nothing.
+    """Let GPU kernels compute neurons, if possible together with the batch norm per timestep before them.
+
+    The kernels are in cuda/fused.py. A second call changes nothing.
 
     From then on the network computes every call from rest. Neurons with another surrogate than arctan, or whose
     potentials are recorded, stay.
@@ -154,7 +155,7 @@ def _fusible(neurons: LIFNode) -> bool:
 
 
 def batch_norm(channels: int, kind: str, *, timed: bool = True) -> nn.Module:
-    """`per-timestep` (as in the paper) or `folded` batch norm; a static layer's is plain."""
+    """Return `per-timestep` (as in the paper) or `folded` batch norm; plain batch norm if the layer is static."""
     if not timed:
         return StaticBatchNorm2d(channels)
     return TimestepBatchNorm2d(channels) if kind == "per-timestep" else FoldedBatchNorm2d(channels)

@@ -36,7 +36,7 @@ from spiketicket.train.networks.cuda import fused
 from spiketicket.train.networks.cuda.fused import LifNumbers
 from spiketicket.train.networks.strides import is_dense, laid_out, like
 
-PART = 1 << 16  # neurons per thread whose timesteps are worked off together: their potentials stay in its cache
+PART = 1 << 16  # neurons per thread whose timesteps are computed together: their potentials stay in its cache
 
 
 class LIFNode(neuron.LIFNode):  # type: ignore[misc]  # SpikingJelly is untyped
@@ -54,12 +54,12 @@ class LIFNode(neuron.LIFNode):  # type: ignore[misc]  # SpikingJelly is untyped
 
     @property
     def numbers(self) -> LifNumbers:
-        """As the fused kernels take them."""
+        """The constants of the neurons, as the fused kernels take them."""
         c = _Constants.of(self)
         return LifNumbers.of(c.k, c.c, c.r, c.threshold, c.alpha, soft=c.soft, detached=c.detach_reset)
 
     def multi_step_forward(self, x_seq: Tensor, *args: Tensor, **kwargs: object) -> Any:
-        """Currents `[T, N, ...]` -> spikes of the same shape, type and memory format."""
+        """Return the spikes of currents `[T, N, ...]`, in their shape, type and memory format."""
         if self.fired:
             self.fired = False
             return x_seq
@@ -80,7 +80,7 @@ class LIFNode(neuron.LIFNode):  # type: ignore[misc]  # SpikingJelly is untyped
 
 @dataclass(frozen=True)
 class _Constants:
-    """Of a layer, in the letters of the equations."""
+    """The constants of a layer, in the letters of the equations."""
 
     k: float
     c: float
@@ -100,7 +100,7 @@ class _Constants:
 
 
 class _Lif(torch.autograd.Function):
-    """Currents `[T, N, ...]` and v_0 `[N, ...]` (None: at rest) -> spikes and v_T."""
+    """Spikes and v_T of currents `[T, N, ...]` and v_0 `[N, ...]` (None: at rest)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, before: Tensor | None, c: _Constants) -> tuple[Tensor, Tensor]:
@@ -131,7 +131,7 @@ class _Lif(torch.autograd.Function):
 
 
 class _SoftLif(torch.autograd.Function):
-    """Currents `[T, N, ...]` -> what soft neurons give out, of the same shape and type; from rest in every call."""
+    """Output of soft neurons on currents `[T, N, ...]`, in their shape and type; from rest in every call."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, softness: float, c: _Constants) -> Tensor:
@@ -176,7 +176,7 @@ def _after_reset(c: _Constants, z: Tensor, s: Tensor) -> Tensor:
 
 
 def _forward(c: _Constants, x: Tensor, v: Tensor, spikes: Tensor, gap: Tensor | None) -> None:
-    """x, spikes and gap, which is -z, `[T, n]`; v `[1, n]` is v_0 and becomes v_T."""
+    """Compute spikes and gap, which is -z, from x, all `[T, n]`; v `[1, n]` is v_0 and becomes v_T."""
     (v,) = v
     threshold = v.new_tensor(c.threshold)
     h, scratch_gap, scratch_fired = torch.empty_like(v), torch.empty_like(v), torch.empty_like(v)
@@ -206,7 +206,7 @@ def _forward(c: _Constants, x: Tensor, v: Tensor, spikes: Tensor, gap: Tensor | 
 
 
 def _backward(c: _Constants, gap: Tensor, carry: Tensor, by_spikes: Tensor, by_x: Tensor) -> None:
-    """gap, which is -z, S and X `[T, n]`; carry `[1, n]` is c V_T and becomes c V_0."""
+    """Compute X from S and gap, which is -z, all `[T, n]`; carry `[1, n]` is c V_T and becomes c V_0."""
     (carry,) = carry
     flat = torch.full_like(carry, 2 / c.alpha / c.c)
     curve = (pi * c.alpha / 2) ** 2 * 2 / c.alpha / c.c
@@ -228,7 +228,7 @@ def _backward(c: _Constants, gap: Tensor, carry: Tensor, by_spikes: Tensor, by_x
 
 
 def _parts(x: Tensor, *others: Tensor | None) -> Iterator[list[Any]]:
-    """Views `[T, n]` of some neurons at a time, in the order of memory, of tensors with dense timesteps."""
+    """Yield views `[T, n]` of some neurons at a time, in the order of memory, of tensors with dense timesteps."""
     size = PART * torch.get_num_threads()
     neurons = x[0].numel()
     flat = [y if y is None else y.as_strided((len(y), neurons), (y.stride(0), 1)) for y in (x, *others)]

@@ -1,7 +1,11 @@
 """Batch norm of spiking networks: each timestep has batch statistics of its own, as in the paper, or all share them.
 
-Where torch.distributed runs several processes, batch statistics are those of all their images together, so that they
+If torch.distributed runs several processes, batch statistics are those of all their images together, so that they
 compute what one process would. The gradients of weight and bias are each process's own share: their sum is the whole.
+
+The forward and backward passes are written by hand, not composed of torch's modules, for two reasons. A loop over
+BatchNorm2d makes a tensor per timestep and stacks them, one more pass over memory than writing each timestep where it
+belongs. And torch's SyncBatchNorm knows no timesteps, and does not run on CPUs.
 """
 
 from dataclasses import dataclass
@@ -24,9 +28,9 @@ class TimestepBatchNorm2d(nn.BatchNorm2d):
     Every timestep has its own batch statistics, and updates the running ones: T updates per
     iteration. (SpikingJelly's multi-step BatchNorm2d folds time into the batch: one set of
     statistics over all timesteps.) Type and memory format stay, statistics are float32 at least.
-    Raises InputError for other shapes and, in training, for a single value per channel.
+    Raises InputError if the shape is another or, in training, if there is a single value per channel.
 
-    With `neurons` (layers.py, `fuse`) it computes these too, in training, and gives out spikes.
+    With `neurons` (layers.py, `fuse`) it computes these too, in training, and returns spikes.
     """
 
     neurons: "LIFNode | None" = None
@@ -35,7 +39,7 @@ class TimestepBatchNorm2d(nn.BatchNorm2d):
         return self.plus(x, None)
 
     def plus(self, x: Tensor, added: Tensor | None) -> Tensor:
-        """The same, with `added`, of the shape of `x`, on top of what is normalised: before any neurons."""
+        """Return the normalised `x` plus `added`, of the same shape; neurons, if any, come after the sum."""
         if x.dim() != 5:
             raise InputError(f"expected [T, N, C, H, W], got {list(x.shape)}")
         out: Tensor
@@ -61,7 +65,10 @@ class TimestepBatchNorm2d(nn.BatchNorm2d):
         return out
 
     def _statistics(self, updates: int) -> "_Statistics":
-        """Where the batch statistics go: momentum None asks for the plain mean over all updates."""
+        """Return the running statistics and their momentum for each update.
+
+        As in torch, momentum None asks for the plain mean over all updates.
+        """
         momenta = [self.momentum] * updates
         if self.num_batches_tracked is not None:
             if self.momentum is None:
@@ -94,7 +101,7 @@ class _Statistics:
 
 
 class _OneProcess(torch.autograd.Function):
-    """Torch's batch norm timestep by timestep, which keeps a timestep in the cache, written where it belongs."""
+    """Torch's batch norm timestep by timestep, so that a timestep stays in the cache, written where it belongs."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, statistics: _Statistics) -> Tensor:
@@ -164,7 +171,7 @@ class _AllProcesses(torch.autograd.Function):
 
 
 def _gather(mean: Tensor, var: Tensor, count: int) -> tuple[Tensor, Tensor, int]:
-    """Mean and variance `[T, C]` over all processes from each one's own, and the number of values in all."""
+    """Return mean and variance `[T, C]` over all processes from each one's own, and the number of values in all."""
     own = torch.stack([mean, var, torch.full_like(mean, count)])
     everyone = [torch.empty_like(own) for _ in range(_processes())]
     distributed.all_gather(everyone, own)
@@ -180,7 +187,7 @@ def _mean_and_var(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _spread(values: Tensor) -> Tensor:
-    """`[T, C]` -> `[T, 1, C, 1, 1]`."""
+    """Return `[T, C]` as `[T, 1, C, 1, 1]`."""
     return values[:, None, :, None, None]
 
 

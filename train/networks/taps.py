@@ -1,6 +1,6 @@
 """Convolutions of small images, tap by tap: matrix products that leave out the zeros around the image.
 
-The kernel is K x K, K odd, the stride 1, and K // 2 zeros stand around the image. With images as rows `[H, W, N, C]`,
+The kernel is K x K, K odd, the stride 1, and the image is padded with K // 2 zeros. With images as rows `[H, W, N, C]`,
 the tap (i, j) multiplies a block of rows by one matrix W_ij `[C, O]` of the weight. a = i - K // 2, b = j - K // 2, and
 G is the loss's derivative by out; every sum is over positions inside the image:
 
@@ -9,7 +9,9 @@ G is the loss's derivative by out; every sum is over positions inside the image:
     by W_ij:    sum_yx in[y + a, x + b]^T G[y, x]
     by bias:    sum_yx G[y, x]
 
-A 3x3 kernel has 16 products per channel on a 2x2 image and 100 on a 4x4 image; with the padding it has 36 and 144.
+On the last layers of a network images have 2x2 or 4x4 pixels and many channels. Most of what an ordinary convolution
+multiplies there is padding: a 3x3 kernel has 16 products per channel on a 2x2 image and 100 on a 4x4 image; with the
+padding it has 36 and 144.
 """
 
 from collections.abc import Iterator
@@ -21,7 +23,10 @@ from torch.autograd.function import once_differentiable
 
 
 def convolve_by_taps(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`[N, C, H, W]`, `[O, C, K, K]` and `[O]` -> channels-last `[N, O, H, W]`; fastest from such input."""
+    """Convolve `x` `[N, C, H, W]` with `weight` `[O, C, K, K]` and `bias` `[O]`.
+
+    Returns channels-last `[N, O, H, W]`; it is fastest if `x` is channels-last, too.
+    """
     out: Tensor = _Taps.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return out
 
@@ -55,7 +60,11 @@ class _Taps(torch.autograd.Function):
 
 
 def _add_products(rows: Tensor, taps: Tensor, out: Tensor, *, turned: bool = False) -> None:
-    """out `[H, W, N, O]` += rows `[H, W, N, C]` under all taps `[K, K, C, O]`; `turned`: by 180 degrees."""
+    """Add the products of rows `[H, W, N, C]` and all taps `[K, K, C, O]` to out `[H, W, N, O]`.
+
+    `turned` rotates the kernel by 180 degrees, as the derivative by the input needs it. Columns are the outer loop: a
+    shift along them needs a copy to be a matrix, a shift along rows is a slice of that copy.
+    """
     height, width = rows.shape[:2]
     sign = -1 if turned else 1
     for j, b in _offsets(taps.shape[1], width):
@@ -82,13 +91,13 @@ def _by_weight(rows: Tensor, by_out: Tensor, weight: Tensor) -> Tensor:
 
 
 def _offsets(kernel: int, size: int) -> Iterator[tuple[int, int]]:
-    """Taps along one side that meet an image of `size`, and how far each reaches."""
+    """Return the taps along one side that meet an image of `size`, and how far each reaches."""
     reaches = ((tap, tap - kernel // 2) for tap in range(kernel))
     return ((tap, reach) for tap, reach in reaches if abs(reach) < size)
 
 
 def _overlap(reach: int, size: int) -> tuple[slice, slice]:
-    """Where p + reach and p are, for all p with both inside."""
+    """Return where p + reach and p are, for all p with both inside."""
     return slice(max(reach, 0), size + min(reach, 0)), slice(max(-reach, 0), size + min(-reach, 0))
 
 

@@ -1,1 +1,1 @@
-"""Masks, and which weights they keep."""
+"""Masks, the strategies that choose which weights they keep, and masks that grow during a training."""

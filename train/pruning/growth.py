@@ -1,4 +1,4 @@
-"""Masks that grow during one training: how many weights survive after each iteration, and which tickets are taken.
+"""The schedule of a growing mask: how many weights survive after each iteration, and when tickets are taken.
 
 Sparsity follows the cubic schedule of Zhu and Gupta, "To prune, or not to prune" (2017, arXiv 1710.01878): with f from
 0 to 1 between the first and the last pruning, keep(f) = last + (first - last) (1 - f)^3. Many weights are pruned early,

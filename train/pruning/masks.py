@@ -1,6 +1,6 @@
-"""Masks: which weights survive. NumPy bool arrays by parameter name; no torch until a network is touched.
+"""Masks: which weights survive, as NumPy bool arrays by parameter name. Torch is imported only to touch a network.
 
-Which weights a mask keeps is decided in `strategies.py`.
+`strategies.py` decides which weights a mask keeps.
 """
 
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ Masks = dict[str, Mask]
 
 
 def dense_masks(model: "nn.Module") -> Masks:
-    """Nothing pruned."""
+    """Return masks that prune nothing."""
     from spiketicket.train.networks.models import prunable
 
     return {name: np.ones(tuple(weight.shape), dtype=bool) for name, weight in prunable(model).items()}
 
 
 def apply_masks(model: "nn.Module", masks: Masks) -> "dict[str, Tensor]":
-    """Zero the pruned weights of `model`; returns the masks as tensors on its devices, for `zero_pruned_weights`."""
+    """Zero the pruned weights of `model`; return the masks as tensors on its devices, for `zero_pruned_weights`."""
     import torch
 
     from spiketicket.train.networks.models import prunable
@@ -52,26 +52,27 @@ hold_masks = zero_pruned_weights  # the old name
 
 
 def survivors(masks: Masks) -> int:
+    """Return how many weights survive."""
     return sum(int(np.count_nonzero(mask)) for mask in masks.values())
 
 
 def emptied(masks: Masks) -> list[str]:
-    """Layers of which no weight survives: what comes before them no longer matters."""
+    """Return the layers of which no weight survives: what comes before them no longer matters."""
     return [name for name, mask in masks.items() if not mask.any()]
 
 
 def pack_mask(mask: Mask) -> NDArray[np.uint8]:
-    """Eight weights a byte, first weight in the lowest bit."""
+    """Pack a mask: eight weights per byte, the first in the lowest bit."""
     return np.packbits(mask.ravel(), bitorder="little")
 
 
 def mask_bytes(masks: Masks) -> bytes:
-    """Names and bits, in the order of the names: what a fingerprint is made of."""
+    """Return names and bits in the order of the names, for fingerprints."""
     return b"".join(name.encode() + pack_mask(mask).tobytes() for name, mask in sorted(masks.items()))
 
 
 def unpack_mask(packed: NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
-    """The inverse of `pack_mask`. Raises InputError unless `packed` is exactly as long as `shape` needs."""
+    """Undo `pack_mask`. Raises InputError if `packed` is not exactly as long as `shape` needs."""
     size = prod(shape)
     if packed.dtype != np.uint8 or packed.shape != ((size + 7) // 8,):
         raise InputError(f"expected {(size + 7) // 8} packed bytes for {list(shape)}, got {list(packed.shape)}")

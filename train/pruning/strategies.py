@@ -1,4 +1,4 @@
-"""Which weights are pruned: strategies of one interface, by name (docs/pruning.md). No torch until a tensor is made.
+"""Strategies, by name: which weights are pruned (docs/pruning.md). Torch is imported only to make a tensor.
 
     global        the largest magnitudes over all layers together
     uniform       every layer keeps the same share of its weights
@@ -6,7 +6,9 @@
     N:M           at most N of M consecutive input channels: NVIDIA's layout for sparse tensor cores
     balanced[:B]  blocks of B output channels keep equally many
 
-Of equal weights, the ones that stand later (by layer, then in C order) survive.
+Ties are decided by place, never at random: of equal weights, the later ones (by layer, then in C order) survive. Every
+strategy keeps exactly as many weights as asked (N:M: at most), since a resumed or repeated search must end in the same
+mask. A search prunes what survived before, so weights that are pruned already take part as -1, below any magnitude.
 """
 
 import heapq
@@ -34,37 +36,39 @@ _Magnitudes = dict[str, NDArray[np.floating]]  # by layer: flat, in C order, -1 
 
 class Strategy(Protocol):
     def __call__(self, weights: "Mapping[str, Tensor]", masks: Masks, keep: int) -> Masks:
-        """Exactly `keep` of the weights that `masks` leaves; new masks of the same names and shapes.
+        """Return new masks of the same names and shapes with exactly `keep` of the weights that `masks` leaves.
 
         `weights` holds a tensor of its mask's shape for every mask, of any dtype, on any device; others are ignored.
-        Raises InputError where it does not, where it holds NaN or infinity, and where `keep` is more than survive.
+        Raises InputError if it does not, if it holds NaN or infinity, or if `keep` is more than survive.
         """
         ...
 
 
 def magnitude_masks(weights: "Mapping[str, Tensor]", masks: Masks, keep: int) -> Masks:
-    """`global`: the `keep` weights of largest magnitude over all layers together."""
+    """Strategy `global`: keep the `keep` weights of largest magnitude over all layers together."""
     return _cut(_magnitudes(weights, masks, keep), masks, keep)
 
 
 def uniform_masks(weights: "Mapping[str, Tensor]", masks: Masks, keep: int) -> Masks:
-    """`uniform`: all layers keep the same share; within each, its largest."""
+    """Strategy `uniform`: keep the same share of every layer; within each, its largest weights."""
     return _layerwise(weights, masks, keep, [mask.size for mask in masks.values()])
 
 
 def erk_masks(weights: "Mapping[str, Tensor]", masks: Masks, keep: int) -> Masks:
-    """`erk`: a layer's density is proportional to (sum of its dimensions) / (product of them), at most 1.
+    """Strategy `erk`: keep the largest weights of each layer, fewer of large layers.
 
-    Its number of survivors is therefore proportional to the sum: out + in + kernel height + kernel width.
+    The density of a layer is proportional to (sum of its dimensions) / (product of them), at most 1. Its number of
+    survivors is therefore proportional to the sum: out + in + kernel height + kernel width.
     """
     return _layerwise(weights, masks, keep, [sum(mask.shape) for mask in masks.values()])
 
 
 def n_of_m(n: int, m: int) -> Strategy:
-    """`N:M`: of every `m` consecutive input channels (of one output channel, at one kernel position) at most `n`.
+    """Return the strategy `N:M`, which keeps at most `n` of every `m` consecutive input channels.
 
-    The `keep` largest weights under that constraint; where it leaves fewer than `keep`, all that it leaves. The last
-    group of a layer is shorter where its inputs are no multiple of `m`. Raises InputError unless 1 <= n < m <= 32.
+    A group has one output channel and one kernel position. The strategy keeps the `keep` largest weights under that
+    constraint, or all that it leaves if they are fewer. The last group of a layer is shorter if its inputs are no
+    multiple of `m`. Raises InputError unless 1 <= n < m <= 32.
     """
     if not 1 <= n < m <= LARGEST_GROUP:
         raise InputError(f"strategy N:M: expected 1 <= N < M <= {LARGEST_GROUP}, got {n}:{m}")
@@ -82,10 +86,10 @@ def n_of_m(n: int, m: int) -> Strategy:
 
 
 def balanced(block: int = BLOCK) -> Strategy:
-    """`balanced:B`: as many survivors per layer as `global` leaves, spread evenly over blocks of output channels.
+    """Return the strategy `balanced:B`, which spreads the survivors of a layer evenly over blocks of output channels.
 
-    Whole blocks of a layer differ by at most one; a shorter last block keeps in proportion. Raises InputError for a
-    block below 1.
+    A layer keeps as many weights as with `global`. Whole blocks of it differ by at most one; a shorter last block keeps
+    in proportion. Raises InputError if `block` is below 1.
     """
     if block < 1:
         raise InputError(f"strategy balanced: expected a block of 1 output channel or more, got {block}")
@@ -106,7 +110,7 @@ def balanced(block: int = BLOCK) -> Strategy:
 
 @dataclass(frozen=True)
 class Family:
-    """Strategies of one name: how it is written, what they promise, how one is made of the numbers in it."""
+    """Strategies of one name: how the name is written, what they promise, and how one is made of the numbers in it."""
 
     pattern: str
     promise: str
@@ -123,7 +127,7 @@ STRATEGIES = {
 
 
 def strategy(text: str) -> Strategy:
-    """The strategy of that name, such as `global`, `2:4` or `balanced:8`. Raises InputError for any other."""
+    """Return the strategy of a name such as `global`, `2:4` or `balanced:8`. Raises InputError if it is unknown."""
     for family in STRATEGIES.values():
         if match := re.fullmatch(family.pattern, text):
             return family.make(*(int(number) for number in match.groups() if number))
@@ -131,7 +135,7 @@ def strategy(text: str) -> Strategy:
 
 
 def random_scores(masks: Masks, seed: np.random.SeedSequence) -> "dict[str, Tensor]":
-    """Uniform random numbers in the place of weights: any strategy then chooses at random, within its promise."""
+    """Return uniform random numbers in place of weights: any strategy then chooses at random, within its promise."""
     import torch
 
     draw = np.random.default_rng(seed)  # float64, so that ties, which are not broken at random, do not occur
@@ -139,12 +143,12 @@ def random_scores(masks: Masks, seed: np.random.SeedSequence) -> "dict[str, Tens
 
 
 def allot(keep: int, shares: Sequence[int], room: Sequence[int]) -> list[int]:
-    """Split `keep` into counts in proportion to `shares`, each at most its `room`; what finds no room goes to others.
+    """Split `keep` into counts in proportion to `shares`, each at most its `room`; the others get what does not fit.
 
     There is one factor such that each count is factor * share, rounded to the nearest, or its room (Webster's method;
-    where rounding is a tie, later ones are larger). So counts never rise when `keep` falls, which largest remainders
+    if rounding is a tie, later ones are larger). So counts never rise when `keep` falls, which largest remainders
     do not ensure: what was split before can be split again, without regard to `room`. Exact, in integers. Shares must
-    be positive where there is room; raises InputError where the rooms sum to less than `keep`.
+    be positive where there is room. Raises InputError if the rooms sum to less than `keep`.
     """
     if not 0 <= keep <= sum(room):
         raise InputError(f"cannot keep {keep} weights of {sum(room)}")
@@ -177,7 +181,7 @@ def allot(keep: int, shares: Sequence[int], room: Sequence[int]) -> list[int]:
 
 
 def _layerwise(weights: "Mapping[str, Tensor]", masks: Masks, keep: int, shares: list[int]) -> Masks:
-    """The largest of each layer, as many as its share allows."""
+    """Keep the largest weights of each layer, as many as its share allows."""
     magnitudes = _magnitudes(weights, masks, keep)
     counts = allot(keep, shares, [int(np.count_nonzero(mask)) for mask in masks.values()])
     return {
@@ -187,7 +191,7 @@ def _layerwise(weights: "Mapping[str, Tensor]", masks: Masks, keep: int, shares:
 
 
 def _magnitudes(weights: "Mapping[str, Tensor]", masks: Masks, keep: int) -> _Magnitudes:
-    """Checks what every strategy is given, and reads the weights."""
+    """Check what every strategy is given, and return the magnitudes of the weights."""
     alive = survivors(masks)
     if not 0 <= keep <= alive:
         raise InputError(f"cannot keep {keep} weights of {alive}")
@@ -208,7 +212,7 @@ def _magnitudes(weights: "Mapping[str, Tensor]", masks: Masks, keep: int) -> _Ma
 
 
 def _cut(magnitudes: _Magnitudes, masks: Masks, keep: int) -> Masks:
-    """The `keep` largest over all layers together."""
+    """Return masks of the `keep` largest magnitudes over all layers together."""
     if not masks:
         return {}
     chosen = _largest(np.concatenate([magnitudes[name] for name in masks]), keep)
@@ -217,9 +221,9 @@ def _cut(magnitudes: _Magnitudes, masks: Masks, keep: int) -> Masks:
 
 
 def _largest(values: NDArray[np.floating], count: int) -> Mask:
-    """True at the `count` largest, of which none is below 0; of equal values the later ones."""
+    """Return a mask of the `count` largest values, of which none is below 0; of equal values the later ones."""
     alive: Mask = values >= 0
-    # Without the dead: partition takes ten times as long where it has to part many equal values from others.
+    # Pruned weights are left out: np.partition takes ten times as long if many values are equal.
     candidates = values if alive.all() else values[alive]
     if count == len(candidates):
         return alive
@@ -231,7 +235,7 @@ def _largest(values: NDArray[np.floating], count: int) -> Mask:
 
 
 def _leaders(values: NDArray[np.floating], n: int, m: int) -> Mask:
-    """True at the `n` largest of every `m` consecutive inputs (axis 1); of equal values the later ones."""
+    """Return a mask of the `n` largest of every `m` consecutive inputs (axis 1); of equal values the later ones."""
     leaders = np.empty(values.shape, dtype=bool)
     by_input = np.ascontiguousarray(values.swapaxes(0, 1))  # a group is then one piece of memory
     for start in range(0, len(by_input), m):

@@ -1,1 +1,1 @@
-"""Ticket searches: what is asked, planned, trained and kept."""
+"""Ticket searches: settings, plan, trainings, run folder and ticket file."""

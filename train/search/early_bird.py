@@ -27,16 +27,20 @@ CRITERIA = {"hamming": 0.02, "overlap": 0.9}  # the thresholds; that of overlap 
 
 
 def hamming(a: Masks, b: Masks) -> float:
-    """Positions at which two masks differ / all positions: 0 to 1. Raises InputError for different networks."""
+    """Return the share of all positions at which two masks differ: 0 to 1.
+
+    Raises InputError if they belong to different networks.
+    """
     _same_network(a, b)
     positions = sum(mask.size for mask in a.values())
     return sum(int(np.count_nonzero(a[name] != b[name])) for name in a) / positions if positions else 0.0
 
 
 def overlap(a: Masks, b: Masks) -> float:
-    """Weights that survive in both / survivors (of the larger mask, where counts differ): 0 to 1; 1 for empty masks.
+    """Return the share of survivors that two masks have in common: 0 to 1; 1 for empty masks.
 
-    Raises InputError for masks of different networks.
+    If the masks keep different numbers of weights, it is a share of the larger one. Raises InputError if they belong to
+    different networks.
     """
     _same_network(a, b)
     larger = max(survivors(a), survivors(b))
@@ -45,7 +49,7 @@ def overlap(a: Masks, b: Masks) -> float:
 
 @dataclass(frozen=True)
 class Stability:
-    """The newest mask against the earlier ones of the window, and whether it is time to stop."""
+    """Comparison of the newest mask with the earlier ones of the window, and whether the search may stop."""
 
     hamming: float | None  # the largest distance; None while there is no earlier mask
     overlap: float | None  # the smallest overlap
@@ -56,11 +60,11 @@ class Stability:
 
 
 class EarlyBird:
-    """Keeps the masks of the last `window` epochs; tells when the newest resembles all of them.
+    """The masks of the last `window` epochs, and whether the newest resembles all of them.
 
     Criterion `hamming`: the largest distance is below `threshold` (default 0.02). Criterion `overlap`: the smallest
-    overlap is above it (default 0.9). Neither stops before the window is full. Raises InputError for a window below 2,
-    an unknown criterion, or a threshold that is no share.
+    overlap is above it (default 0.9). Neither stops before the window is full. Raises InputError if the window is below
+    2, the criterion is unknown, or the threshold is not between 0 and 1.
     """
 
     def __init__(self, window: int = WINDOW, criterion: str = "hamming", threshold: float | None = None) -> None:
@@ -75,7 +79,7 @@ class EarlyBird:
         self._masks: deque[Masks] = deque(maxlen=window)
 
     def update(self, masks: Masks) -> Stability:
-        """Take the mask of an epoch that is over; the oldest leaves a full window. `masks` must not change later."""
+        """Add the mask of an epoch that is over; a full window drops its oldest. `masks` must not change later."""
         if self._masks:
             _same_network(self._masks[-1], masks)
         self._masks.append(masks)
@@ -83,7 +87,7 @@ class EarlyBird:
 
     @property
     def stability(self) -> Stability:
-        """Of the newest mask; after `restore` the same as before."""
+        """How stable the newest mask is; after `restore` the same as before."""
         if len(self._masks) < 2:
             return Stability(None, None, False)
         *earlier, newest = self._masks
@@ -94,13 +98,13 @@ class EarlyBird:
 
     @property
     def newest(self) -> Masks:
-        """The mask of the last epoch: the ticket, where the search stops. Raises InputError before the first."""
+        """The mask of the last epoch: the ticket, if the search stops. Raises InputError before the first."""
         if not self._masks:
             raise InputError("Early-Bird has seen no mask yet")
         return self._masks[-1]
 
     def state(self) -> dict[str, Any]:
-        """The window as plain containers and bit-packed uint8 tensors, which `torch.load(weights_only=True)` reads."""
+        """Return the window as plain containers and bit-packed uint8 tensors, for `torch.load(weights_only=True)`."""
         import torch
 
         shapes = {name: list(mask.shape) for name, mask in self._masks[-1].items()} if self._masks else {}
@@ -111,7 +115,7 @@ class EarlyBird:
         return {"shapes": shapes, "window": packed}
 
     def restore(self, state: Any) -> None:
-        """Go on from what `state` gave. Raises InputError unless it fits this window."""
+        """Go on from what `state` returned. Raises InputError if it does not fit this window."""
         try:
             shapes = {name: tuple(int(size) for size in shape) for name, shape in state["shapes"].items()}
             window = [_unpacked(packed, shapes) for packed in state["window"]]

@@ -31,7 +31,7 @@ _Array = NDArray[np.float64]
 
 
 def _kl(log_p: _Array, log_q: _Array) -> _Array:
-    """KL(P || Q) over the last axis, from logarithms."""
+    """Return KL(P || Q) over the last axis, from logarithms."""
     divergence: _Array = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
     return divergence
 
@@ -69,7 +69,7 @@ class EarlyTime:
             raise InputError(f"Early-Time candidates: expected timesteps of 1 or more, got {list(self.candidates)}")
 
     def candidates_of(self, timesteps: int) -> list[int]:
-        """The candidates in rising order. Raises InputError for one that is not below `timesteps`."""
+        """Return the candidates in rising order. Raises InputError if one is not below `timesteps`."""
         if self.candidates is None:
             return list(range(2, timesteps))
         if max(self.candidates) >= timesteps:
@@ -86,7 +86,7 @@ class EarlyTimeChoice:
     timesteps: int
 
     def to_dict(self) -> dict[str, Any]:
-        """For a JSON log, which knows no infinity: None stands for it."""
+        """Return the choice for JSON, which knows no infinity: None is in its place."""
         return {
             "divergences": list(self.divergences),
             "normalised": [value if isfinite(value) else None for value in self.normalised],
@@ -95,14 +95,17 @@ class EarlyTimeChoice:
 
 
 def early_time(logits: "Tensor", options: EarlyTime) -> EarlyTimeChoice:
-    """T_early from the logits `[T, N, classes]` of a batch in evaluation mode. Raises InputError as its parts do."""
+    """Return T_early from the logits `[T, N, classes]` of a batch in evaluation mode.
+
+    Raises InputError if `divergences` or `choose` does.
+    """
     return choose(divergences(logits, options.divergence), options)
 
 
 def divergences(logits: "Tensor", divergence: str) -> list[float]:
-    """D_1..D_T in nats, from logits `[T, N, classes]`; D_T is 0.
+    """Return D_1..D_T in nats, from logits `[T, N, classes]`; D_T is 0.
 
-    Raises InputError for another rank, an empty axis, and for logits that are not finite or too large for float64.
+    Raises InputError if the logits have another rank or an empty axis, are not finite, or are too large for float64.
     """
     from scipy.special import log_softmax  # here: commands that only look at settings start faster
 
@@ -122,9 +125,9 @@ def divergences(logits: "Tensor", divergence: str) -> list[float]:
 
 
 def choose(curve: Sequence[float], options: EarlyTime) -> EarlyTimeChoice:
-    """T_early from D_1..D_T. Where the normaliser is 0, what is above 0 counts as infinite, and 0 stays 0.
+    """Return T_early from D_1..D_T. If the normaliser is 0, what is above 0 counts as infinite, and 0 stays 0.
 
-    Raises InputError for an empty curve, for values below 0 or not finite, and for candidates not below T.
+    Raises InputError if the curve is empty, a value is below 0 or not finite, or a candidate is not below T.
     """
     if not curve or not all(isfinite(value) and value >= 0 for value in curve):
         raise InputError(f"Early-Time: expected finite divergences of 0 or more, got {list(curve)}")

@@ -1,4 +1,8 @@
-"""The trainings that a search consists of."""
+"""The plan of a search: its trainings, what each of them prunes, and from where to where it trains.
+
+A plan is made before anything is trained and depends on the settings and on the number of weights alone, so that a
+resumed search follows the same one.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -20,8 +24,8 @@ Pick = Literal["magnitude", "random"]
 class Stage:
     """One training: prune what the round before left down to `keep`, go back to a start, train.
 
-    Of kind "search" it is for the sake of the rounds after it (and, at full T, its ticket counts as well); of kind
-    "final" it is a reported ticket's own training at full T.
+    A training of kind "search" serves the rounds after it (and, at full T, its ticket is reported as well); one of kind
+    "final" is a reported ticket's own training at full T.
     """
 
     round: int
@@ -45,7 +49,7 @@ def plan_stages(settings: SearchSettings, prunable: int, total: int, alive: int 
 
     `alive`: how many of these weights survive at the start; all by default. From a dense start, sparsity over all
     parameters after n prunings is (1 - (1 - prune_rate)^n) * prunable / total.
-    Raises InputError where the asked sparsity exceeds what pruning every weight would give, or is passed at the start.
+    Raises InputError if the asked sparsity exceeds what pruning every weight would give, or is below that of the start.
     """
     alive = prunable if alive is None else alive
     phases = settings.training_phases()
@@ -79,7 +83,7 @@ def _stages(s: SearchSettings, prunable: int, total: int, alive: int) -> list[St
 
 
 def rewind_point(settings: SearchSettings) -> int:
-    """Epochs before the snapshot that later rounds go back to; 0: init."""
+    """Return the number of epochs before the snapshot that later rounds go back to; 0: init."""
     if not settings.rewind_epoch or settings.method == "eb":
         return 0
     return min(settings.rewind_epoch + RECIPES[settings.recipe].rewind_point_late, settings.epochs)

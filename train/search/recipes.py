@@ -1,4 +1,4 @@
-"""Where the authors' released code behaves otherwise than the paper says, as far as it changes numbers.
+"""Recipes: what the authors' released code does differently from the paper, as far as it changes numbers.
 
 Source: Kim et al., "Exploring Lottery Ticket Hypothesis in Spiking Neural Networks" (ECCV 2022), and its public code.
 Not inherited by either recipe, since they change no ticket or are plain accidents of a script: mixed precision in one
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """What differs. The defaults are the paper's text."""
+    """The differences. The defaults are what the paper says."""
 
     # SGD's positional arguments put the weight decay into dampening: no decay, and a damped momentum.
     decay_is_dampening: bool = False

@@ -1,4 +1,4 @@
-"""A run folder: one search, resumable. This file alone knows the names of the files in it.
+"""The run folder of one search, which can be resumed. Only this file knows the names of the files in it.
 
 settings.json       what the run is; another search in the same folder is refused
 metrics.jsonl       what happened: a line per epoch, ticket, choice
@@ -51,7 +51,7 @@ _TICKETS = {"search": "rounds", "final": "final"}
 
 
 class Run:
-    """The folder of one search; use `open_run`. Of several processes, only the one that `is_main` reads and writes."""
+    """The folder of one search; use `open_run`. Of several processes, only the main one writes."""
 
     board: TensorBoard | None = None
 
@@ -69,12 +69,12 @@ class Run:
             save_ticket(self.ticket_path(stage), ticket)
 
     def load_ticket(self, stage: Stage) -> Ticket | None:
-        """The ticket of a finished stage, else None."""
+        """Return the ticket of a finished stage, else None."""
         path = self.ticket_path(stage)
         return load_ticket(path) if path.exists() else None
 
     def save_last(self, ticket: Ticket) -> None:
-        """ticket.pt, unless it is there."""
+        """Write ticket.pt, unless it holds that ticket already."""
         path = self.folder / "ticket.pt"
         if not self.is_main:
             return
@@ -88,7 +88,7 @@ class Run:
             write_atomic(self.folder / "early_time.json", (json.dumps({"timesteps": chosen}) + "\n").encode())
 
     def load_early_time(self) -> int | None:
-        """The timesteps that were chosen; None where nothing has been chosen yet."""
+        """Return the timesteps that were chosen; None if nothing has been chosen yet."""
         path = self.folder / "early_time.json"
         if not path.exists():
             return None
@@ -108,7 +108,7 @@ class Run:
         self._save("checkpoint.pt", _CHECKPOINT, **content)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint, or None where no epoch has finished yet."""
+        """Return the last checkpoint, or None if there is none yet."""
         if not (self.folder / "checkpoint.pt").exists():
             return None
         return self._load("checkpoint.pt", "checkpoint", _CHECKPOINT, CHECKPOINT_FIELDS)
@@ -138,12 +138,12 @@ class Run:
         return self.board
 
     def lines(self) -> int:
-        """How many lines the log has."""
+        """Return how many lines the log has."""
         path = self.folder / LOG_FILE
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
     def restart_log(self, tickets: int) -> None:
-        """Drop what an interrupted training left in the log: all that comes after that many tickets (or the plan)."""
+        """Drop what an interrupted training left in the log: all lines after that many tickets (or after the plan)."""
         path = self.folder / LOG_FILE
         if not self.is_main or not path.exists():
             return
@@ -152,7 +152,7 @@ class Run:
         self.cut_log(ends[max(tickets, 1) - 1] if len(ends) >= max(tickets, 1) else self.lines())
 
     def cut_log(self, lines: int) -> None:
-        """Drop what comes after the first `lines` lines: it will happen again."""
+        """Drop what comes after the first `lines` lines: it will be written again."""
         path = self.folder / LOG_FILE
         if self.is_main and path.exists():
             kept = path.read_bytes().splitlines(keepends=True)[:lines]
@@ -169,7 +169,7 @@ class Run:
             raise self.damaged(name, str(error)) from error
 
     def damaged(self, name: str, why: str) -> SpikeTicketError:
-        """The error that says that a file of this run cannot be used."""
+        """Return the error that says that a file of this run cannot be used."""
         return SpikeTicketError(f"{self.folder / name}: {why}; delete the folder to start over")
 
 
@@ -182,10 +182,10 @@ def open_run(
     group: Group,
     tensorboard: bool = False,
 ) -> Iterator[Run]:
-    """The run in `folder`, new (with `threads` threads) or to be resumed; no other search can open it meanwhile.
+    """Open the run in `folder`, new (with `threads` threads) or to be resumed; no other search can open it meanwhile.
 
     `identity`: what a search depends on beside its settings, such as the fingerprint of its images. Raises
-    SpikeTicketError where the folder cannot be written, holds another search or other files.
+    SpikeTicketError if the folder cannot be written, or holds another search or other files.
     """
     locks: list[int] = []
     run = None
@@ -201,7 +201,7 @@ def open_run(
 
 
 def _open(folder: Path, settings: SearchSettings, threads: int, identity: dict[str, Any], locks: list[int]) -> int:
-    """Lock and claim the folder; returns the run's number of threads."""
+    """Lock and claim the folder; return the number of threads of the run."""
     try:
         _refuse_foreign(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -226,7 +226,7 @@ def _locked(lock: int, tries: int = 3) -> bool:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """A folder without our settings must hold nothing but what a kill at the very start leaves."""
+    """Raise SpikeTicketError if a folder without settings.json holds more than a kill at the very start leaves."""
     if not folder.exists() or (folder / SETTINGS_FILE).exists():
         return
     ours = f".{SETTINGS_FILE}.*{PARTIAL_SUFFIX}"
@@ -236,7 +236,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _claim(folder: Path, settings: SearchSettings, threads: int, identity: dict[str, Any]) -> int:
-    """Write what the run is, or compare with what was written; returns its number of threads."""
+    """Write what the run is, or compare with what was written; return its number of threads."""
     path = folder / SETTINGS_FILE
     wanted = {**settings.to_dict(), **identity}
     if not path.exists():
@@ -259,7 +259,7 @@ def _claim(folder: Path, settings: SearchSettings, threads: int, identity: dict[
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Delete what a kill left half-written: the temporary files of this run, a cut line of its log, nothing else."""
+    """Delete what a kill left half-written: temporary files of this run, and a line of its log that is cut short."""
     log = folder / LOG_FILE
     if log.exists() and not (text := log.read_bytes()).endswith(b"\n"):
         write_atomic(log, text[: text.rfind(b"\n") + 1])

@@ -27,7 +27,7 @@ from spiketicket.train.search.experiment import Experiment, Start, model_config,
 from spiketicket.train.search.plan import Stage
 from spiketicket.train.search.recipes import RECIPES
 from spiketicket.train.search.run import Run, open_run
-from spiketicket.train.search.settings import SearchSettings
+from spiketicket.train.search.settings import SAVE_MINUTES, SearchSettings
 from spiketicket.train.search.ticket import Ticket, environment
 from spiketicket.train.search.training import Context, Training, TrainingResult, calibrated_network
 
@@ -54,7 +54,7 @@ class RunOptions:
     report: Callable[[Progress], None] = lambda _: None
     group: Group = field(default_factory=Group)
     max_minutes: float | None = None  # after which OutOfTimeError is raised
-    save_minutes: float = 10.0  # between two checkpoints within an epoch
+    save_minutes: float = SAVE_MINUTES
     tensorboard: bool = False
 
 

@@ -1,4 +1,8 @@
-"""The settings of a search. No torch. The command line, settings.json and the tickets have them from here."""
+"""The settings of a search, checked. No torch.
+
+The options of snn-search, settings.json and the settings in a ticket are made from the fields of one dataclass, so that
+a name, a default and a help text are written once, here.
+"""
 
 import math
 from dataclasses import asdict, dataclass, field, fields
@@ -23,10 +27,11 @@ SCHEDULES = ("cosine", "step", "one-cycle")
 PAPER_SPARSITIES = (68.30, 89.91, 95.69, 98.13)
 PRECISIONS = ("float32", "bfloat16", "float16")
 MOST_EPOCHS = 10**6
+SAVE_MINUTES = 10.0  # between two checkpoints within an epoch
 
 
 def _option(default: Any, text: str, *methods: str, early_time: bool = False) -> Any:
-    """A field of SearchSettings: its default, its help text, and the methods that know it (none: all)."""
+    """Return a field of SearchSettings: its default, its help text, and the methods that know it (none: all)."""
     return field(
         default=default, metadata={"help": text, "methods": methods or tuple(METHODS), "early_time": early_time}
     )
@@ -54,16 +59,16 @@ class SearchSettings:
     )  # fmt: skip
     soft_epochs: float = _option(
         0.0,
-        "Epochs from init with neurons that are no steps yet: half of them with the surrogate's primitive, half on the "
-        "way from there to spikes (docs/search.md).",
+        "Epochs at the start in which neurons are smooth: in the first half the surrogate's primitive, then a blend "
+        "that turns into spikes (docs/search.md).",
     )
     prune_epochs: str | None = _option(
         None, "FIRST-LAST: the epochs between which the mask grows; by default from the end of --soft-epochs to 3/4 of "
         "the training.", "gradual",
     )  # fmt: skip
     final_phases: str | None = _option(
-        None, "Train each ticket on the way as well, from its weights, in such phases; by default batch norm is "
-        "calibrated and no more.", "gradual",
+        None, "Train each ticket on the way in such phases, from its weights; by default only its batch norm is "
+        "calibrated.", "gradual",
     )  # fmt: skip
     rewind_epoch: int = _option(20, "Epoch that later rounds go back to (0: init).", "imp", "random", "oneshot")
     prune_rate: float = _option(0.25, "Share of the surviving weights pruned per round.", "imp", "random", "oneshot")
@@ -88,7 +93,7 @@ class SearchSettings:
     et_normaliser: str | None = _option(
         None, "Divergences in units of that at t = 2 (second, the paper) or of the largest (maximum).", early_time=True
     )
-    et_threshold: float = _option(0.6, "The smallest t below it is taken.", early_time=True)
+    et_threshold: float = _option(0.6, "Take the smallest t whose divergence is below it.", early_time=True)
     et_candidates: tuple[int, ...] = _option(
         (), "Which t to choose from, as in 2,3; empty: all from 2 on.", early_time=True
     )
@@ -96,15 +101,17 @@ class SearchSettings:
     batch_size: int = _option(128, "Images per iteration, over all processes.")
     lr: float = _option(0.3, "First learning rate.")
     schedule: str = _option(
-        "cosine", "How it falls: cosine, to 0; step, to a tenth after 1/2 and again after 3/4; one-cycle, up to --lr "
-        "in a quarter of the training and down to 0, batch by batch.",
+        "cosine", "How the learning rate falls: cosine, to 0; step, to a tenth after 1/2 and again after 3/4; one-cycle, "
+        "up to --lr in a quarter of the training and down to 0, batch by batch.",
     )  # fmt: skip
     weight_decay: float = _option(5e-4, "L2 penalty.")
     cutout: int | None = _option(
         None, "Side of the square that is blanked in a training image, in pixels; 0: none. None: the data set's."
     )
     clip: float | None = _option(None, "Largest norm of the gradient; longer ones are scaled down.")
-    validation: float = _option(0.1, "Share of the training images held out to choose by; 0: the last epoch counts.")
+    validation: float = _option(
+        0.1, "Share of the training images held out to choose the best epoch; 0: take the last."
+    )
     width: float = _option(1.0, "Multiplier of all hidden channels.")
     batch_norm: str = _option("per-timestep", "per-timestep (the paper) or folded (time folded into the batch).")
     precision: str = _option("float32", "float32; bfloat16 or, on GPUs, float16 where matrices are multiplied.")
@@ -163,11 +170,11 @@ class SearchSettings:
         return () if self.phases is None else parse_phases("phases", self.phases)
 
     def final_training_phases(self) -> tuple[Phase, ...]:
-        """Return the phases in which `gradual` trains its tickets on the way; empty where it does not."""
+        """Return the phases in which `gradual` trains its tickets on the way; empty if it does not."""
         return () if self.final_phases is None else parse_phases("final_phases", self.final_phases)
 
     def pruning_epochs(self) -> tuple[float, float]:
-        """Return the epochs between which `gradual` prunes. Raises InputError where they lie outside the training."""
+        """Return the epochs between which `gradual` prunes. Raises InputError if they are outside the training."""
         if self.prune_epochs is None:
             return self.soft_epochs, max(self.soft_epochs, 0.75 * self.epochs)
         try:
@@ -189,7 +196,7 @@ class SearchSettings:
         self.early_time_options().candidates_of(self.timesteps)
 
     def early_time_options(self) -> EarlyTime:
-        """How Early-Time chooses; what is not said is as the recipe has it."""
+        """Return how Early-Time chooses; what is not set is as the recipe has it."""
         recipe = RECIPES[self.recipe]
         return EarlyTime(
             self.et_divergence or recipe.divergence, self.et_normaliser or recipe.normaliser, self.et_threshold,
@@ -216,7 +223,7 @@ class SearchSettings:
         _require(0 <= self.seed < 2**32, "seed", "0 to 4,294,967,295", self.seed)
 
     def to_dict(self) -> dict[str, Any]:
-        """Of plain types, as JSON has them."""
+        """Return the settings as plain types, as JSON has them."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 

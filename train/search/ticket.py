@@ -60,7 +60,7 @@ class Ticket:
     environment: dict[str, str]
 
     def network(self) -> nn.Module:
-        """The network in evaluation mode."""
+        """Return the network in evaluation mode."""
         network = build(self.model)
         network.load_state_dict(self.state)
         return network.eval()
@@ -95,13 +95,13 @@ class Ticket:
 
 
 def build_meta(config: ModelConfig) -> nn.Module:
-    """The network without memory: names and shapes only."""
+    """Return the network without memory for its tensors: names and shapes only."""
     with torch.device("meta"):
         return build(config)
 
 
 def environment() -> dict[str, str]:
-    """What the search ran on."""
+    """Return versions and machine, for the ticket: what the search ran on."""
     return {
         "spiketicket": spiketicket.__version__,
         "torch": str(torch.__version__),
@@ -112,9 +112,9 @@ def environment() -> dict[str, str]:
 
 
 def save_ticket(path: Path, ticket: Ticket) -> None:
-    """Write `ticket`, compressed where `path` ends in .xz; `path` never holds half of it.
+    """Write `ticket`, compressed if `path` ends in .xz; `path` never holds half of it.
 
-    Raises TicketError where a pruned weight is not zero.
+    Raises TicketError if a pruned weight is not zero.
     """
     _check_zeros(ticket.state, ticket.masks)
     content = to_bytes(
@@ -133,7 +133,7 @@ def save_ticket(path: Path, ticket: Ticket) -> None:
 
 
 def load_ticket(path: Path) -> Ticket:
-    """Read and check a ticket. Raises TicketError, naming the file and what is wrong with it."""
+    """Read and check a ticket. Raises TicketError, which names the file and what is wrong with it."""
     try:
         content = read_plain(path, "ticket", FORMAT, (1, VERSION), _FIELDS)
         config = ModelConfig.from_dict(content["model"])
@@ -176,7 +176,7 @@ def _restore(content: dict[str, Any], masks: Masks) -> dict[str, Tensor]:
 
 
 def to_bytes(content: Mapping[str, object]) -> bytes:
-    """`torch.save` in memory."""
+    """Return what `torch.save` writes."""
     buffer = BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
@@ -185,7 +185,10 @@ def to_bytes(content: Mapping[str, object]) -> bytes:
 def read_plain(
     path: Path, what: str, format_name: str, versions: tuple[int, ...], fields: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return the dictionary in a file of ours: plain containers and tensors only. Raises TicketError."""
+    """Return the dictionary in a file that `to_bytes` made: plain containers and tensors only.
+
+    Raises TicketError if the file cannot be read, has another format or version, or lacks one of `fields`.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -295,7 +298,7 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _is_real(value: object) -> bool:
-    """A number that float32 can hold."""
+    """Tell whether a value is a number that float32 can hold."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 3e38
 
 

@@ -350,7 +350,7 @@ class Training:
         return found
 
     def _validation_accuracy(self) -> float | None:
-        """Return the accuracy of the spiking network on the validation split; None where there is no split."""
+        """Return the accuracy of the spiking network on the validation split; None if there is none."""
         if self.experiment.validation is None:
             return None
         self.network.soften(0.0)

@@ -1,1 +1,1 @@
-"""Training on NVIDIA GPUs: batch norm and neurons of all timesteps in few passes over memory."""
+"""Training on NVIDIA GPUs: fused kernels for batch norm and neurons, and iterations as CUDA graphs."""

@@ -20,7 +20,7 @@ CHUNKS = 64  # of rows: as many blocks per 32 channels (and timestep) sum at onc
 
 
 def suits(x: Tensor, added: Tensor | None = None) -> bool:
-    """Whether the kernels know currents `[T, N, ...]` of this type and length, and what is added to them."""
+    """Tell whether the kernels take currents `[T, N, ...]` of this type and length, and what is added to them."""
     alike = added is None or (added.shape == x.shape and added.dtype == x.dtype)
     return alike and x.dtype in TYPES and 1 <= len(x) <= MOST_TIMESTEPS
 
@@ -28,7 +28,7 @@ def suits(x: Tensor, added: Tensor | None = None) -> bool:
 def batch_norm_lif(
     x: Tensor, norm: nn.BatchNorm2d, momenta: list[float], neuron: "LifNumbers", added: Tensor | None = None
 ) -> Tensor:
-    """Spikes of neurons at rest on the normalised currents `x` `[T, N, C, H, W]`, in its type, channels-last.
+    """Return spikes of neurons at rest on the normalised currents `x` `[T, N, C, H, W]`, in its type, channels-last.
 
     Batch statistics are of each timestep, over two values at least, and move the running ones of `norm` by `momenta`
     `[T]`. `added`, like `x`, is added to what is normalised. Derivatives are those of TimestepBatchNorm2d and LIFNode
@@ -42,15 +42,17 @@ def batch_norm_lif(
 
 
 def lif(x: Tensor, neuron: "LifNumbers") -> Tensor:
-    """Spikes of neurons at rest on the currents `x` `[T, N, ...]`, in its type. Where currents are the same at every
-    timestep and expanded, as Repeat's, they are read once."""
+    """Return the spikes of neurons at rest on the currents `x` `[T, N, ...]`, in its type.
+
+    If currents are the same at every timestep and expanded, as those of Repeat, they are read once.
+    """
     function: Any = _Lif
     spikes: Tensor = function.apply(x, neuron)
     return spikes
 
 
 class LifNumbers(tuple[Any, ...]):
-    """k, c, r, threshold, alpha / 2, pi alpha / 2, soft, detached: a neuron's as kernels take them."""
+    """The constants of a neuron as kernels take them: k, c, r, threshold, alpha / 2, pi alpha / 2, soft, detached."""
 
     @classmethod
     def of(
@@ -152,17 +154,17 @@ class _Lif(torch.autograd.Function):
 
 
 def rows_of(x: Tensor) -> Tensor:
-    """`[T, N, C, H, W]` -> `[T, N * H * W, C]`, without a copy where images are channels-last."""
+    """Return `[T, N, C, H, W]` as `[T, N * H * W, C]`, without a copy if images are channels-last."""
     return x.permute(0, 1, 3, 4, 2).contiguous().flatten(1, 3)
 
 
 def images_of(rows: Tensor, shape: torch.Size) -> Tensor:
-    """The same numbers as images `[T, N, C, H, W]`, channels-last."""
+    """Return rows as images `[T, N, C, H, W]`, channels-last."""
     steps, images, channels, height, width = shape
     return rows.view(steps, images, height, width, channels).permute(0, 1, 4, 2, 3)
 
 
 def _chunks(rows: int) -> tuple[int, int]:
-    """Rows of a chunk, and how many chunks there are, none of them empty."""
+    """Return how many rows a chunk has, and how many chunks there are, none of them empty."""
     chunk = -(-rows // min(rows, CHUNKS))
     return chunk, -(-rows // chunk)

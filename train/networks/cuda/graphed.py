@@ -11,17 +11,17 @@ Iterate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Graphed:
-    """Calls `iterate(images, labels)`: as it is the first time, captured when it comes again, then replayed.
+    """A CUDA graph of `iterate(images, labels)`: called the first time, captured the second time, then replayed.
 
-    All that `iterate` reads, images and labels aside, must stay where it is in memory, and all numbers that change must
-    be on the GPU. A graph is for images of one shape; others run as they are. So does everything once a capture has
-    failed, after a warning.
+    All that `iterate` reads, except images and labels, must stay where it is in memory, and all numbers that change
+    must be on the GPU. A graph is for images of one shape; others are computed without it. So is everything after a
+    capture has failed, with a warning.
     """
 
     failed: ClassVar[list[object]] = []  # what failed captures leave: torch's allocator may still refer to it
 
-    before: Hashable  # the form of the last call's images
-    form: Hashable  # that of the graph's
+    before: Hashable  # shape and type of the last call's images
+    form: Hashable  # those of the graph's
     replay: Iterate | None
 
     def __init__(self, device: torch.device) -> None:
@@ -29,7 +29,10 @@ class Graphed:
         self.forget()
 
     def __call__(self, iterate: Iterate, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """What `iterate` gives; valid until the next call. It is not kept: whoever trains may refer to this."""
+        """Return what `iterate` does, valid until the next call.
+
+        `iterate` is not kept, for its owner may refer to this object.
+        """
         before, self.before = self.before, (images.shape, images.dtype)
         if before == self.before != self.form and not self.failed:
             self._capture(iterate, images, labels)
@@ -38,11 +41,11 @@ class Graphed:
         return self.replay(images, labels)
 
     def forget(self) -> None:
-        """The graph, because what it reads is elsewhere from now on."""
+        """Forget the graph, because what it reads is elsewhere in memory from now on."""
         self.before = self.form = self.replay = None
 
     def _as_it_is(self, iterate: Iterate, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """On a stream apart, as a capture is: gradients are accumulated on the stream where they first were."""
+        """Run without a graph, on the stream of captures: gradients are accumulated on the stream where they began."""
         here = torch.cuda.current_stream(self.stream.device)
         self.stream.wait_stream(here)
         with torch.cuda.stream(self.stream):
@@ -51,7 +54,7 @@ class Graphed:
         return results
 
     def _capture(self, iterate: Iterate, images: Tensor, labels: Tensor) -> None:
-        """Computes nothing. The old graph goes first: its memory is the new one's."""
+        """Capture without computing. The old graph is freed first, for the new one to reuse its memory."""
         self.form = self.replay = None
         graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.stream.device)
         try:
@@ -64,7 +67,7 @@ class Graphed:
             self.form = self.before
 
     def _captured(self, graph: torch.cuda.CUDAGraph, iterate: Iterate, images: Tensor, labels: Tensor) -> Iterate:
-        """`images` and `labels`: where the graph reads them."""
+        """Return a function that copies a batch to `images` and `labels`, where the graph reads it, and replays."""
         with torch.cuda.graph(graph, stream=self.stream):
             results = iterate(images, labels)
 
@@ -78,7 +81,7 @@ class Graphed:
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of what came first: ending a capture fails, too, where something in it has."""
+    """Return the first line of the first error: ending a capture fails, too, if something in it has."""
     while error.__context__ is not None:
         error = error.__context__
     return str(error).partition("\n")[0]

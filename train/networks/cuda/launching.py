@@ -18,7 +18,7 @@ SOURCE = Path(__file__).with_name("batch_norm_lif.cuh")
 
 
 def available() -> bool:
-    """Whether CuPy is there, and can compile for this GPU; warns where it is there and cannot."""
+    """Tell whether CuPy is installed and can compile for this GPU; warn if it is installed and cannot."""
     try:
         _kernel(_cupy(), "moments<float>")
     except MissingExtraError:
@@ -30,7 +30,7 @@ def available() -> bool:
 
 
 class Stream:
-    """A stream of torch's as the CUDA stream protocol has it, which torch itself knows only since late."""
+    """A stream of torch in the CUDA stream protocol, which only newer versions of torch support."""
 
     def __init__(self, stream: torch.cuda.Stream) -> None:
         self.handle = stream.cuda_stream
@@ -40,7 +40,7 @@ class Stream:
 
 
 class Kernels:
-    """Launches on torch's present stream, on tensors of the type of `x`, which is S in their names."""
+    """Launcher of kernels on torch's present stream, for tensors of the type of `x`."""
 
     def __init__(self, x: Tensor) -> None:
         self.type = TYPES[x.dtype]
@@ -52,7 +52,7 @@ class Kernels:
             self.stream = self.cupy.cuda.Stream.from_external(Stream(torch.cuda.current_stream(x.device)))
 
     def launch(self, name: str, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
-        """Tensors are passed as pointers, None as a null pointer."""
+        """Launch a kernel; tensors are passed as pointers, None as a null pointer."""
         passed = tuple(
             np.uint64(0 if a is None else a.data_ptr()) if a is None or isinstance(a, Tensor) else a for a in arguments
         )
@@ -60,13 +60,13 @@ class Kernels:
             _kernel(self.cupy, name)(grid, block, passed)
 
     def each(self, name: str, count: int, *arguments: Any) -> None:
-        """A thread for each of `count`."""
+        """Launch a kernel with a thread for each of `count` elements."""
         self.launch(name, (-(-count // 256),), (256,), *arguments)
 
 
 @cache
 def _cupy() -> Any:
-    """Looked for once, not in every pass."""
+    """Return the module CuPy, which is looked for once, not in every pass."""
     return load_cupy("fused training")
 
 

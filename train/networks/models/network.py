@@ -1,4 +1,4 @@
-"""What can be asked of any network: logits, spikes, prunable weights."""
+"""Functions for any network: its logits, its spikes, its prunable weights."""
 
 from collections.abc import Callable
 
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 
 def logits(model: nn.Module, x: Tensor) -> Tensor:
-    """`[N, C, H, W]` -> `[T, N, classes]`, from resting neurons."""
+    """Return the logits `[T, N, classes]` of images `[N, C, H, W]`, from resting neurons."""
     functional.reset_net(model)
     out: Tensor = model(x)
     return out
 
 
 def lif_spikes(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """The spikes of every LIF layer by module name, bool `[T, N, ...]`."""
+    """Return the spikes of every LIF layer by module name, bool `[T, N, ...]`."""
     recorded: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
@@ -32,5 +32,5 @@ def lif_spikes(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that may be pruned: all with more than one dimension (no bias, no batch norm)."""
+    """Return the parameters that may be pruned: all with more than one dimension (no bias, no batch norm)."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.dim() > 1}

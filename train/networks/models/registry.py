@@ -1,4 +1,4 @@
-"""Which networks there are: name -> factory. docs/networks.md tells how to add one from outside.
+"""The registry of networks: name -> factory. docs/networks.md shows how to add one from outside.
 
 Besides the project's own, a name comes from `register`, or from an installed package's entry point in the
 group `spiketicket.architectures`, which is loaded when its name is asked for and not before. Only these names
@@ -36,7 +36,7 @@ ARCHITECTURES: dict[str, Factory] = {
 
 def register(name: str, factory: Factory) -> None:
     """Make `factory` the network `name`: it takes a ModelConfig and returns a module `[N, C, H, W]` -> logits
-    `[T, N, classes]`. Raises InputError for a name that is taken.
+    `[T, N, classes]`. Raises InputError if the name is taken.
     """
     if not isinstance(name, str) or not name.isprintable() or not name.strip() or not callable(factory):
         raise InputError(f"register needs a name and a function ModelConfig -> module, got {name!r} and {factory!r}")
@@ -46,12 +46,15 @@ def register(name: str, factory: Factory) -> None:
 
 
 def known() -> list[str]:
-    """All names that `build` takes. Loads nothing."""
+    """Return all names that `build` takes. Loads nothing."""
     return list(dict.fromkeys([*ARCHITECTURES, *(point.name for point in entry_points(group=GROUP))]))
 
 
 def build(config: ModelConfig) -> nn.Module:
-    """The network of `config`, freshly initialised from torch's random state. Raises InputError."""
+    """Return the network of `config`, initialised from torch's random state.
+
+    Raises InputError if its name is unknown or does not load, or its factory returns no module.
+    """
     network: Any = _factory(config.arch)(config)
     if not isinstance(network, nn.Module):
         raise InputError(f"network {config.arch!r}: its factory must return a torch module, got {network!r}")
@@ -61,7 +64,7 @@ def build(config: ModelConfig) -> nn.Module:
 def import_plugins(modules: list[str]) -> None:
     """Import `modules` by name, also from the working folder, for what they `register`.
 
-    Raises InputError where one cannot be imported. What goes wrong inside of one keeps its traceback.
+    Raises InputError if one cannot be imported. An error inside a module keeps its traceback.
     """
     if modules and (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # a command's path does not hold it; last, so that it hides nothing

@@ -1,4 +1,4 @@
-"""Residual networks."""
+"""Residual networks: ResNet-19 as in the paper, and ResNet-34."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from spiketicket.train.networks.models.parts import scaled, stem
 STEM = 64  # channels
 
 
-class Stage(NamedTuple):
+class ResNetStage(NamedTuple):
     """`blocks` BasicBlocks of `channels` channels; the first one has the `stride`."""
 
     blocks: int
@@ -20,9 +20,9 @@ class Stage(NamedTuple):
     stride: int
 
 
-RESNET19 = (Stage(3, 128, 2), Stage(3, 256, 2), Stage(2, 512, 2))
+RESNET19 = (ResNetStage(3, 128, 2), ResNetStage(3, 256, 2), ResNetStage(2, 512, 2))
 RESNET19_HIDDEN = 256
-RESNET34 = (Stage(3, 64, 1), Stage(4, 128, 2), Stage(6, 256, 2), Stage(3, 512, 2))
+RESNET34 = (ResNetStage(3, 64, 1), ResNetStage(4, 128, 2), ResNetStage(6, 256, 2), ResNetStage(3, 512, 2))
 
 
 class BasicBlock(Residual):
@@ -48,11 +48,11 @@ class BasicBlock(Residual):
 class ResNet(nn.Module):
     """3x3 stem at stride 1, `stages` of BasicBlocks, global average pool, Linear. `[N, C, H, W]` -> `[T, N, classes]`.
 
-    With `hidden`, Linear(`hidden`) and LIF stand before the last Linear. The stem runs once per input (direct
+    With `hidden`, Linear(`hidden`) and LIF come before the last Linear. The stem runs once per input (direct
     encoding). Convolutions have no bias; init is torch's default.
     """
 
-    def __init__(self, config: ModelConfig, stages: tuple[Stage, ...], hidden: int | None = None) -> None:
+    def __init__(self, config: ModelConfig, stages: tuple[ResNetStage, ...], hidden: int | None = None) -> None:
         super().__init__()
         channels, size = scaled(STEM, config), config.image_size
         self.stem = stem(channels, config, bias=False)

@@ -18,8 +18,8 @@ class Vgg(nn.Module):
     """3x3 Conv-BN-LIF blocks, 2x2 max-pooling on spikes, one Linear. `[N, C, H, W]` -> logits `[T, N, classes]`.
 
     The first convolution and its batch norm run once per input (direct encoding). Convolutions have
-    a bias; init is Kaiming normal (fan_out), Linear N(0, 0.01), biases 0. The last pooling is left out where a single
-    pixel has come to it. Raises InputError where one comes to an earlier pooling.
+    a bias; init is Kaiming normal (fan_out), Linear N(0, 0.01), biases 0. The last pooling is left out if its input
+    has a single pixel. Raises InputError if that of an earlier pooling has.
     """
 
     def __init__(self, config: ModelConfig, stages: tuple[tuple[int, ...], ...]) -> None:

@@ -1,4 +1,4 @@
-"""The command `snn-search`."""
+"""The command `snn-search`: a subcommand per method, whose options are made from the settings, and what it prints."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from spiketicket.data import DATASET_NAMES, load_dataset
 from spiketicket.errors import InputError, MissingExtraError, OutOfTimeError
 from spiketicket.train.pruning.masks import emptied, survivors
 from spiketicket.train.search.phases import count_epochs, parse_phases
-from spiketicket.train.search.settings import METHODS, SearchSettings
+from spiketicket.train.search.settings import METHODS, SAVE_MINUTES, SearchSettings
 
 if TYPE_CHECKING:
     from spiketicket.train.search.search import Progress as SearchProgress
@@ -31,7 +31,7 @@ app = make_app("Search lottery tickets in spiking neural networks.")
 
 
 def _command(method: str) -> Callable[..., None]:
-    """The command of a method: its options are the fields of SearchSettings that it knows."""
+    """Return the command of a method: its options are the fields of SearchSettings that it knows."""
     known = [f for f in fields(SearchSettings) if "help" in f.metadata and method in f.metadata["methods"]]
 
     @guarded
@@ -46,12 +46,15 @@ def _command(method: str) -> Callable[..., None]:
         ] = None,
         device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
         max_minutes: Annotated[
-            float | None, typer.Option(help="Stop after that time with exit code 75; run again to go on.")
+            float | None, typer.Option(help="Stop after that many minutes with exit code 75; run again to go on.")
         ] = None,
-        save_minutes: Annotated[float, typer.Option(help="Save at least that often.")] = 10.0,
+        save_minutes: Annotated[float, typer.Option(help="Minutes between two checkpoints, at most.")] = SAVE_MINUTES,
         tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log to OUT/tensorboard as well.")] = False,
         deterministic: Annotated[
-            bool, typer.Option("--deterministic", help="The same bits on a GPU, too, where it can; slower.")
+            bool,
+            typer.Option(
+                "--deterministic", help="Compute the same bits in every run on a GPU, where that is possible; slower."
+            ),
         ] = False,
         imports: Annotated[
             list[str] | None, typer.Option("--import", help="Python module that registers more networks; repeatable.")
@@ -110,7 +113,11 @@ def _command(method: str) -> Callable[..., None]:
 
 
 def _declare(command: Callable[..., None], known: list[Field[Any]]) -> None:
-    """Give the command an option for each of those fields, in the place of **options."""
+    """Give the command an option for each of those fields, in the place of **options.
+
+    Typer reads options from a function's signature, which is therefore written here: name, type, default and help text
+    come from the dataclass.
+    """
     hints = get_type_hints(SearchSettings)
     signature = inspect.signature(command)
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
@@ -156,7 +163,7 @@ add_history_commands(app)
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[["SearchProgress"], None]]:
-    """A bar over all epochs of a search, on stderr; gives the callback that moves it."""
+    """Show a bar over all epochs of a search, on stderr; yield the callback that moves it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     progress = Progress(*columns, console=err)
     task = progress.add_task(title, total=None)
@@ -215,7 +222,7 @@ def _print(tickets: "list[Ticket]", folder: Path) -> None:
 
 
 def _idle_rounds(tickets: "list[Ticket]") -> list[str]:
-    """Says which rounds pruned nothing: N:M leaves N of M weights at most, whatever was asked."""
+    """Return a warning if some rounds pruned nothing: N:M leaves N of M weights at most, whatever was asked."""
     strategy = tickets[-1].search["settings"]["strategy"]
     left = {ticket.search["round"]: survivors(ticket.masks) for ticket in tickets if strategy[0].isdigit()}
     idle = [str(after) for before, after in pairwise(left) if left[before] == left[after]]

@@ -13,7 +13,7 @@ from rich.table import Table
 from spiketicket.cli.console import err, guarded, out, print_json
 from spiketicket.cli.search.status import compact, percent, print_status, status_dict
 from spiketicket.errors import InputError
-from spiketicket.train.history.curves import Curve, Point, apart, make_curves
+from spiketicket.train.history.curves import Curve, Point, differing_settings, make_curves
 from spiketicket.train.history.events import FINAL, SEARCH
 from spiketicket.train.history.forecast import forecast
 from spiketicket.train.history.history import read_history
@@ -30,7 +30,7 @@ def _status(
     run: Annotated[Path, typer.Argument(help="Run folder of snn-search.", show_default=False)],
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Where a search stands: its rounds, sparsity, accuracy, and how long it has to go."""
+    """Show the state of a search: its rounds, sparsity, accuracy, and how long it has to go."""
     history = read_history(run)
     _warn(history.damaged)
     expected = forecast(history, time.time())
@@ -49,7 +49,7 @@ def _compare(
     json: Annotated[bool, typer.Option("--json", help="Print the curves, seed by seed, as JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
 ) -> None:
-    """Accuracy of several searches against sparsity and search time; seeds of one search become one curve.
+    """Compare the accuracy of several searches by sparsity and search time; seeds of one search become one curve.
 
     Accuracy is that of final tickets on the test images where a search has any, else of the search's own tickets.
     """
@@ -82,7 +82,7 @@ def _warn(lines: "list[str] | tuple[str, ...]") -> None:
 
 
 def caption(curves: list[Curve]) -> str:
-    """Which accuracy, and what the spread is."""
+    """Return a sentence that says which accuracy is shown, and what its spread is."""
     words = {FINAL: "of final tickets, trained at full T", SEARCH: "of the search's own tickets"}
     kinds = {kind: [curve.label for curve in curves if curve.kind == kind] for kind in words}
     present = [(words[kind], labels) for kind, labels in kinds.items() if labels]
@@ -124,7 +124,7 @@ def _print_table(curves: list[Curve]) -> None:
         markup=False,
         highlight=False,
     )
-    for name, by_label in apart(curves).items():
+    for name, by_label in differing_settings(curves).items():
         values = "; ".join(
             f"{label}: {'none' if value is None else str(value)[:12]}" for label, value in by_label.items()
         )

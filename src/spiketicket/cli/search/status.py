@@ -1,4 +1,4 @@
-"""Where a search stands, as text for people and as a dictionary for programs."""
+"""The state of a search, as text for people and as a dictionary for programs."""
 
 import datetime
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ _SOURCES = {"measured": "measured", "fitted": "fitted to other T", "scaled": "in
 
 
 def status_dict(history: History, expected: Forecast | None) -> dict[str, Any]:
-    """Everything that `snn-search status` knows."""
+    """Return everything that `snn-search status` knows, for JSON."""
     return {
         "folder": str(history.folder),
         "state": history.state,
@@ -48,7 +48,7 @@ def status_dict(history: History, expected: Forecast | None) -> dict[str, Any]:
 
 
 def print_status(history: History, expected: Forecast | None) -> None:
-    """The same for people."""
+    """Print the state of a search: plan, tickets, changes of timesteps, time left."""
     s = history.settings
     say(f"{history.folder}: {s['method']}, {s['arch']} on {s['dataset']}")
     _print(_state(history))
@@ -67,7 +67,7 @@ def print_status(history: History, expected: Forecast | None) -> None:
 
 
 def _matters(name: str, value: object, settings: dict[str, Any]) -> bool:
-    """Not what is said already, empty, or unknown to the method."""
+    """Tell whether a setting is worth printing: it is set, the method knows it, and it is not printed elsewhere."""
     if name in ("method", "arch", "dataset", "data") or value in (None, [], False):
         return False
     about: Mapping[str, Any] = {f.name: f.metadata for f in fields(SearchSettings)}.get(name, {})
@@ -80,7 +80,7 @@ def _state(history: History) -> str:
     if text == "stopped" and history.stop:
         text += f": {history.stop.reason}; the same command goes on"
     elif text == "interrupted":
-        text += ": the plan is not done, and no search is at work here; the same command goes on"
+        text += ": the plan is not done, and no search is running here; the same command goes on"
     current = history.current
     if current:
         number = history.trainings.index(current) + 1
@@ -129,7 +129,7 @@ def _early_time(event: EarlyTimeRecord) -> str:
 
 
 def _early_bird(events: Sequence[EarlyBirdRecord], done: bool) -> str:
-    """The last epoch's distances, and how the largest one went from epoch to epoch."""
+    """Return the distances of the last epoch, and how the largest one changed from epoch to epoch."""
     last = events[-1]
     state = "the mask has settled" if last.stop else "the mask did not settle" if done else "goes on"
     text = f"Early-Bird, round {last.round}, after {last.epoch + 1} epochs: {state}"
@@ -158,7 +158,7 @@ def _time_left(history: History, expected: Forecast | None) -> str:
 
 
 def bars(values: Sequence[float | None]) -> str:
-    """Numbers of 0 or more as a line of bars; the largest is full, an unknown one a blank."""
+    """Return numbers of 0 or more as a line of bars; the largest is full, an unknown one is blank."""
     largest = max((value for value in values if value is not None), default=0.0) or 1.0
     return "".join(" " if v is None else BARS[min(7, max(0, round(7 * v / largest)))] for v in values)
 
@@ -172,7 +172,7 @@ def percent(share: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """4.2 s, 3 min 20 s, 2 h 05 min, 3 d 4 h."""
+    """Return seconds as text: 4.2 s, 3 min 20 s, 2 h 05 min, 3 d 4 h."""
     if seconds < 60:
         return f"{seconds:.3g} s"
     whole = round(seconds)
@@ -186,7 +186,7 @@ def duration(seconds: float) -> str:
 
 
 def compact(seconds: float) -> str:
-    """4.2 s, 3.33 min, 2.08 h, 3.17 d: for columns."""
+    """Return seconds in one unit, for columns: 4.2 s, 3.33 min, 2.08 h, 3.17 d."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
@@ -198,5 +198,5 @@ def _clock(timestamp: float) -> datetime.datetime:
 
 
 def _print(text: str) -> None:
-    """As it stands, broken between words."""
+    """Print plain text, broken between words."""
     out.print(text, markup=False, highlight=False)
