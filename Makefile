@@ -70,7 +70,7 @@ build/sanitize/.installed: pyproject.toml constraints.txt $(SOURCES)
 
 sanitize: build/sanitize/.installed
 	LD_PRELOAD=$(LIBRARIES) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	    $(SANITIZED)/python -m pytest -n 2 tests/runtime -m "not slow" -k "not cuda"
+	    $(SANITIZED)/python -m pytest -n 2 tests/runtime tests/model/test_reader.py -m "not slow" -k "not cuda"
 
 # What threads share, under the thread sanitizer.
 RACED := build/sanitize-threads/bin

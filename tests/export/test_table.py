@@ -23,4 +23,4 @@ def test_source(source, page):
     if "by NIR" in source:
         pytest.importorskip("nirtorch")
     found = row(source)
-    assert found in page, f"{found}\nis not in docs/export.md: run tests/export_table.py and look"
+    assert found in page, f"{found}\nis not in docs/export.md: run tests/support/export_table.py and look"

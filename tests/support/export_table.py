@@ -1,6 +1,6 @@
 """Every source of `snn-export` written in every form, as the table of docs/export.md.
 
-`python tests/export_table.py` writes the table into the page; tests/export/test_table.py holds the page to it.
+`python -m tests.support.export_table` writes the table into the page; tests/export/test_table.py holds the page to it.
 """
 
 import importlib

@@ -21,7 +21,7 @@ from spiketicket.train.networks.models import ARCHITECTURES, Vgg, build, import_
 from spiketicket.train.search.search import search
 from spiketicket.train.search.ticket import load_ticket, to_bytes
 
-PAGE = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "networks.md").read_text()
 BLOCKS = dict(re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
 
 

@@ -12,7 +12,7 @@ from spiketicket.model.writer import to_onnx
 from spiketicket.profiling.measure import memory
 from spiketicket.profiling.measure.memory import PLAIN, Memory, measure_memory, process_bytes
 
-DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"
+DIGITS = Path(__file__).parents[2] / "assets" / "digits.onnx"
 X = np.zeros((4, 1, 8, 8), np.float32)
 
 

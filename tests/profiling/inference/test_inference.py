@@ -29,7 +29,7 @@ from tests.support import cupy_standin, nvidia_standin
 from tests.support.graphs import events, everything, write
 from tests.support.profiles import check_schema, latency, model, profile
 
-DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"
+DIGITS = Path(__file__).parents[2] / "assets" / "digits.onnx"
 HERE = [name for name in PROFILED if name not in ("cuda", "tensorrt")]  # of these, tests stand in for a GPU
 QUICK = ["--iterations", "12", "--warmup", "0", "--threads", "1"]
 
@@ -168,7 +168,7 @@ def test_the_command_writes_what_the_schema_says(tmp_path):
 
 @pytest.mark.parametrize("name", ["inference", "search"])
 def test_published_profiles_are_what_the_schema_says(name):
-    check_schema(json.loads((Path(__file__).parents[2] / "docs" / "results" / f"profile-{name}.json").read_text()))
+    check_schema(json.loads((Path(__file__).parents[3] / "docs" / "results" / f"profile-{name}.json").read_text()))
 
 
 def test_limits_decide_the_exit_code(tmp_path):
@@ -240,7 +240,7 @@ def test_refusals(small, options, message):
     ],
 )
 def test_foreign_files(arguments, message, monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.chdir(Path(__file__).parents[3])
     result = runner.invoke(app, arguments)
     assert result.exit_code == 1 and message in " ".join(result.stderr.split())
 

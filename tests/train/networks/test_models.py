@@ -64,7 +64,7 @@ def images_of(arch):
 
 @pytest.mark.parametrize("row", COUNTS, ids=[row[0] for row in COUNTS])
 def test_the_page_has_these_counts(row):
-    page = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "networks.md").read_text()
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
     column = [name.strip("`") for name in table[0]].index(row[0])
     cells = {cells[0]: cells[column] for cells in table}

@@ -23,7 +23,7 @@ from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session
 from tests.support.graphs import event_vectors, events, everything, gates_and_joins, poolings_and_views, signals, write
 
-DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"
+DIGITS = Path(__file__).parents[2] / "assets" / "digits.onnx"
 GRAPH = everything(np.random.default_rng(0))
 AGREEMENTS = [
     Agreement(

@@ -11,7 +11,7 @@ from spiketicket.profiling.inference.samples import load_samples
 from spiketicket.profiling.inference.settings import Settings
 from spiketicket.runtime import Session
 
-DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"
+DIGITS = Path(__file__).parents[2] / "assets" / "digits.onnx"
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from spiketicket.profiling.inference.settings import Settings
 from spiketicket.profiling.measure.nvidia_smi import ask
 from spiketicket.runtime import Session
 
-DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"
+DIGITS = Path(__file__).parents[2] / "assets" / "digits.onnx"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from spiketicket.profiling.measure.noise import Noise
 from spiketicket.profiling.measure.timing import Timing
 from spiketicket.runtime import Session
 
-DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"
+DIGITS = Path(__file__).parents[2] / "assets" / "digits.onnx"
 NOISE = Noise(None, None, None, 0.0, "", None, 1)
 SECONDS = {("native", 1): 2.0, ("native", 3): 5.0, ("reference", 1): 4.0, ("reference", 3): 40.0}
 SECONDS |= {("first", None): 1.0, ("exit", 0.5): 64.0}  # of a batch; of all 32 timed images

@@ -90,9 +90,9 @@ def test_printed_gains_are_the_quotients_of_printed_hours_for_imp():
 
 
 def test_figures_are_those_of_the_papers_tables():
-    tables = Path(__file__).parents[2] / "shared" / "paper" / "paper_tables.csv"
+    tables = Path(__file__).parents[3] / "shared" / "paper" / "paper_tables.csv"
     if not tables.exists():
-        tables = Path(__file__).parents[3] / "shared" / "paper" / "paper_tables.csv"
+        tables = Path(__file__).parents[4] / "shared" / "paper" / "paper_tables.csv"
     if not tables.exists():
         pytest.skip("the paper's tables are not part of this checkout")
     names = {"CIFAR10": "cifar10", "CIFAR100": "cifar100", "SVHN": "svhn", "FashionMNIST": "fashion_mnist"}
