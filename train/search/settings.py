@@ -101,8 +101,8 @@ class SearchSettings:
     batch_size: int = _option(128, "Images per iteration, over all processes.")
     lr: float = _option(0.3, "First learning rate.")
     schedule: str = _option(
-        "cosine", "How the learning rate falls: cosine, to 0; step, to a tenth after 1/2 and again after 3/4; one-cycle, "
-        "up to --lr in a quarter of the training and down to 0, batch by batch.",
+        "cosine", "How the learning rate falls: cosine, to 0; step, to a tenth after 1/2 and again after 3/4; "
+        "one-cycle, up to --lr in a quarter of the training and down to 0, batch by batch.",
     )  # fmt: skip
     weight_decay: float = _option(5e-4, "L2 penalty.")
     cutout: int | None = _option(
