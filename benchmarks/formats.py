@@ -37,7 +37,7 @@ def sparse_initializers(graph: Graph) -> bytes:
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
     for name, weight in weights.items():
-        rows = np.repeat(np.arange(weight.rows, dtype=np.int64), np.diff(weight.indptr))
+        rows = weight.row_indices
         places = rows * weight.columns + weight.indices
         values = numpy_helper.from_array(weight.values.astype(np.float32), name)
         tensor = helper.make_sparse_tensor(values, numpy_helper.from_array(places), weight.shape)

@@ -209,17 +209,15 @@ def _fate(node: Lif, current: _Steady) -> Array:
     never below drive if drive >= drop, even if rounded. `step` and `run` bound what rounding does to h within one
     timestep, and within any number of them.
     """
-    rest = 0.0 if node.v_reset is None else node.v_reset
-    level, keep, leaks = node.v_threshold - rest, 1 - 1 / node.tau, node.tau <= MAX_TAU
-    gain = 1 / node.tau if node.decay_input else 1.0
+    level, keep, gain, leaks = node.level, node.keep, node.gain, node.tau <= MAX_TAU
     drive = gain * current.value
-    scale = ROUNDING * (abs(node.v_threshold) + abs(rest) + abs(node.drop))
+    scale = ROUNDING * (abs(node.v_threshold) + abs(node.rest) + abs(node.drop))
     step = scale + ROUNDING * np.abs(drive) + gain * current.slack
     tau = node.tau if leaks else 1.0  # a stand-in where it is not used
     run = tau * (step + ROUNDING * tau * np.abs(drive)) if leaks else np.full_like(drive, inf)
     silent = np.where(current.value + current.slack <= 0, level > scale, tau * drive + run < level)
     every = drive >= level + step
-    if node.v_reset is None:
+    if node.soft:
         lasting = tau * (drive - keep * node.drop) >= level + run + ROUNDING * tau * tau * abs(node.drop)
         every &= (drive >= node.drop + step) | lasting
     return np.where(silent, 0.0, np.where(every, 1.0, np.nan))
@@ -228,7 +226,7 @@ def _fate(node: Lif, current: _Steady) -> Array:
 def _occupied(weight: Csr) -> tuple[Bools, Bools]:
     """The outputs, and the input channels, that have a weight other than zero."""
     nonzero = weight.values != 0
-    rows = np.repeat(np.arange(weight.rows), np.diff(weight.indptr))[nonzero]
+    rows = weight.row_indices[nonzero]
     channels = weight.indices[nonzero] // prod(weight.shape[2:])
     return np.bincount(rows, minlength=weight.rows) > 0, np.bincount(channels, minlength=weight.shape[1]) > 0
 

@@ -122,7 +122,7 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def lif_names(graph: Graph) -> dict[str, str]:
+def names_by_lif_output(graph: Graph) -> dict[str, str]:
     """Output value -> layer name of every LIF."""
     return {node.output: node.name for node in graph.nodes if isinstance(node, Lif)}
 

@@ -253,12 +253,12 @@ def _running_mean(logits: Iterator[Floats], margin: float | None) -> Iterator[Fl
         total = step if total is None else total + step
         mean = total / np.float32(count)
         yield mean
-        if margin is not None and (lead(mean) >= margin).all():
+        if margin is not None and (top_two_margin(mean) >= margin).all():
             return
 
 
-def lead(logits: Floats) -> Floats:
-    """By how much the best of `[N, classes]` leads the second best: `[N]`; infinite where there is one class."""
+def top_two_margin(logits: Floats) -> Floats:
+    """Return the difference `[N]` between the two largest of the logits `[N, classes]`; infinite for one class."""
     if logits.shape[1] == 1:
         return np.full(len(logits), np.inf, dtype=np.float32)
     two = np.partition(logits, -2, axis=1)[:, -2:]

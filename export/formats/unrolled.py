@@ -55,12 +55,9 @@ class Neuron:
 
     @classmethod
     def of(cls, node: Lif | Li) -> "Neuron":
-        gain = 1 / node.tau if node.decay_input else 1.0
-        keep = 1 - 1 / node.tau
         if isinstance(node, Li):
-            return cls(keep, gain)
-        rest = 0.0 if node.v_reset is None else node.v_reset
-        return cls(keep, gain, (node.v_threshold - rest) / gain, node.drop / gain)
+            return cls(node.keep, node.gain)
+        return cls(node.keep, node.gain, node.level / node.gain, node.drop / node.gain)
 
 
 def unrolled_onnx(
@@ -228,7 +225,7 @@ class _Writer:
         return self.node("Add", [kept, x], f"{here}.h")
 
     def reset(self, node: Lif, neuron: Neuron, h: str, spikes: str, here: str) -> str:
-        if node.v_reset is None:
+        if node.soft:
             drop = self.node("Mul", [spikes, self.number(node, "drop", neuron.drop)], f"{here}.drop")
             return self.node("Sub", [h, drop], f"{here}.w")
         return self.node("Mul", [h, self.node("Sub", ["one", spikes], f"{here}.rests")], f"{here}.w")

@@ -135,13 +135,12 @@ class _Writer:
         return nir.Conv2d(size, weight, node.strides, (top, left), node.dilations, node.group, node.bias)
 
     def lif(self, node: Lif, shape: tuple[int, ...]) -> nir.NIRNode:
-        rest = 0.0 if node.v_reset is None else node.v_reset
         threshold = _full(shape, _below(node.v_threshold))
-        if node.tau == 1 and rest == 0:  # forgets everything, whatever its reset
+        if node.tau == 1 and node.rest == 0:  # forgets everything, whatever its reset
             return nir.Threshold(threshold)
-        if node.v_reset is None:
+        if node.soft:
             raise ModelError("its reset subtracts, NIR's neurons reset to a value: train with v_reset=0")
-        reset = _full(shape, rest)
+        reset = _full(shape, node.rest)
         if node.tau == inf:
             return nir.IF(_full(shape, 1 / self.dt), threshold, reset)
         tau, r = _full(shape, node.tau * self.dt), _full(shape, 1.0 if node.decay_input else node.tau)

@@ -143,7 +143,7 @@ class Builder:
 
 def _fold(node: Conv | Linear, factors: Array, bias: Array) -> Conv | Linear:
     """The layer with its outputs scaled and shifted: in float64, rounded once."""
-    rows = np.repeat(np.arange(node.weight.rows), np.diff(node.weight.indptr))
+    rows = node.weight.row_indices
     scaled = node.weight.values.astype(np.float64) * factors[rows]
     weight = replace(node.weight, values=_checked(scaled, node.name)).without_zeros()
     return replace(node, weight=weight, bias=_checked(node.bias.astype(np.float64) * factors + bias, node.name))

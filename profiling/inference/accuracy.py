@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from spiketicket.model.names import INPUT, LOGITS_T
 from spiketicket.runtime import Session
 from spiketicket.runtime.inputs import presented
-from spiketicket.runtime.session import lead
+from spiketicket.runtime.session import top_two_margin
 
 BATCH = 32
 Z = 1.959964  # of a 95% interval
@@ -86,7 +86,7 @@ def settled(rows: Sequence[AtTimesteps]) -> AtTimesteps:
 
 def early_exit(means: NDArray[np.float32], labels: NDArray[np.int64], margins: Sequence[float]) -> list[EarlyExit]:
     """What leaving early brings, of `mean_logits`: the rule of `Session.run_timesteps`, image by image."""
-    leads = np.stack([lead(step) for step in means])
+    leads = np.stack([top_two_margin(step) for step in means])
     found = []
     for margin in margins:
         enough = leads >= margin
@@ -100,5 +100,5 @@ def early_exit(means: NDArray[np.float32], labels: NDArray[np.int64], margins: S
 
 def usual_margins(means: NDArray[np.float32]) -> list[float]:
     """Margins with which EXITS of the images leave after the first timestep, rounded to three digits."""
-    quantiles = np.quantile(lead(means[0]), [1 - share for share in EXITS])
+    quantiles = np.quantile(top_two_margin(means[0]), [1 - share for share in EXITS])
     return sorted({float(f"{margin:.3g}") for margin in quantiles})

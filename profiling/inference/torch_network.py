@@ -67,7 +67,7 @@ class TorchNetwork(nn.Module):
                 currents = [x] * timesteps if once else x.chunk(timesteps)
                 if isinstance(node, Li):
                     return integrate(currents, Neuron.of(node))
-                return fire(currents, Neuron.of(node), soft=node.v_reset is None)
+                return fire(currents, Neuron.of(node), soft=node.soft)
             case MaxPool():
                 top, left, bottom, right = node.pads
                 return F.max_pool2d(F.pad(x, (left, right, top, bottom), value=-torch.inf), node.kernel, node.strides)

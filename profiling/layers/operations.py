@@ -263,7 +263,7 @@ def _effective_conv(node: Conv, nonzero: NDArray[np.bool_]) -> Array:
     output channels that have a weight there.
     """
     weight = node.weight.without_zeros()
-    rows = np.repeat(np.arange(weight.rows), np.diff(weight.indptr))
+    rows = weight.row_indices
     group = rows // (weight.rows // node.group)
     readers = np.bincount(group * weight.columns + weight.indices, minlength=node.group * weight.columns)
     down, across = _reads(node, nonzero.shape[-2:])

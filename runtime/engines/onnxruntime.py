@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from spiketicket.errors import MissingExtraError, ModelError
 from spiketicket.model.names import INPUT, LOGITS, LOGITS_T, TIMESTEPS
-from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Trace, lif_names
+from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Trace, names_by_lif_output
 
 try:
     import onnxruntime
@@ -35,7 +35,7 @@ class OnnxRuntimeEngine(Engine):
         return np.asarray(logits)
 
     def trace(self, x: Floats, timesteps: int) -> Trace:
-        names = lif_names(self.model.graph)
+        names = names_by_lif_output(self.model.graph)
         logits, *arrays = self._run(self._traced, [self.output, *names], x, timesteps)
         spikes = {name: array.astype(np.uint8) for name, array in zip(names.values(), arrays, strict=True)}
         return Trace(spikes, np.asarray(logits))
@@ -80,7 +80,7 @@ class OnnxRuntimeEngine(Engine):
     def _traced(self) -> "onnxruntime.InferenceSession":
         """The same model with every LIF layer's spikes as outputs."""
         proto = onnx.load_model_from_string(self.model.data)
-        for value in lif_names(self.model.graph):
+        for value in names_by_lif_output(self.model.graph):
             proto.graph.output.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, None))
         return self._load(proto.SerializeToString())
 

@@ -26,5 +26,5 @@ def rates(node: Lif | Li) -> Rates:
     keep, gain = float(one - rate), float(rate if node.decay_input else one)
     if isinstance(node, Li):
         return Rates(keep, gain)
-    rest = np.float32(0 if node.v_reset is None else node.v_reset)
-    return Rates(keep, gain, float(np.float32(node.v_threshold) - rest), float(np.float32(node.drop)))
+    level = np.float32(node.v_threshold) - np.float32(node.rest)
+    return Rates(keep, gain, float(level), float(np.float32(node.drop)))

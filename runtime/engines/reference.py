@@ -22,7 +22,7 @@ from spiketicket.graph import (
     Repeat,
     Unsqueeze,
 )
-from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Trace, lif_names
+from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Trace, names_by_lif_output
 
 Array = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ class ReferenceEngine(Engine):
 
     def trace(self, x: Floats, timesteps: int) -> Trace:
         values = self._values(x, timesteps)
-        spikes = {name: values[value].astype(np.uint8) for value, name in lif_names(self.graph).items()}
+        spikes = {name: values[value].astype(np.uint8) for value, name in names_by_lif_output(self.graph).items()}
         return Trace(spikes, values[self.graph.output].astype(np.float32))
 
     def steps(self, x: Floats, timesteps: int) -> Iterator[Floats]:
@@ -114,13 +114,13 @@ def convolve(node: Conv, weight: Array, x: Array) -> Array:
 
 def fire(node: Lif, x: Array) -> Array:
     """Spikes of a LIF layer on the currents `x` `[T, N, ...]`; the equations of spiketicket.graph.Lif."""
-    rest = 0.0 if node.v_reset is None else node.v_reset
+    rest = node.rest
     v = np.full(x.shape[1:], rest)
     spikes = np.empty_like(x)
     for t, current in enumerate(x):
         h = v + (current - (v - rest)) / node.tau if node.decay_input else v - (v - rest) / node.tau + current
         spikes[t] = h >= node.v_threshold
-        v = h - node.drop * spikes[t] if node.v_reset is None else np.where(spikes[t] > 0, rest, h)
+        v = h - node.drop * spikes[t] if node.soft else np.where(spikes[t] > 0, rest, h)
     return spikes
 
 

@@ -55,6 +55,11 @@ class Csr:
         values = self.values.astype(np.float32)
         return values if self.scales is None else values * np.repeat(self.scales, np.diff(self.indptr))
 
+    @property
+    def row_indices(self) -> NDArray[np.intp]:
+        """The row of every stored weight `[nnz]`, as `indices` are the columns."""
+        return np.repeat(np.arange(self.rows), np.diff(self.indptr))
+
     @classmethod
     def from_dense(cls, weight: NDArray[np.floating]) -> "Csr":
         """Pack the nonzeros of `weight` as float32."""
@@ -85,7 +90,7 @@ class Csr:
     def select(self, rows: NDArray[np.bool_], channels: NDArray[np.bool_]) -> "Csr":
         """The weight of some outputs (`rows`, a flag for each) and some input channels or features (`channels`)."""
         columns = np.repeat(channels, prod(self.shape[2:]))
-        row = np.repeat(np.arange(self.rows), np.diff(self.indptr))
+        row = self.row_indices
         kept = rows[row] & columns[self.indices]
         counts = np.bincount(row[kept], minlength=self.rows)[rows]
         places = np.cumsum(columns) - 1  # of a column that is kept, among those that are

@@ -43,8 +43,25 @@ class Linear(Node):
     bias: NDArray[np.float32]
 
 
+class _Leaky:
+    """The factors of one timestep of a neuron that leaks, on the potential w above rest: w = keep w + gain x."""
+
+    tau: float
+    decay_input: bool
+
+    @property
+    def keep(self) -> float:
+        """The share of the potential that is left after one timestep."""
+        return 1 - 1 / self.tau
+
+    @property
+    def gain(self) -> float:
+        """The factor of the input current."""
+        return 1 / self.tau if self.decay_input else 1.0
+
+
 @dataclass(frozen=True)
-class Lif(Node):
+class Lif(Node, _Leaky):
     """Leaky integrate-and-fire over time, order charge, fire, reset (SpikingJelly's LIFNode).
 
     With rest = `v_reset` (0 where the reset is soft, `v_reset` None), per timestep, from v = rest:
@@ -67,13 +84,28 @@ class Lif(Node):
     v_drop: float | None = None
 
     @property
+    def soft(self) -> bool:
+        """Whether a spike subtracts from the potential (soft reset) instead of setting it to `v_reset` (hard reset)."""
+        return self.v_reset is None
+
+    @property
+    def rest(self) -> float:
+        """The potential at rest, to which the neuron leaks: `v_reset`, and 0 with a soft reset."""
+        return 0.0 if self.v_reset is None else self.v_reset
+
+    @property
+    def level(self) -> float:
+        """The threshold of the potential above rest."""
+        return self.v_threshold - self.rest
+
+    @property
     def drop(self) -> float:
-        """What a soft reset subtracts."""
+        """The potential that a soft reset subtracts."""
         return self.v_threshold if self.v_drop is None else self.v_drop
 
 
 @dataclass(frozen=True)
-class Li(Node):
+class Li(Node, _Leaky):
     """Leaky integrator over time, without spikes (NIR's LI; the synapse of a current-based LIF). From v = 0:
 
         v = v + (x - v) / tau     if decay_input
@@ -320,11 +352,10 @@ def _lif(node: Lif, x: Value) -> Value:
         node.v_drop is None or (node.v_reset is None and isfinite(node.v_drop)),
         f"v_drop must be finite, and belongs to a soft reset, got {node.v_drop}",
     )
-    rest = 0.0 if node.v_reset is None else node.v_reset
     _require(
         node,
-        isfinite(rest) and rest < node.v_threshold,
-        f"v_reset must lie below v_threshold, got {rest} and {node.v_threshold}",
+        isfinite(node.rest) and node.rest < node.v_threshold,
+        f"v_reset must lie below v_threshold, got {node.rest} and {node.v_threshold}",
     )
     return Value(x.shape, timed=True, spikes=True)
 

@@ -15,7 +15,7 @@ from spiketicket.export.check.agreement import compare
 from spiketicket.graph import Flatten, Graph, Lif, Linear, Repeat, window
 from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session, custom_ops, onnxruntime_library
-from spiketicket.runtime.engine import Trace, lif_names
+from spiketicket.runtime.engine import Trace, names_by_lif_output
 from tests.support.graphs import (
     event_vectors,
     events,
@@ -55,7 +55,7 @@ def load(data, threads=1, profile=None):
 
 def trace(graph, x, timesteps, threads=1):
     """Spikes of every LIF and the logits, as onnxruntime computes them with the library."""
-    names = lif_names(graph)
+    names = names_by_lif_output(graph)
     proto = to_onnx(graph)
     outputs = {output.name for output in proto.graph.output}
     for value in names:

@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Spikes, Trace, count_images, lif_names
+from spiketicket.runtime.engine import (
+    Engine,
+    Floats,
+    Model,
+    Options,
+    Plan,
+    Spikes,
+    Trace,
+    count_images,
+    names_by_lif_output,
+)
 from spiketicket.runtime.engines.cuda.choice import asked, fastest
 from spiketicket.runtime.engines.cuda.device import load_cupy
 from spiketicket.runtime.engines.cuda.fusion import Fused, fuse
@@ -51,7 +61,7 @@ class CudaEngine(Engine):
     def _spikes(self, x: Floats, timesteps: int) -> dict[str, Spikes]:
         """Neurons whose spikes only a pooling reads are computed apart from it here, by the kernels of a run."""
         fused = fuse(self.graph, pooling=False)
-        found: dict[str, list[Spikes]] = {name: [] for name in lif_names(self.graph).values()}
+        found: dict[str, list[Spikes]] = {name: [] for name in names_by_lif_output(self.graph).values()}
         lengths = _lengths(timesteps)
         made: dict[int, Program] = {}
         state: dict[str, Any] = {}
@@ -62,7 +72,7 @@ class CudaEngine(Engine):
                     made[length] = self._made(fused, length, count_images(self.graph, x), len(lengths) > 1, choices)
                 program = made[length]
                 self._run(program, part, number, state)
-                for value, name in lif_names(self.graph).items():
+                for value, name in names_by_lif_output(self.graph).items():
                     spikes = program.spikes(value)
                     found[name].append(spikes.reshape(*spikes.shape[:2], *self.graph.values[value].shape))
         return {name: np.concatenate(spikes) for name, spikes in found.items()}

@@ -150,7 +150,7 @@ class Lowering:
         cell, found = PASS, Rates(0, 0)
         if neuron is not None:
             found = rates(neuron)
-            cell = LEAK if isinstance(neuron, Li) else SOFT if neuron.v_reset is None else HARD
+            cell = LEAK if isinstance(neuron, Li) else SOFT if neuron.soft else HARD
         state = resume = np.uint64(0)
         if neuron is not None and self.resume is not None:
             self.states[name] = self.store.cupy.zeros(neurons * self.images, np.float32)

@@ -44,7 +44,7 @@ def nonzeros(node: Conv | Linear, read: Layout) -> NDArray[np.void]:
     packed["weight"] = weight.floats
     packed["offset"] = column_offsets(node, read)[weight.indices]
     if isinstance(node, Conv) and node.group > 1:
-        row = np.repeat(np.arange(weight.rows), np.diff(weight.indptr))
+        row = weight.row_indices
         packed["offset"] += (row // (weight.rows // node.group) * weight.shape[1] * read.plane).astype(np.int32)
     return packed
 
@@ -97,7 +97,7 @@ def _halves(
     """Row and column of each nonzero, its float16 parts as bits `[nnz, parts]`, and the rows' scales: powers of two
     that bring the largest weight of a row to 1..2."""
     weight = node.weight
-    rows = np.repeat(np.arange(weight.rows), np.diff(weight.indptr))
+    rows = weight.row_indices
     largest = np.zeros(weight.rows, np.float32)
     np.maximum.at(largest, rows, np.abs(weight.floats))
     exponents = np.where(largest > 0, np.frexp(largest)[1] - 1, 0)

@@ -34,7 +34,7 @@ from spiketicket.runtime.engine import (
     Trace,
     count_images,
     image_shape,
-    lif_names,
+    names_by_lif_output,
 )
 from spiketicket.runtime.engines.rates import rates
 from spiketicket.runtime.planner import decide
@@ -73,7 +73,7 @@ class NativeEngine(Engine):
     def trace(self, x: Floats, timesteps: int) -> Trace:
         arrays = {}
         recordings = []
-        for value, name in lif_names(self.graph).items():
+        for value, name in names_by_lif_output(self.graph).items():
             shape = self.graph.values[value].shape
             arrays[name] = np.empty((timesteps, count_images(self.graph, x), *shape), dtype=np.uint8)
             recordings.append((self.lowered.ids[value], arrays[name]))
@@ -292,7 +292,7 @@ def _network(options: Options) -> "Any":
 
 def lif_parameters(node: Lif) -> object:
     """The engine's form of the neuron."""
-    return _native.Lif(*rates(node), node.v_reset is None)
+    return _native.Lif(*rates(node), node.soft)
 
 
 def leak(node: Li) -> object:

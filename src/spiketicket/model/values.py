@@ -39,7 +39,7 @@ def cast(graph: Graph, values: str) -> Graph:
 def _cast(weight: Csr, values: str) -> Csr:
     if values not in LARGEST:
         return weight.astype(values)
-    rows = np.repeat(np.arange(weight.rows), np.diff(weight.indptr))
+    rows = weight.row_indices
     largest = np.zeros(weight.rows)
     np.maximum.at(largest, rows, np.abs(weight.values.astype(np.float64)))
     scales = (largest / LARGEST[values]).astype(np.float32)
