@@ -1,4 +1,4 @@
-"""What every engine implements, and the one list of engines.
+"""What every engine implements (spiketicket.runtime.engines.registry lists them).
 
 `Session` checks arguments; an engine may trust them: `x` is finite float32 `[N, *input_shape]` (of a graph with
 a timed input, `[timesteps, N, *input_shape]`) with N >= 1, C-contiguous, and `timesteps` lies in 1..MAX_TIMESTEPS.
@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spiketicket.errors import InputError
+from spiketicket.errors import InputError, extra
 from spiketicket.graph import Graph, Lif
 from spiketicket.model.reader import read_model
 
@@ -21,6 +22,9 @@ Floats = NDArray[np.float32]
 Spikes = NDArray[np.uint8]
 
 MAX_TIMESTEPS = 4096
+
+AUTO, FIXED = "auto", "fixed"  # plans of every engine; others name a kernel of one engine
+BY_ESTIMATE = "the least work by estimate"
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class Plan:
+class KernelChoice:
     """How an engine runs one layer."""
 
     kernel: str
@@ -55,8 +59,8 @@ class Options:
     """How a session runs. Engines ignore what they have no choice in."""
 
     threads: int
-    plan: str  # how kernels are chosen (planner.py)
-    values: str  # float32, or int16: weights may be rounded
+    plan: str  # how kernels are chosen: AUTO, FIXED or one of the engine's `kernels`
+    values: str  # one of the engine's `values`
 
 
 def check_timesteps(steps: object) -> int:
@@ -69,13 +73,28 @@ def check_timesteps(steps: object) -> int:
 class Engine(ABC):
     """One way to run a model. Safe to call from several threads at once."""
 
+    name: ClassVar[str]
+    kernels: ClassVar[tuple[str, ...]] = ()  # each is a plan of its own, beside AUTO and FIXED
+    values: ClassVar[tuple[str, ...]] = ("float32",)  # types to which it can round weights
+    reads_models: ClassVar[bool] = True  # otherwise it runs files of its own
+    needs_gpu: ClassVar[bool] = False
+    package: ClassVar[tuple[str, str] | None] = None  # the optional package that it needs, and the extra with it
+    times_layers: ClassVar[bool] = False  # whether it has `time_layers`
+
+    @classmethod
+    def load(cls) -> Any:
+        """Import and return the optional package that the engine needs, if any. Raises MissingExtraError."""
+        if cls.package is None:
+            return None
+        package, name = cls.package
+        with extra(package, name, f"engine {cls.name}"):
+            return import_module(package)
+
     @classmethod
     def read(cls, path: Path) -> Model:
         """The file `path`, read and checked. Raises ModelError."""
         graph, data = read_model(path)
         return Model(path, data, graph)
-
-    times_layers = False  # whether it has `time_layers`
 
     @abstractmethod
     def __init__(self, model: Model, options: Options) -> None: ...
@@ -96,7 +115,7 @@ class Engine(ABC):
         """Logits `[N, classes]` of one timestep after the other."""
 
     @abstractmethod
-    def plan(self) -> dict[str, Plan]:
+    def plan(self) -> dict[str, KernelChoice]:
         """How each layer runs, by name."""
 
     def time_layers(self, x: Floats, timesteps: int) -> dict[str, float]:
@@ -125,29 +144,3 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 def names_by_lif_output(graph: Graph) -> dict[str, str]:
     """Output value -> layer name of every LIF."""
     return {node.output: node.name for node in graph.nodes if isinstance(node, Lif)}
-
-
-_ENGINES = {
-    "native": ("spiketicket.runtime.engines.native.engine", "NativeEngine"),
-    "onnxruntime": ("spiketicket.runtime.engines.onnxruntime", "OnnxRuntimeEngine"),
-    "reference": ("spiketicket.runtime.engines.reference", "ReferenceEngine"),
-}
-
-_ON_GPU = {"cuda": ("spiketicket.runtime.engines.cuda.engine", "CudaEngine")}
-
-ENGINE_NAMES = tuple(_ENGINES)  # of those that run model files on any machine
-MODEL_ENGINES = (*ENGINE_NAMES, *_ON_GPU)  # of those that run model files
-
-# Engines that run files of their own.
-_COMPILED = {"tensorrt": ("spiketicket.runtime.engines.tensorrt.engine", "TensorRTEngine")}
-DEFAULT_ENGINE = "native"
-
-
-def find_engine(name: str) -> type[Engine]:
-    """The engine class of `name`, imported on demand. Raises InputError for an unknown name."""
-    engines = _ENGINES | _ON_GPU | _COMPILED
-    if name not in engines:
-        raise InputError(f"unknown engine {name!r}: expected one of auto, {', '.join(engines)}")
-    module, attribute = engines[name]
-    engine: type[Engine] = getattr(import_module(module), attribute)
-    return engine

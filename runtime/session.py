@@ -13,21 +13,15 @@ from spiketicket.errors import InputError
 from spiketicket.graph import Conv, Graph, Linear
 from spiketicket.model.names import INPUT, LOGITS, LOGITS_T
 from spiketicket.runtime.engine import (
-    DEFAULT_ENGINE,
+    AUTO,
     Engine,
     Floats,
     Options,
     Spikes,
     Trace,
     check_timesteps,
-    find_engine,
 )
-from spiketicket.runtime.planner import AUTO, CUDA_KERNELS, KERNELS, PLANS
-
-VALUES = ("float32", "int16", "float16")
-OWNERS = {  # of plans and values that only one engine knows
-    **dict.fromkeys((*KERNELS, "int16"), "native"), **dict.fromkeys((*CUDA_KERNELS, "float16"), "cuda"),
-}  # fmt: skip
+from spiketicket.runtime.engines.registry import DEFAULT_ENGINE, check_choices, find_engine
 
 
 @dataclass(frozen=True)
@@ -77,15 +71,7 @@ class Session:
         self.engine_name = DEFAULT_ENGINE if engine == "auto" else engine
         engine_class = find_engine(self.engine_name)
         self.threads = _check_threads(threads)
-        if plan not in PLANS:
-            raise InputError(f"plan: expected one of {', '.join(PLANS)}, got {plan!r}")
-        if values not in VALUES:
-            raise InputError(f"values: expected one of {', '.join(VALUES)}, got {values!r}")
-        if plan == "events-int16" and values != "int16":
-            raise InputError("plan events-int16 rounds weights: it needs values int16")
-        for asked in (plan, values):
-            if OWNERS.get(asked, self.engine_name) != self.engine_name:
-                raise InputError(f"{asked} is a choice of engine {OWNERS[asked]}, not of {self.engine_name}")
+        check_choices(engine_class, plan, values)
         model = engine_class.read(Path(path))
         self._graph = model.graph
         self._engine: Engine | None = engine_class(model, Options(self.threads, plan, values))

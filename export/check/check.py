@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from spiketicket.errors import InputError, VerificationError
 from spiketicket.export.check.agreement import MIN_TOP1_ROUNDED, TENSORRT, Agreement, Tolerance, compare, join
 from spiketicket.graph import Graph
-from spiketicket.runtime.engine import Model, Options, Trace
+from spiketicket.runtime.engine import FIXED, Model, Options, Trace
 from spiketicket.runtime.engines.reference import ReferenceEngine
-from spiketicket.runtime.planner import FIXED
 
 _BATCH = 4  # the float64 oracle keeps every value of a batch
 

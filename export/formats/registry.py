@@ -20,8 +20,7 @@ from spiketicket.model.reader import parse_model
 from spiketicket.model.values import VALUES, check_values
 from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session
-from spiketicket.runtime.engine import Model, Options, Trace
-from spiketicket.runtime.planner import FIXED
+from spiketicket.runtime.engine import FIXED, Model, Options, Trace
 
 LARGEST_BATCH = 2**31 - 1
 

@@ -16,7 +16,8 @@ from spiketicket.graph import Graph
 from spiketicket.model.names import INPUT, LOGITS_T
 from spiketicket.model.reader import read_model
 from spiketicket.runtime import Session
-from spiketicket.runtime.engine import MODEL_ENGINES, count_images
+from spiketicket.runtime.engine import count_images
+from spiketicket.runtime.engines.registry import MODEL_ENGINES
 from spiketicket.runtime.engines.tensorrt.nvidia import Nvidia
 
 Floats = NDArray[np.float32]

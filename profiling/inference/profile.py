@@ -32,7 +32,7 @@ from spiketicket.profiling.measure.machine import machine_facts
 from spiketicket.profiling.measure.memory import Memory, measure_memory
 from spiketicket.profiling.measure.noise import Noise, Watch
 from spiketicket.runtime import Session
-from spiketicket.runtime.engine import ENGINE_NAMES, MODEL_ENGINES
+from spiketicket.runtime.engines.registry import ENGINE_NAMES, MODEL_ENGINES
 from spiketicket.runtime.inputs import presented
 
 COUNTED = 20  # runs over which CPU counters are summed

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from spiketicket.errors import InputError, MissingExtraError, SpikeTicketError
 from spiketicket.model.names import INPUT, LOGITS_T, TIMESTEPS
-from spiketicket.runtime.engine import ENGINE_NAMES, find_engine
+from spiketicket.runtime.engines.registry import ENGINE_NAMES, find_engine
 
 PROCESSES = 3
 PLAIN = "plain onnxruntime"
@@ -119,9 +118,7 @@ Load = Callable[[str, int], Callable[[NDArray[np.float32], int], object]]
 def _session(engine: str) -> Load:
     from spiketicket.runtime import Session
 
-    find_engine(engine)
-    if engine == "native":
-        import_module("spiketicket.runtime.engines.native.engine").build_info()
+    find_engine(engine).load()
 
     def load(path: str, threads: int) -> Callable[[NDArray[np.float32], int], object]:
         session = Session(path, engine=engine, threads=threads)

@@ -2,26 +2,29 @@
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from spiketicket.errors import MissingExtraError, ModelError
+from spiketicket.errors import ModelError
 from spiketicket.model.names import INPUT, LOGITS, LOGITS_T, TIMESTEPS
-from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Trace, names_by_lif_output
+from spiketicket.runtime.engine import Engine, Floats, KernelChoice, Model, Options, Trace, names_by_lif_output
 
-try:
+if TYPE_CHECKING:
     import onnxruntime
-except ImportError as error:
-    raise MissingExtraError("onnxruntime", "cpu", "engine onnxruntime") from error
 
 QUIET = 3  # errors only: onnxruntime warns that the default of `timesteps` is not constant, which is its purpose
 
 
 class OnnxRuntimeEngine(Engine):
+    name = "onnxruntime"
+    package = "onnxruntime", "cpu"
+
     def __init__(self, model: Model, options: Options) -> None:
+        self.onnxruntime = self.load()
         self.model = model
         self.threads = options.threads
         self.session = self._load(model.data)
@@ -43,8 +46,8 @@ class OnnxRuntimeEngine(Engine):
     def steps(self, x: Floats, timesteps: int) -> Iterator[Floats]:
         return iter(self.run(x, timesteps))
 
-    def plan(self) -> dict[str, Plan]:
-        plan = Plan("dense", "onnxruntime decodes the weights when it loads the file")
+    def plan(self) -> dict[str, KernelChoice]:
+        plan = KernelChoice("dense", "onnxruntime decodes the weights when it loads the file")
         return {node.name: plan for node in self.model.graph.nodes}
 
     def _run(
@@ -66,7 +69,7 @@ class OnnxRuntimeEngine(Engine):
     def _stream(
         self, session: "onnxruntime.InferenceSession", outputs: list[str], x: Floats
     ) -> list[NDArray[np.float32]]:
-        """The outputs of every timestep, stacked; potentials go round."""
+        """Return the outputs of every timestep, stacked; membrane potentials are fed back."""
         names = [name for name in self.inputs if name != INPUT]
         states = {name: np.zeros((x.shape[1], *self.inputs[name][1:]), np.float32) for name in names}
         results = []
@@ -85,11 +88,14 @@ class OnnxRuntimeEngine(Engine):
         return self._load(proto.SerializeToString())
 
     def _load(self, data: bytes) -> "onnxruntime.InferenceSession":
-        options = onnxruntime.SessionOptions()
+        options = self.onnxruntime.SessionOptions()
         options.log_severity_level = QUIET
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         try:
-            return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            session: onnxruntime.InferenceSession = self.onnxruntime.InferenceSession(
+                data, options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # onnxruntime's own exceptions share no other base
             raise ModelError(f"{self.model.path}: onnxruntime cannot load it: {error}") from error
+        return session

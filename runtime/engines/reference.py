@@ -22,12 +22,14 @@ from spiketicket.graph import (
     Repeat,
     Unsqueeze,
 )
-from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Trace, names_by_lif_output
+from spiketicket.runtime.engine import Engine, Floats, KernelChoice, Model, Options, Trace, names_by_lif_output
 
 Array = NDArray[np.float64]
 
 
 class ReferenceEngine(Engine):
+    name = "reference"
+
     def __init__(self, model: Model, options: Options) -> None:
         self.graph = model.graph
         self.weights: dict[str, Array] = {
@@ -45,8 +47,8 @@ class ReferenceEngine(Engine):
     def steps(self, x: Floats, timesteps: int) -> Iterator[Floats]:
         return iter(self.run(x, timesteps))
 
-    def plan(self) -> dict[str, Plan]:
-        return {node.name: Plan("numpy", "float64 oracle") for node in self.graph.nodes}
+    def plan(self) -> dict[str, KernelChoice]:
+        return {node.name: KernelChoice("numpy", "float64 oracle") for node in self.graph.nodes}
 
     def _values(self, x: Floats, timesteps: int) -> dict[str, Array]:
         values = {self.graph.input: x.astype(np.float64)}

@@ -1,5 +1,8 @@
 """What a user can do wrong. Every message names the thing, what was expected, and what came."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class SpikeTicketError(Exception):
     """A mistake that the user can mend; commands print it as one line and exit with code 1."""
@@ -30,6 +33,15 @@ class MissingExtraError(SpikeTicketError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs {package}: pip install 'spiketicket[{extra}]'")
+
+
+@contextmanager
+def extra(package: str, name: str, purpose: str) -> Iterator[None]:
+    """Turn a failed import of an optional `package` into a MissingExtraError: `purpose` needs the extra `name`."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(package, name, purpose) from error
 
 
 class DeviceError(SpikeTicketError):

@@ -11,7 +11,7 @@ from spiketicket.errors import ModelError
 from spiketicket.model.reader import parse_model
 from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session
-from spiketicket.runtime.engine import ENGINE_NAMES
+from spiketicket.runtime.engines.registry import ENGINE_NAMES
 from tests.support.graphs import events, everything, gates_and_joins, signals, write
 
 GRAPH = everything(np.random.default_rng(0), size=(8, 8))

@@ -12,9 +12,9 @@ from spiketicket.export.check.agreement import compare
 from spiketicket.graph import Flatten, Graph, Lif, Linear, Repeat
 from spiketicket.runtime import Session
 from spiketicket.runtime.engines.cuda.buffers import Layout
+from spiketicket.runtime.engines.cuda.choice import KERNELS as CUDA_KERNELS
 from spiketicket.runtime.engines.cuda.fusion import SPIKES, fuse
 from spiketicket.runtime.engines.cuda.weights import DEPTH, ROWS, TILE, dense_tiles, sparse_tiles
-from spiketicket.runtime.planner import CUDA_KERNELS
 from tests.support import cupy_standin
 from tests.support.graphs import (
     event_vectors,

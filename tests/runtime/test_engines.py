@@ -16,9 +16,9 @@ from spiketicket.errors import InputError
 from spiketicket.export.check.agreement import compare
 from spiketicket.graph import Conv, Flatten, Graph, Lif, Linear, Repeat, window
 from spiketicket.runtime import Session
-from spiketicket.runtime.engine import ENGINE_NAMES
+from spiketicket.runtime.engine import AUTO, FIXED
 from spiketicket.runtime.engines.native.engine import build_info
-from spiketicket.runtime.planner import AUTO, FIXED
+from spiketicket.runtime.engines.registry import ENGINE_NAMES
 from tests.support.contract import EXACT, ISAS, assert_agrees, trace
 from tests.support.graphs import (
     everything,

@@ -12,7 +12,7 @@ from spiketicket.errors import InputError, ModelError
 from spiketicket.export.check.agreement import compare
 from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session
-from spiketicket.runtime.planner import FIXED
+from spiketicket.runtime.engine import FIXED
 from tests.support.graphs import (
     event_vectors,
     events,

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from spiketicket.errors import InputError, SpikeTicketError
-from spiketicket.runtime import Session, planner
-from spiketicket.runtime.planner import KERNELS
+from spiketicket.runtime import Session
+from spiketicket.runtime.engines.native import planner
+from spiketicket.runtime.engines.native.planner import KERNELS
 from tests.support.graphs import events, everything, feed, gates_and_joins, images, one_conv, signals, write
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from spiketicket.errors import InputError, ModelError
 from spiketicket.runtime import Session
-from spiketicket.runtime.engine import MODEL_ENGINES
+from spiketicket.runtime.engines.registry import MODEL_ENGINES
 from tests.support import cupy_standin
 from tests.support.graphs import event_vectors, events, everything, feed, images, signals, write
 

@@ -11,7 +11,7 @@ from spiketicket.errors import DeviceError, InputError, MissingExtraError, Model
 from spiketicket.export.formats.tensorrt import export_engine
 from spiketicket.model.engine_file import MAGIC, VERSION, Build, EngineFile, pack, unpack
 from spiketicket.runtime import Session
-from spiketicket.runtime.engine import ENGINE_NAMES
+from spiketicket.runtime.engines.registry import ENGINE_NAMES
 from tests.support import nvidia_standin
 from tests.support.graphs import events, everything, feed, gates_and_joins, images, signals, write
 

@@ -4,8 +4,9 @@ from hashlib import sha256
 
 from spiketicket.export.check.agreement import compare
 from spiketicket.runtime import Session
+from spiketicket.runtime.engine import AUTO, FIXED
 from spiketicket.runtime.engines.native.engine import build_info
-from spiketicket.runtime.planner import AUTO, FIXED, KERNELS
+from spiketicket.runtime.engines.native.planner import KERNELS
 
 ISAS = build_info()["isas"].split(", ")
 BEST_ISA = ISAS[0]

@@ -3,11 +3,12 @@
 from typing import Any
 
 from spiketicket.graph import Conv, Linear
+from spiketicket.runtime.engine import BY_ESTIMATE
 from spiketicket.runtime.engines.cuda.kernels import Launch
 from spiketicket.runtime.engines.cuda.lowering import Work
 from spiketicket.runtime.engines.cuda.program import Choice, Program
-from spiketicket.runtime.planner import BY_ESTIMATE
 
+KERNELS = ("sparse", "tensor", "tensor/sparse")
 WARM_UP, TIMED = 2, 10  # graphs that are not timed, and launches in each
 MULTIPROCESSORS = 100  # of a GPU, for estimates
 ADDS, PRODUCTS = 128, 1024  # that one of them begins in a cycle: float32, and float16 on tensor cores

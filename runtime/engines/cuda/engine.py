@@ -7,23 +7,23 @@ from typing import Any
 import numpy as np
 
 from spiketicket.runtime.engine import (
+    AUTO,
     Engine,
     Floats,
+    KernelChoice,
     Model,
     Options,
-    Plan,
     Spikes,
     Trace,
     count_images,
     names_by_lif_output,
 )
-from spiketicket.runtime.engines.cuda.choice import asked, fastest
+from spiketicket.runtime.engines.cuda.choice import KERNELS, asked, fastest
 from spiketicket.runtime.engines.cuda.device import load_cupy
 from spiketicket.runtime.engines.cuda.fusion import Fused, fuse
 from spiketicket.runtime.engines.cuda.kernels import MOST_TIMESTEPS
 from spiketicket.runtime.engines.cuda.program import Choice, Program
 from spiketicket.runtime.engines.cuda.store import Store
-from spiketicket.runtime.planner import AUTO
 
 KEPT = 8  # programs of other T or batch
 
@@ -32,6 +32,11 @@ class CudaEngine(Engine):
     """A program is made for every T and number of images when they are first asked for: kernels are compiled (CuPy
     keeps them on disk), those that suit a layer are measured (`plan` auto), and the whole becomes a CUDA graph."""
 
+    name = "cuda"
+    kernels = KERNELS
+    values = ("float32", "float16")
+    needs_gpu = True
+    package = "cupy", "gpu"
     times_layers = True
 
     def __init__(self, model: Model, options: Options) -> None:
@@ -91,18 +96,18 @@ class CudaEngine(Engine):
             seconds[name] += seconds.pop(copied)
         return seconds
 
-    def plan(self) -> dict[str, Plan]:
-        plans: dict[str, Plan] = {}
+    def plan(self) -> dict[str, KernelChoice]:
+        plans: dict[str, KernelChoice] = {}
         for node in self.graph.nodes:
-            plans[node.name] = Plan("none", "the same numbers in another shape")
+            plans[node.name] = KernelChoice("none", "the same numbers in another shape")
         for op in self.fused.ops:
             choice = self.choices.get(op.parts[0])
-            own = Plan("pointwise", "no weights")
+            own = KernelChoice("pointwise", "no weights")
             if choice is not None:
-                own = Plan(choice.kernel, choice.why, nbytes=choice.nbytes)
+                own = KernelChoice(choice.kernel, choice.why, nbytes=choice.nbytes)
             first, *others = op.parts
             plans[first] = own
-            plans |= {name: Plan("none", f"part of {first}", part_of=first) for name in others}
+            plans |= {name: KernelChoice("none", f"part of {first}", part_of=first) for name in others}
         return plans
 
     def close(self) -> None:

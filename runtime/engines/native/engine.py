@@ -1,69 +1,49 @@
-"""The native engine: lowers the sparse graph to the C++ network of `csrc/` (docs/engine.md)."""
+"""The native engine, in C++ (docs/engine.md). The extension is imported when it is used: it may not be built."""
 
-from collections import Counter
 from collections.abc import Iterator
-from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spiketicket.errors import InputError, ModelError
-from spiketicket.graph import (
-    Add,
-    And,
-    AvgPool,
-    Concat,
-    Conv,
-    Flatten,
-    Li,
-    Lif,
-    Linear,
-    MaxPool,
-    Node,
-    Repeat,
-    Unsqueeze,
-)
+from spiketicket.errors import InputError
 from spiketicket.runtime.engine import (
     Engine,
     Floats,
+    KernelChoice,
     Model,
     Options,
-    Plan,
     Spikes,
     Trace,
     count_images,
-    image_shape,
     names_by_lif_output,
 )
-from spiketicket.runtime.engines.rates import rates
-from spiketicket.runtime.planner import decide
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    _native: Any
-else:
-    try:
-        from spiketicket.runtime.engines.native import _native
-    except ImportError as error:
-        raise ImportError("spiketicket's native engine is not built: reinstall with pip install spiketicket") from error
-
-MAX_SIDE = 2**24  # the engine's window arithmetic is 32 bit
+from spiketicket.runtime.engines.native.planner import KERNELS
 
 
 def build_info() -> dict[str, str]:
-    """Compiler, sanitizers, the instruction set in use and all that could be (`isas`), of the native engine."""
+    """Return the compiler, the sanitizers, the instruction set in use and all that could be (`isas`)."""
+    from spiketicket.runtime.engines.native.lowering import _native
+
     return dict(_native.build_info())
 
 
 class NativeEngine(Engine):
+    name = "native"
+    kernels = KERNELS
+    values = ("float32", "int16")
     times_layers = True
 
+    @classmethod
+    def load(cls) -> None:
+        """Import the C++ extension. Raises ImportError where this installation has none."""
+        build_info()
+
     def __init__(self, model: Model, options: Options) -> None:
+        from spiketicket.runtime.engines.native.lowering import Lowered
+
         self.graph = model.graph
         try:
-            self.lowered = _Lowered(model, options, _network(options))
+            self.lowered = Lowered(model, options)
         except ValueError as error:
             raise InputError(str(error)) from error
 
@@ -101,7 +81,7 @@ class NativeEngine(Engine):
         seconds[name] += float(milliseconds[begin:].sum()) * 1e-3
         return seconds
 
-    def plan(self) -> dict[str, Plan]:
+    def plan(self) -> dict[str, KernelChoice]:
         return self.lowered.plan
 
     def _run(
@@ -114,191 +94,3 @@ class NativeEngine(Engine):
         logits = np.empty((timesteps, count_images(self.graph, x), self.graph.classes), dtype=np.float32)
         self.lowered.network.run(x, count_images(self.graph, x), timesteps, logits, recordings, milliseconds)
         return logits
-
-
-class _Lowered:
-    """The graph as a C++ network: value ids, and how each layer runs.
-
-    Images keep their `[C, H, W]` shape through a Flatten; the Linear after it becomes a convolution
-    whose kernel is the whole image. Only where values of other shapes meet it, it is flattened. A Repeat is
-    nothing here: a value that is the same at every timestep is computed once. A LIF takes in the weighted
-    layers whose currents only it reads.
-    """
-
-    def __init__(self, model: Model, options: Options, network: "Any") -> None:
-        self.graph = graph = model.graph
-        self.network = network
-        self.isa: str = self.network.isa
-        self.plan: dict[str, Plan] = {}
-        self.images: dict[str, tuple[int, int, int]] = {graph.input: image_shape(graph.input_shape)}
-        self.ids: dict[str, int] = {graph.input: self.network.input(*self.images[graph.input], graph.timed_input)}
-        self.varying = {graph.input: graph.timed_input}  # by value: differs from timestep to timestep
-        self.readers = Counter([graph.output, *(name for node in graph.nodes for name in node.inputs)])
-        self.makers = {node.output: node for node in graph.nodes}
-        self.layers: dict[str, int] = {}  # by name of the first weights: the value that one kernel computes
-        self.arrays: list[object] = []  # the C++ side reads them until it is planned
-        for node in graph.nodes:
-            self.images[node.output] = self.image(node)
-            self.varying[node.output] = isinstance(node, Lif | Li) or any(self.varying[name] for name in node.inputs)
-        self.terms = {id(lif): terms for lif in graph.nodes if isinstance(lif, Lif) and (terms := self._terms(lif))}
-        self.absorbed = {id(node): terms for terms in self.terms.values() for node in terms[2]}
-        for node in graph.nodes:
-            self.lower(node)
-        self.network.finish(self.ids[graph.output])
-        chosen = decide(self.network, self.layers, model, options)
-        for name, choice in chosen.items():
-            nbytes = self.network.weight_bytes(self.layers[name])
-            self.plan[name] = Plan(f"{choice.kernel} ({self.isa})", choice.why, nbytes=nbytes)
-        self.operations = self.named_operations()
-        self.arrays.clear()
-
-    def _terms(self, lif: Lif) -> "tuple[list[Conv | Linear], list[str], list[Node]] | None":
-        """What a LIF's current is the sum of, where one kernel can compute it: weighted layers, spikes
-        added as they are, and all the nodes that are taken in. None where it cannot."""
-        shapes = set()  # an image added to a vector is left to the Add, which flattens it
-        layers: list[Conv | Linear] = []
-        residuals: list[str] = []
-        nodes: list[Node] = []
-        values = [lif.inputs[0]]
-        while values:
-            value = values.pop(0)
-            maker = self.makers.get(value)
-            alone = self.readers[value] == 1 and self.varying[value]
-            if isinstance(maker, Add) and alone:
-                values += maker.inputs
-                nodes.append(maker)
-            elif isinstance(maker, Conv | Linear) and alone:
-                layers.append(maker)
-                nodes.append(maker)
-                shapes.add(self.images[value])
-            elif self.graph.values[value].spikes:
-                residuals.append(value)
-                shapes.add(self.images[value])
-            else:
-                return None
-        spikes = [self.graph.values[layer.inputs[0]].spikes for layer in layers]
-        fits = len(layers) == 1 or all(spikes)
-        return (layers, residuals, nodes) if layers and fits and len(shapes) == 1 else None
-
-    def image(self, node: Node) -> tuple[int, int, int]:
-        """The shape in which a node's output lies: behind what keeps images as they are, that of its input."""
-        first = self.images[node.inputs[0]]
-        shape = self.graph.values[node.output].shape
-        match node:
-            case Flatten() | Repeat() | Lif() | Li() | Unsqueeze():
-                return first
-            case Add() | And() | Concat() if self.meet(node):
-                # Flattened images of one size, side by side, are one flattened image of all channels.
-                return (prod(shape) // prod(first[1:]), *first[1:])
-        return image_shape(shape)
-
-    def meet(self, node: Node) -> bool:
-        """Whether the inputs of a node that combines them lie in the same order: images of one size."""
-        return len({self.images[name][1:] for name in node.inputs}) == 1
-
-    def together(self, node: Node) -> list[int]:
-        """The inputs of a node that combines them; as vectors, where images of other sizes meet."""
-        ids = [self.ids[name] for name in node.inputs]
-        return ids if self.meet(node) else [self.network.flat(value) for value in ids]
-
-    def lower(self, node: Node) -> None:
-        image = self.images[node.inputs[0]]
-        if max(image) > MAX_SIDE:
-            raise ModelError(f"layer {node.name}: the native engine's sizes end at {MAX_SIDE}, got {list(image)}")
-        if id(node) in self.absorbed:
-            self.plan[node.name] = _part_of(self.absorbed[id(node)][0][0])
-            return
-        match node:
-            case Conv() | Linear():
-                self.define(node, self.layer([node], [], node.bias, None))
-            case Lif() if id(node) in self.terms:
-                layers, residuals, _ = self.terms[id(node)]
-                bias = np.asarray(sum(layer.bias for layer in layers), dtype=np.float32)
-                self.define(node, self.layer(layers, residuals, bias, lif_parameters(node)))
-                self.plan[node.name] = _part_of(layers[0])
-            case Lif():
-                self.define(node, self.network.neurons(self.ids[node.inputs[0]], lif_parameters(node)))
-                self.plan[node.name] = Plan(f"lif ({self.isa})", "its current is no sum of layers that only it reads")
-            case MaxPool():
-                pool = self.network.max_pool(
-                    self.ids[node.inputs[0]], _native.Geometry(node.kernel, node.strides, node.pads)
-                )
-                self.define(node, pool)
-                spikes = self.graph.values[node.inputs[0]].spikes
-                self.plan[node.name] = Plan("max", "spikes: a bitwise or" if spikes else "real-valued input")
-            case AvgPool():
-                self.define(
-                    node, self.network.avg_pool(self.ids[node.inputs[0]], _native.Geometry(node.kernel, node.strides))
-                )
-                self.plan[node.name] = Plan("average", "sums of spikes are real-valued")
-            case Li():
-                self.define(node, self.network.integrators(self.ids[node.inputs[0]], leak(node)))
-                self.plan[node.name] = Plan("integrate", "potentials are real-valued")
-            case Add():
-                self.define(node, self.network.add(*self.together(node)))
-                self.plan[node.name] = Plan("add", "residual")
-            case And():
-                self.define(node, self.network.conjunction(*self.together(node), node.negated))
-                self.plan[node.name] = Plan("and not" if node.negated else "and", "spikes: a bitwise operation")
-            case Concat():
-                self.define(node, self.network.concatenation(self.together(node)))
-                spikes = self.graph.values[node.output].spikes
-                self.plan[node.name] = Plan("concatenate", "spikes: shifted words" if spikes else "real-valued inputs")
-            case Flatten() | Repeat() | Unsqueeze():
-                self.define(node, self.ids[node.inputs[0]])
-                why = "the next layer reads the image as it lies"
-                if isinstance(node, Repeat):
-                    why = "what is the same at every timestep is computed once"
-                self.plan[node.name] = Plan("none", why)
-            case _:
-                raise TypeError(f"no native form for {type(node).__name__}")
-
-    def layer(self, layers: "list[Conv | Linear]", residuals: list[str], bias: Floats, lif: object | None) -> int:
-        sources = [self.source(layer) for layer in layers]
-        output: int = self.network.layer(sources, [self.ids[name] for name in residuals], bias, lif)
-        self.layers[layers[0].name] = output
-        return output
-
-    def source(self, layer: "Conv | Linear") -> object:
-        if isinstance(layer, Conv):
-            geometry = _native.Geometry(layer.weight.shape[2:], layer.strides, layer.pads, layer.dilations)
-            groups = layer.group
-        else:
-            geometry, groups = _native.Geometry(self.images[layer.inputs[0]][1:]), 1
-        weight = layer.weight
-        arrays = weight.floats, weight.indices.astype(np.uint32), weight.indptr
-        self.arrays.append(arrays)
-        return _native.Source.of(self.ids[layer.inputs[0]], geometry, groups, *arrays)
-
-    def named_operations(self) -> list[tuple[int, str]]:
-        """Where the time of each layer ends in the order of the operations: after (number of operations, name)."""
-        names: dict[int, str] = {}
-        for node in self.graph.nodes:
-            if node.output in self.ids:
-                operation = self.network.operation_of(self.ids[node.output])
-                names.setdefault(operation, self.plan[node.name].part_of or node.name)
-        return [(operation + 1, name) for operation, name in sorted(names.items()) if operation >= 0]
-
-    def define(self, node: Node, output: int) -> None:
-        self.ids[node.output] = output
-
-
-def _network(options: Options) -> "Any":
-    try:
-        return _native.Network(options.threads, options.values == "int16")
-    except RuntimeError as error:
-        raise InputError(f"cannot start {options.threads} threads: {error}") from error
-
-
-def lif_parameters(node: Lif) -> object:
-    """The engine's form of the neuron."""
-    return _native.Lif(*rates(node), node.soft)
-
-
-def leak(node: Li) -> object:
-    """The engine's form of the integrator."""
-    return _native.Leak(*rates(node)[:2])
-
-
-def _part_of(layer: Conv | Linear) -> Plan:
-    return Plan("none", f"part of {layer.name}", part_of=layer.name)

@@ -16,7 +16,7 @@ from spiketicket.graph import Conv, Linear
 from spiketicket.model.engine_file import EngineFile, unpack
 from spiketicket.model.names import INPUT, LOGITS, LOGITS_T
 from spiketicket.model.reader import parse_model
-from spiketicket.runtime.engine import Engine, Floats, Model, Options, Plan, Trace, count_images
+from spiketicket.runtime.engine import Engine, Floats, KernelChoice, Model, Options, Trace, count_images
 from spiketicket.runtime.engines.tensorrt.nvidia import Nvidia
 
 FLOAT32 = 4  # bytes
@@ -31,6 +31,11 @@ class Compiled(Model):
 
 class TensorRTEngine(Engine):
     """T is the one that the engine was built for, and the batch within its range: InputError for others."""
+
+    name = "tensorrt"
+    reads_models = False
+    needs_gpu = True
+    package = "tensorrt", "tensorrt"
 
     @classmethod
     def read(cls, path: Path) -> Compiled:
@@ -82,14 +87,14 @@ class TensorRTEngine(Engine):
     def steps(self, x: Floats, timesteps: int) -> Iterator[Floats]:
         return iter(self.run(x, timesteps))
 
-    def plan(self) -> dict[str, Plan]:
+    def plan(self) -> dict[str, KernelChoice]:
         built = f"compiled by TensorRT {self.build.tensorrt} for {self.build.gpu}"
-        plans = {node.name: Plan("tensorrt/float32", built) for node in self.graph.nodes}
+        plans = {node.name: KernelChoice("tensorrt/float32", built) for node in self.graph.nodes}
         for node in self.graph.nodes:
             if isinstance(node, Conv | Linear):
                 kind = "tensorrt/float16" if self.build.half else "tensorrt/float32"
                 sparse = ", weights 2:4 sparse" if node.name in self.build.two_of_four else ", weights dense"
-                plans[node.name] = Plan(kind, built + sparse)
+                plans[node.name] = KernelChoice(kind, built + sparse)
         return plans
 
     def close(self) -> None:

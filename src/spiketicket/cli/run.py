@@ -15,10 +15,12 @@ from spiketicket.cli.console import guarded, make_app, out, print_json, run_app,
 from spiketicket.data import DATASET_NAMES, load_dataset
 from spiketicket.errors import InputError, MissingExtraError
 from spiketicket.model.names import INPUT, LOGITS
-from spiketicket.runtime.engine import MODEL_ENGINES
+from spiketicket.runtime.engine import AUTO
+from spiketicket.runtime.engines.cuda.engine import CudaEngine
+from spiketicket.runtime.engines.native.engine import NativeEngine
+from spiketicket.runtime.engines.registry import MODEL_ENGINES
 from spiketicket.runtime.evaluate import Evaluation, evaluate, exit_early
 from spiketicket.runtime.inputs import dataset_inputs, load_array
-from spiketicket.runtime.planner import AUTO, CUDA_KERNELS, KERNELS
 from spiketicket.runtime.session import Session
 
 TICKET_ENDINGS = (".pt", ".pt.xz")
@@ -52,8 +54,8 @@ def run(
     plan: Annotated[
         str,
         typer.Option(
-            help=f"How kernels are chosen: auto (measured), fixed (estimated); {', '.join(KERNELS)} of engine native, "
-            f"{', '.join(CUDA_KERNELS)} of cuda."
+            help=f"How kernels are chosen: auto (measured), fixed (estimated); {', '.join(NativeEngine.kernels)} of "
+            f"engine native, {', '.join(CudaEngine.kernels)} of cuda."
         ),
     ] = AUTO,
     values: Annotated[

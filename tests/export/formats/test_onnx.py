@@ -20,7 +20,7 @@ from spiketicket.model.reader import parse_model
 from spiketicket.model.values import LARGEST, cast
 from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session
-from spiketicket.runtime.engine import ENGINE_NAMES
+from spiketicket.runtime.engines.registry import ENGINE_NAMES
 from tests.support.graphs import (
     event_vectors,
     events,

@@ -13,7 +13,7 @@ from spiketicket.errors import InputError, MissingExtraError, ModelError  # noqa
 from spiketicket.export.nir.reader import read_nir  # noqa: E402
 from spiketicket.graph import Add, AvgPool, Conv, Li, Lif, Linear, Unsqueeze  # noqa: E402
 from spiketicket.runtime import Session  # noqa: E402
-from spiketicket.runtime.engine import ENGINE_NAMES  # noqa: E402
+from spiketicket.runtime.engines.registry import ENGINE_NAMES  # noqa: E402
 from tests.support.graphs import write  # noqa: E402
 from tests.support.nir_simulation import logits, run, simulate  # noqa: E402
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from spiketicket.export.nir.reader import read_nir
 from spiketicket.runtime import Session
-from spiketicket.runtime.engine import ENGINE_NAMES
+from spiketicket.runtime.engines.registry import ENGINE_NAMES
 from tests.support.graphs import write
 from tests.support.nir_simulation import run
 

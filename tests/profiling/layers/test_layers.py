@@ -17,9 +17,9 @@ from spiketicket.profiling.layers.roofline import PROBES, Roof, measure_roof
 from spiketicket.profiling.layers.sections import sections
 from spiketicket.profiling.layers.times import LayerTimes, median
 from spiketicket.runtime import Session
-from spiketicket.runtime.engine import ENGINE_NAMES
 from spiketicket.runtime.engines.native.engine import NativeEngine
-from spiketicket.runtime.planner import KERNELS
+from spiketicket.runtime.engines.native.planner import KERNELS
+from spiketicket.runtime.engines.registry import ENGINE_NAMES
 from tests.support.graphs import events, everything, feed, gates_and_joins, residual_blocks, write
 
 GRAPHS = [everything, events, gates_and_joins, residual_blocks]

@@ -18,20 +18,15 @@ import numpy as np
 from spiketicket import __version__
 from spiketicket.errors import SpikeTicketError
 from spiketicket.files import cache_folder, write_atomic
-from spiketicket.runtime.engine import Floats, Model, Options, Plan
+from spiketicket.runtime.engine import AUTO, BY_ESTIMATE, Floats, KernelChoice, Model, Options
 
-AUTO, FIXED = "auto", "fixed"
 KERNELS = ("events", "events-int16", "sparse-events", "masks", "tables")
-CUDA_KERNELS = ("sparse", "tensor", "tensor/sparse")
-PLANS = (AUTO, FIXED, *KERNELS, *CUDA_KERNELS)
-
-BY_ESTIMATE = "the least work by estimate"
 MOST_TIMESTEPS = 8  # of a measurement
 
 Measured = dict[str, float]  # kernel -> milliseconds on one thread
 
 
-def decide(network: Any, values: Mapping[str, int], model: Model, options: Options) -> dict[str, Plan]:
+def decide(network: Any, values: Mapping[str, int], model: Model, options: Options) -> dict[str, KernelChoice]:
     """Choose a kernel for every layer of the C++ `network`; `values`: layer name -> value id.
 
     The plan is auto (the cached measurement, or a new one), fixed (by estimate), or the name of a kernel that every
@@ -48,7 +43,7 @@ def decide(network: Any, values: Mapping[str, int], model: Model, options: Optio
         network.planned()
         chosen = {name: network.chosen(value) for name, value in values.items()}
         return {
-            name: Plan(kernel, "asked for" if kernel.split("/")[0] == plan else BY_ESTIMATE)
+            name: KernelChoice(kernel, "asked for" if kernel.split("/")[0] == plan else BY_ESTIMATE)
             for name, kernel in chosen.items()
         }
     file = _cache_file(network.isa, model, options)
@@ -66,7 +61,7 @@ def decide(network: Any, values: Mapping[str, int], model: Model, options: Optio
         _write(file, measured)
     network.planned()
     return {
-        name: Plan(network.chosen(value), _reason(times))
+        name: KernelChoice(network.chosen(value), _reason(times))
         for times, (name, value) in zip(measured, values.items(), strict=True)
     }
 
