@@ -15,15 +15,20 @@ $(INSTALLED): pyproject.toml constraints.txt $(NATIVE) $(wildcard $(HEADERS))
 	$(BIN)/pip install -q -c constraints.txt $(OPERATORS) -e '.[cpu,train,report,tensorboard,nir,simulators,bench,test,dev]'
 	touch $@
 
+# Only what the demo needs, unless everything is there already.
+DEMO := $(VENV)/.installed-for-demo
+$(DEMO): pyproject.toml constraints.txt $(NATIVE)
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo "Installing spiketicket with torch, SpikingJelly, onnxruntime and scikit-learn, and compiling its native engine:"
+	$(BIN)/pip install -c constraints.txt -e '.[cpu,train,report]'
+	touch $@
+
 headers: $(HEADERS)
 $(HEADERS):
 	.ci/onnxruntime-headers $@
 
-# The ticket of the demo against all rivals but torch.compile, which takes half a minute to compile.
-demo: $(INSTALLED)
+demo: $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(DEMO))
 	$(BIN)/python -m spiketicket.demo --out demo
-	$(BIN)/python -m benchmarks.inference --model demo/ticket.onnx --timesteps 5 --batches 1 --threads 1 \
-	    --engines native,onnxruntime/folded,onnxruntime/unrolled,openvino,torch --out demo/benchmark
 
 # The tests that are done in four minutes on two cores; all of them.
 COSTLY := slow or kill or distributed or emulator or train_whole or isa or simulators

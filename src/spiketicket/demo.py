@@ -109,6 +109,8 @@ def _print(result: dict[str, Any], dataset: Dataset) -> None:
     table.add_row("sparsity of prunable weights", "0.00%", *[f"{sparsity['prunable']:.2%}"] * 2)
     table.add_row("sparsity of all parameters", "0.00%", *[f"{sparsity['all']:.2%}"] * 2)
     table.add_row("ONNX file", human_bytes(nbytes["dense_onnx"]), human_bytes(nbytes["sparse_onnx"]), "")
+    for engine in ENGINES:
+        table.add_row(f"ms per image in {engine}", "", f"{result['ms_per_image'][engine]:.3f}", "")
     out.print(table)
     say(f"latency, layers, operations: {result['report']}   ({result['seconds']:.0f} s in all)")
 
