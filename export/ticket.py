@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spiketicket.export.module import export
 from spiketicket.export.pack import Export
+from spiketicket.model.metadata import Metadata
 from spiketicket.train.search.ticket import Ticket, load_ticket
 
 
@@ -52,17 +53,15 @@ def model_of_ticket(path: Path) -> Iterator[Path]:
 
 
 def _metadata(ticket: Ticket) -> dict[str, str]:
-    search, norm = ticket.search, ticket.normalisation
-    return {
-        "fingerprint": ticket.fingerprint,
-        "arch": ticket.model.arch,
-        "dataset": str(search["dataset"]),
-        "classes": "\n".join(search["classes"]),
-        "scale": repr(norm.scale),
-        "mean": " ".join(map(repr, norm.mean)),
-        "std": " ".join(map(repr, norm.std)),
-        "method": str(search["method"]),
-        "sparsity": f"{ticket.sparsity:.6f}",
-        "sparsity_prunable": f"{ticket.sparsity_prunable:.6f}",
-        **({} if search["test_accuracy"] is None else {"test_accuracy": f"{search['test_accuracy']:.6f}"}),
-    }
+    search = ticket.search
+    return Metadata(
+        ticket.fingerprint,
+        ticket.model.arch,
+        str(search["dataset"]),
+        tuple(search["classes"]),
+        ticket.normalisation,
+        str(search["method"]),
+        ticket.sparsity,
+        ticket.sparsity_prunable,
+        search["test_accuracy"],
+    ).to_strings()

@@ -7,28 +7,27 @@ from numpy.typing import NDArray
 
 from spiketicket.data import Dataset, Normalisation
 from spiketicket.errors import InputError, ModelError
+from spiketicket.model.metadata import Metadata
 from spiketicket.runtime.engine import check_timesteps
 from spiketicket.runtime.session import Session
 
 
 def model_normalisation(session: Session, dataset: Dataset) -> Normalisation:
-    """How the model wants its pixels: as it was trained, or as the data set has it where the file is silent."""
-    metadata = session.metadata
-    if not {"scale", "mean", "std"} <= set(metadata):
+    """Return the normalisation that the network was trained with; the data set's where the model file has none.
+
+    Raises ModelError if it is damaged or does not fit the channels of the input.
+    """
+    normalisation = Metadata.from_strings(session.metadata).normalisation
+    if normalisation is None:
         return dataset.normalisation
-    try:
-        mean, std = (tuple(map(float, metadata[key].split())) for key in ("mean", "std"))
-        normalisation = Normalisation(float(metadata["scale"]), mean, std)
-    except ValueError as error:
-        raise ModelError(f"the model's normalisation is damaged: {error}") from error
-    channels = session.input_shape[0]
+    channels, mean, std = session.input_shape[0], normalisation.mean, normalisation.std
     if len(mean) != channels or len(std) != channels or not min(normalisation.scale, *std) > 0:
         raise ModelError(f"the model's normalisation does not fit its {channels} channels")
     return normalisation
 
 
 def dataset_inputs(session: Session, dataset: Dataset, split: str) -> NDArray[np.float32]:
-    """The images of a split, normalised for the model. Raises InputError where their shape does not fit."""
+    """Return the images of a split, normalised for the model. Raises InputError if their shape does not fit."""
     images = dataset.split(split).images
     if images.shape[1:] != session.input_shape:
         raise InputError(
@@ -48,7 +47,7 @@ def presented(session: Session, images: NDArray[np.float32], timesteps: int | No
 
 
 def load_array(path: Path) -> NDArray[np.float32]:
-    """The array in a .npy file. Raises InputError."""
+    """Return the array in a .npy file. Raises InputError if there is none."""
     try:
         array = np.load(path, allow_pickle=False)
     except Exception as error:  # a damaged file can raise almost anything

@@ -13,6 +13,7 @@ import onnx
 from spiketicket.errors import ModelError
 from spiketicket.export.check.agreement import Agreement
 from spiketicket.graph import Conv, Graph, Li, Lif, Linear
+from spiketicket.model.metadata import stored_texts, without_prefix
 from spiketicket.model.names import METADATA_PREFIX, VERIFICATION
 
 
@@ -117,16 +118,13 @@ def provenance(texts: Mapping[str, str]) -> tuple[dict[str, str], list[Agreement
 
     Raises ModelError where they are damaged.
     """
-    own = {k.removeprefix(METADATA_PREFIX): text for k, text in texts.items() if k.startswith(METADATA_PREFIX)}
+    own = without_prefix(texts.items())
     return own, _verification(own.pop(VERIFICATION, "[]"))
 
 
 def onnx_provenance(proto: onnx.ModelProto) -> tuple[dict[str, str], list[Agreement]]:
     """The same of an ONNX file."""
-    pairs = [(entry.key, entry.value) for entry in proto.metadata_props]
-    if not all(isinstance(text, str) for pair in pairs for text in pair):  # bytes where it is no UTF-8
-        raise ModelError("metadata must be UTF-8 text")
-    return provenance(dict(pairs))
+    return provenance(dict(stored_texts(proto)))
 
 
 def _verification(text: str) -> list[Agreement]:

@@ -16,7 +16,8 @@ from spiketicket.export.nir.dialects import NIR_DT
 from spiketicket.export.nir.graph import nir
 from spiketicket.files import write_atomic
 from spiketicket.graph import Add, AvgPool, Conv, Flatten, Graph, Li, Lif, Linear, Node, Repeat
-from spiketicket.model.names import METADATA_PREFIX, PRODUCER, TIMESTEPS
+from spiketicket.model.metadata import add_prefix
+from spiketicket.model.names import PRODUCER, TIMESTEPS
 
 _IMPOSSIBLE = "NIR 1.0 has no such node: replace the layer"
 
@@ -49,8 +50,7 @@ def to_nir(graph: Graph, dt: float = NIR_DT) -> nir.NIRGraph:
     writer.check_metadata()
     if writer.problems:
         raise ModelError("the network cannot be written as NIR:\n" + "\n".join(f"  {p}" for p in writer.problems))
-    own = {METADATA_PREFIX + key: text for key, text in sorted(graph.metadata.items())}
-    metadata = {"producer": PRODUCER, "dt": dt, TIMESTEPS: graph.timesteps, **own}
+    metadata = {"producer": PRODUCER, "dt": dt, TIMESTEPS: graph.timesteps, **add_prefix(graph.metadata)}
     return nir.NIRGraph(writer.nodes, writer.edges, metadata=metadata, type_check=False)
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from spiketicket.cli.console import guarded, make_app, out, print_json, run_app, say
 from spiketicket.data import DATASET_NAMES, load_dataset
 from spiketicket.errors import InputError, MissingExtraError
+from spiketicket.model.metadata import class_names
 from spiketicket.model.names import INPUT, LOGITS
 from spiketicket.runtime.engine import AUTO
 from spiketicket.runtime.engines.cuda.engine import CudaEngine
@@ -158,7 +159,7 @@ def _print_evaluation(facts: dict[str, Any], evaluation: Evaluation, classes: tu
 
 def _print_logits(session: Session, logits: NDArray[np.float32], steps: NDArray[np.int64] | None, json: bool) -> None:
     """`steps`: the timesteps of every image, where they exited early."""
-    names = session.metadata.get("classes", "").split("\n")
+    names = list(class_names(session.metadata) or ())
     if len(names) != logits.shape[1]:
         names = [str(index) for index in range(logits.shape[1])]
     best = logits.argmax(axis=1)

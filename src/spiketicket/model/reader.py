@@ -31,6 +31,7 @@ from spiketicket.graph import (
     Unsqueeze,
 )
 from spiketicket.model.engine_file import MAGIC
+from spiketicket.model.metadata import stored_texts, without_prefix
 from spiketicket.model.names import (
     AND,
     AND_NOT,
@@ -176,12 +177,10 @@ class _Reader:
         return int(text)
 
     def metadata(self) -> dict[str, str]:
-        pairs = [(p.key, p.value) for p in self.model.metadata_props]
-        if not all(isinstance(text, str) for pair in pairs for text in pair):  # bytes where it is no UTF-8
-            raise ModelError("metadata must be UTF-8 text")
+        pairs = stored_texts(self.model)
         if len({key for key, _ in pairs}) < len(pairs):
             raise ModelError("metadata holds a key twice")
-        return {key.removeprefix(METADATA_PREFIX): value for key, value in pairs if key.startswith(METADATA_PREFIX)}
+        return without_prefix(pairs)
 
     def input_shape(self, tensor: onnx.TypeProto.Tensor, timed: bool) -> tuple[int | None, tuple[int, ...]]:
         """The batch, None where it is free, and the shape of one image."""

@@ -29,6 +29,7 @@ from spiketicket.graph import (
     Unsqueeze,
 )
 from spiketicket.model.functions import DENSE_CONV, DENSE_LINEAR, functions
+from spiketicket.model.metadata import add_prefix
 from spiketicket.model.names import (
     AND,
     AND_NOT,
@@ -43,7 +44,6 @@ from spiketicket.model.names import (
     LIF_STEP,
     LOGITS,
     LOGITS_T,
-    METADATA_PREFIX,
     OPSET,
     OPSETS,
     PRODUCER,
@@ -93,7 +93,7 @@ def to_onnx(graph: Graph, *, dense: bool = False, step: bool = False, opset: int
 def note(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
     """Put what is known of a network into the file."""
     model.producer_name, model.producer_version = PRODUCER, __version__
-    helper.set_model_props(model, {METADATA_PREFIX + key: text for key, text in sorted(metadata.items())})
+    helper.set_model_props(model, add_prefix(metadata))
 
 
 @dataclass

@@ -16,6 +16,7 @@ from spiketicket.export.check.check import Check, Samples, check_samples
 from spiketicket.export.formats.registry import FORMATS, Form
 from spiketicket.export.nir.dialects import DIALECTS
 from spiketicket.export.pack import SAMPLES, Export, pack, versions
+from spiketicket.model.metadata import Metadata, class_names
 from spiketicket.runtime import Session
 from spiketicket.runtime.engine import check_timesteps
 from spiketicket.runtime.evaluate import evaluate
@@ -84,10 +85,7 @@ class Inputs:
         except DataError as error:
             raise DataError(f"cannot verify: {error}; or give --samples FILE.npy") from error
         norm = normalisation or loaded.normalisation
-        noted = {
-            "dataset": loaded.name, "classes": "\n".join(loaded.classes), "scale": repr(norm.scale),
-            "mean": " ".join(map(repr, norm.mean)), "std": " ".join(map(repr, norm.std)),
-        }  # fmt: skip
+        noted = Metadata(dataset=loaded.name, classes=tuple(loaded.classes), normalisation=norm).to_strings()
         return norm(loaded.test.images[:SAMPLES]), loaded.test.labels[:SAMPLES], noted
 
     @property
@@ -154,7 +152,7 @@ def _from_module(source: Source, inputs: Inputs, timesteps: int, path: Path, for
 
     x, labels, noted = inputs.samples()
     if source.arch is not None:
-        classes = len(noted["classes"].split("\n")) if noted else None
+        classes = len(class_names(noted) or ()) if noted else None
         network = sources.build_arch(source.arch, x.shape[1:], classes, timesteps)
         noted = {"arch": source.arch, **noted}
     else:
