@@ -7,7 +7,6 @@ contestants differ by no more than the stated interval in 95% of measurements? B
 known: how many intervals hold it, on a machine that drifts and stumbles? Takes two and a half minutes.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter_ns, strftime
@@ -15,17 +14,17 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 
-from benchmarks.results import Sheet, disturbances
+from benchmarks.report import publish, section
+from benchmarks.results import disturbances
 from benchmarks.simulated import SimulatedTime
-from spiketicket.cli.console import err, guarded, make_app, out, say
-from spiketicket.files import write_atomic
+from spiketicket.cli.console import err, guarded, make_app
 from spiketicket.model.names import INPUT
 from spiketicket.profiling.measure.clock import Run, measure
 from spiketicket.profiling.measure.machine import machine_facts
 from spiketicket.profiling.measure.noise import Noise
 from spiketicket.profiling.measure.timing import Interval, difference, ratio
+from spiketicket.profiling.report.document import Section
 from spiketicket.runtime import Session
 
 MODEL = Path(__file__).parents[1] / "tests" / "assets" / "digits.onnx"
@@ -40,7 +39,6 @@ MACHINES: Mapping[str, dict[str, float]] = {
     "5% of runs take 3 to 10 times as long": {"outliers": 0.05},
     "both": {"drift": 0.2, "outliers": 0.05},
 }
-WIDTH = 140
 
 app = make_app("Validates the clock that measures everything else.")
 
@@ -139,7 +137,7 @@ def width(intervals: list[Interval]) -> float:
     return float(np.median([interval.high - interval.low for interval in intervals]))
 
 
-def sheets(report: dict[str, Any]) -> list[Sheet]:
+def sheets(report: dict[str, Any]) -> list[Section]:
     known = [
         [
             f"{r['ms']:g}",
@@ -167,7 +165,7 @@ def sheets(report: dict[str, Any]) -> list[Sheet]:
         for r in report["simulated"]
     ]
     return [
-        Sheet(
+        section(
             "A function of known duration, aim: within 2%",
             ["lasts, ms", "median, ms", "interval", "error", ""],
             known,
@@ -176,12 +174,12 @@ def sheets(report: dict[str, Any]) -> list[Sheet]:
                 "errors are above 0."
             ],
         ),
-        Sheet(
+        section(
             "Two equal contestants, aim: the interval of their ratio holds 1 in 95% of measurements",
             ["", "ms", "measurements", "held", "width, median", "largest difference", ""],
             equal,
         ),
-        Sheet(
+        section(
             "By a simulated clock: intervals that hold the truth",
             ["the machine", "measurements", "difference of equals", "ratio 1.1", "width, median"],
             simulated,
@@ -194,22 +192,13 @@ def met(yes: bool) -> str:
 
 
 def present(report: dict[str, Any], warnings: list[str], folder: Path) -> None:
-    """Tables on the terminal and in clock.md."""
+    """Print the tables, and write clock.md and clock.json."""
     notes = [
-        *warnings,
         f"machine: {', '.join(f'{key} {value}' for key, value in report['machine'].items())}",
         f"equal contestants: {ITERATIONS} timed runs of each, in ten rounds or more; simulated: {SIMULATED_ITERATIONS}",
     ]
-    tables = sheets(report)
-    console = out if out.is_terminal else Console(width=WIDTH)
-    for sheet in tables:
-        sheet.show(console)
-    for note in notes:
-        say(note)
-    head = f"# Validation of the clock, {report['started']}\n\n" + "".join(f"- {note}\n" for note in notes)
-    write_atomic(folder / "clock.md", (head + "\n" + "\n".join(sheet.markdown() for sheet in tables)).encode())
-    write_atomic(folder / "clock.json", (json.dumps(report, indent=1) + "\n").encode())
-    say(f"wrote {folder / 'clock.md'} and clock.json")
+    title = f"Validation of the clock, {report['started']}"
+    publish(folder / "clock", report, sheets(report), title, notes, warnings)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ layer's kernels from dense to nearly empty, and where the sparse one overtakes. 
 """
 
 import gc
-import json
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from rich.console import Console
 
 from benchmarks.cuts import Recipe, Ticket, load_images, make_ticket
 from benchmarks.gpu_rivals import (
@@ -29,10 +27,10 @@ from benchmarks.gpu_rivals import (
 )
 from benchmarks.gpu_sheets import densities_sheet, layers_sheet, networks_sheet
 from benchmarks.lists import numbers, split, whole
-from spiketicket.cli.console import err, guarded, make_app, out, say
+from benchmarks.report import publish, write_json
+from spiketicket.cli.console import err, guarded, make_app, say
 from spiketicket.csr import Csr
 from spiketicket.errors import InputError
-from spiketicket.files import write_atomic
 from spiketicket.graph import Conv, Flatten, Graph, Lif, Linear, Repeat
 from spiketicket.profiling.inference.engines import Unavailable
 from spiketicket.profiling.measure.clock import measure
@@ -48,7 +46,6 @@ LAYERS_OF = 98.13
 SWEPT = {"64 x 64 at 32 x 32": (64, 32), "256 x 256 at 8 x 8": (256, 8), "512 x 512 at 4 x 4": (512, 4)}
 DENSITIES = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
 GPU_FACTS = ("name", "driver_version", "clocks.sm", "clocks.mem", "power.draw", "power.limit", "memory.total")
-WIDTH = 140
 
 app = make_app("Speed of engine cuda and its rivals.")
 
@@ -82,7 +79,7 @@ def main(
     }  # fmt: skip
 
     def keep() -> None:
-        write_atomic(folder / "gpu.json", (json.dumps(report, indent=1) + "\n").encode())
+        write_json(folder / "gpu.json", report)
 
     images = load_images(data)
     for arch, sparsity in product(split(archs), numbers(sparsities)):
@@ -253,15 +250,8 @@ def present(report: dict[str, Any], folder: Path) -> None:
     sheets.append(densities_sheet(report["densities"]))
     gpu = ", ".join(f"{key} {value}" for key, value in report["gpu"].items())
     notes = [f"GPU: {gpu}", f"a copy reads and writes {1e-9 * report['bandwidth']:.0f} GB/s"]
-    notes += sorted({warning for run in report["runs"] for warning in run["warnings"]})
-    console = out if out.is_terminal else Console(width=WIDTH)
-    for sheet in sheets:
-        sheet.show(console)
-    for note in notes:
-        say(note)
-    head = f"# GPU benchmark, {report['started']}\n\n" + "".join(f"- {note}\n" for note in notes)
-    write_atomic(folder / "gpu.md", (head + "\n" + "\n".join(sheet.markdown() for sheet in sheets)).encode())
-    say(f"wrote {folder / 'gpu.json'} and gpu.md")
+    warnings = sorted({warning for run in report["runs"] for warning in run["warnings"]})
+    publish(folder / "gpu", report, sheets, f"GPU benchmark, {report['started']}", notes, warnings)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from typing import Any
 
 from benchmarks.gpu_rivals import OURS, OURS_HALF
-from benchmarks.results import Sheet
+from benchmarks.report import section
+from spiketicket.profiling.report.document import Section
 
 AIMS = {1: {98.13: 2.0}, 128: {0.0: 1.0, 95.69: 1.2}}  # times as fast as the best dense rival: by batch, from p on
 
@@ -19,7 +20,7 @@ def crossover(rows: list[dict[str, Any]]) -> float | None:
     return max(won, default=None)
 
 
-def networks_sheet(runs: list[dict[str, Any]], how: str) -> Sheet:
+def networks_sheet(runs: list[dict[str, Any]], how: str) -> Section:
     """The best rival is that of all sparsities: dense ones take the same time at each."""
     names = list(runs[0]["ms"])
     ours = [name for name in names if name in (OURS, OURS_HALF)]
@@ -47,13 +48,13 @@ def networks_sheet(runs: list[dict[str, Any]], how: str) -> Sheet:
         for run in runs
     ]
     columns = ["network, batch", *names, *(f"best rival / {name}" for name in ours), "aim"]
-    return Sheet(
+    return section(
         f"Milliseconds per run, {where}", columns, rows,
         [*sorted(reasons), "Agreement with the oracle: share of images with its class, and with its logits.", *agreed],
     )  # fmt: skip
 
 
-def layers_sheet(one: dict[str, Any]) -> Sheet:
+def layers_sheet(one: dict[str, Any]) -> Section:
     rows = [
         [row["layer"], row["kernel"], _cell(row["density"], ".2%"), _cell(row["us"], ".2f"),
          _cell(row["bandwidth"], ".0%"), _cell(row["cusparse_us"], ".2f"), row["why"]]
@@ -64,10 +65,10 @@ def layers_sheet(one: dict[str, Any]) -> Sheet:
         f"{one['outside_kernels']:.0%} of a run is launches and waiting (below 0: kernels of the graph overlap)."
     )
     title = f"{one['arch']} at {one['sparsity']:g}%, batch {one['batch']}, T = {one['timesteps']}: layers"
-    return Sheet(title, ["layer", "kernel", "density", "us", "of bandwidth", "cuSPARSE us", "why"], rows, [note])
+    return section(title, ["layer", "kernel", "density", "us", "of bandwidth", "cuSPARSE us", "why"], rows, [note])
 
 
-def densities_sheet(found: list[dict[str, Any]]) -> Sheet:
+def densities_sheet(found: list[dict[str, Any]]) -> Section:
     kernels = list(found[0]["us"])
     rows = [
         [row["layer"], str(row["batch"]), f"{row['density']:.1%}", *(f"{row['us'][k]:.2f}" for k in kernels)]
@@ -77,7 +78,7 @@ def densities_sheet(found: list[dict[str, Any]]) -> Sheet:
     for layer, batch in dict.fromkeys((row["layer"], row["batch"]) for row in found):
         at = crossover([row for row in found if (row["layer"], row["batch"]) == (layer, batch)])
         notes.append(f"{layer}, batch {batch}: sparse is fastest " + ("nowhere" if at is None else f"up to {at:.1%}"))
-    return Sheet("Microseconds of one layer by density", ["layer", "batch", "density", *kernels], rows, notes)
+    return section("Microseconds of one layer by density", ["layer", "batch", "density", *kernels], rows, notes)
 
 
 def _cell(value: float | None, form: str) -> str:

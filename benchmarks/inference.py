@@ -6,7 +6,6 @@ oracle, and timed in turns in one process; one whose logits are wrong is not tim
 """
 
 import gc
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,16 +17,16 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 
 from benchmarks.assets import trained
 from benchmarks.cuts import IMAGES, TIMESTEPS, TRAINED, Recipe, Ticket, load_images, make_ticket, read_ticket
 from benchmarks.lists import numbers, split, whole
 from benchmarks.plot import draw
+from benchmarks.report import publish, write_json
 from benchmarks.results import (
     Configuration,
     Result,
-    Sheet,
+    disturbances,
     footprint_sheet,
     latency_sheets,
     layer_sheet,
@@ -37,7 +36,7 @@ from benchmarks.results import (
 )
 from benchmarks.rivals import COMPILED, CONTESTANTS, INT8, ROUNDED, Contestant, Floats, Run, Setup, Unavailable, prepare
 from benchmarks.rivals import folded_bytes as folded_onnx
-from spiketicket.cli.console import err, guarded, make_app, out, say
+from spiketicket.cli.console import err, guarded, make_app, say
 from spiketicket.errors import InputError, MissingExtraError
 from spiketicket.files import write_atomic
 from spiketicket.profiling.measure.clock import measure
@@ -49,7 +48,6 @@ from spiketicket.train.search.settings import PAPER_SPARSITIES
 SLOW_TO_QUANTISE = "quantising takes half a minute: measured at the highest T and batch 1 only"
 SLOW_TO_COMPILE = "compiling takes 10 to 40 s: measured at the highest T and thread number only"
 FOOTPRINT = ("vgg16", 98.13)
-WIDTH = 140  # of tables that go to a file
 
 app = make_app("Latency and memory of the native engine and its rivals.")
 
@@ -169,12 +167,12 @@ def main(
             clock.done += 1
             results.append(result)
             report["runs"].append(result.to_dict())
-            write_atomic(folder / "results.json", (json.dumps(report, indent=1) + "\n").encode())
+            write_json(folder / "results.json", report)
         if footprint and (arch, sparsity) == FOOTPRINT:
             with err.status("load time and memory ..."):
                 report["footprint"] = footprints(ticket, max(plan.threads), folder)
     report["finished"] = strftime("%Y-%m-%d %H:%M:%S")
-    write_atomic(folder / "results.json", (json.dumps(report, indent=1) + "\n").encode())
+    write_json(folder / "results.json", report)
     present(report, results, folder)
 
 
@@ -239,7 +237,7 @@ def footprints(ticket: Ticket, threads: int, folder: Path) -> list[dict[str, Any
 
 
 def present(report: dict[str, Any], results: list[Result], folder: Path) -> None:
-    """Tables on the terminal and in results.md, the picture in results.png."""
+    """Print the tables; write them to results.md, the figures to results.json, the picture to results.png."""
     sheets = [ticket_sheet(report["tickets"])]
     sparsest = {facts["arch"]: facts for facts in sorted(report["tickets"], key=lambda facts: facts["sparsity"])}
     per_layer = [layer_sheet(facts) for facts in sparsest.values()]
@@ -249,30 +247,18 @@ def present(report: dict[str, Any], results: list[Result], folder: Path) -> None
         sheets.insert(0, summary)
     if report["footprint"]:
         sheets.append(footprint_sheet(report["footprint"]))
-    console = out if out.is_terminal else Console(width=WIDTH)
-    for sheet in sheets:
-        sheet.show(console)
-    facts = ", ".join(f"{key} {value}" for key, value in report["machine"].items())
+    machine = report["machine"]
+    facts = ", ".join(f"{key} {value}" for key, value in machine.items())
     notes = [f"images: {report['images']}", f"machine: {facts}", *notes_on(results)]
-    for note in notes:
-        say(note)
-    write_atomic(folder / "results.md", _markdown(report, notes, [*sheets, *per_layer]).encode())
-    written = ["results.json", "results.md"]
+    title, warnings = f"Inference benchmark, {report['started']}", disturbances([r.noise for r in results if r.noise])
+    publish(folder / "results", report, [*sheets, *per_layer], title, notes, warnings)
     if any(result.ratio() for result in results):
-        machine = report["machine"]
         subtitle = f"{machine['cpu']}, {machine['cores']} cores, {machine['instruction set']}"
         try:
             draw(results, folder / "results.png", subtitle)
-            written.append("results.png")
+            say(f"wrote {folder / 'results.png'}")
         except MissingExtraError as error:
             say(str(error))
-    for name in written:
-        say(f"wrote {folder / name}")
-
-
-def _markdown(report: dict[str, Any], notes: list[str], sheets: list[Sheet]) -> str:
-    head = f"# Inference benchmark, {report['started']}\n\n" + "".join(f"- {note}\n" for note in notes)
-    return head + "\n" + "\n".join(sheet.markdown() for sheet in sheets)
 
 
 @dataclass

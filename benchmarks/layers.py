@@ -6,22 +6,21 @@ TICKET is a folder that benchmarks/inference.py made: a model and the images tha
 the profiler (profiling/layers/profile.py), of which this prints the ones that fit on a line.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.report import present
 from spiketicket.cli.console import guarded, make_app, run_app
 from spiketicket.errors import InputError
 from spiketicket.profiling.layers.profile import profile_layers
 from spiketicket.profiling.layers.sections import sections
 from spiketicket.runtime import Session
 from spiketicket.runtime.engines.native.engine import build_info
-from spiketicket.runtime.planner import PLANS
+from spiketicket.runtime.engines.registry import PLANS
 
 LEFT_OUT = ("kind", "low", "high", "share", "firing rate", "silent", "why this kernel")
 
@@ -45,19 +44,12 @@ def main(
         x = np.ascontiguousarray(stored["images"][:images])
     with Session(ticket / "model.onnx", threads=1, plan=plan) as session:
         section = sections(profile_layers(session, x, timesteps))[0]
-    assert section.table is not None
-    isa = build_info()["isa"]
-    table = Table(title=f"{ticket.name}, T = {timesteps}, batch 1, one thread, {isa}", box=box.SIMPLE)
-    kept = [i for i, column in enumerate(section.table.columns) if column.name not in LEFT_OUT]
-    for column in (section.table.columns[i] for i in kept):
-        heading = column.heading.replace("_", " ")  # breaks between words
-        table.add_column(heading, justify="right" if column.form else "left", no_wrap=not column.form)
-    for row in section.table.written():
-        table.add_row(*(row[i].removesuffix(f" ({isa})") for i in kept))
-    console = Console(width=170)
-    console.print(table)
-    for line in (section.says, *section.notes):
-        console.print(line, highlight=False)
+    table = section.table
+    assert table is not None
+    for name in LEFT_OUT:
+        table = table.without(name)
+    title = f"{ticket.name}, T = {timesteps}, batch 1, one thread, {build_info()['isa']}"
+    present([replace(section, title=title, table=table)])
 
 
 if __name__ == "__main__":

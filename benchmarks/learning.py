@@ -26,13 +26,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.lists import split
-from benchmarks.results import Sheet
+from benchmarks.report import publish, section, write_json
 from benchmarks.tickets import part_of
 from benchmarks.timestep_loop import LoopNetwork
-from spiketicket.cli.console import guarded, make_app, out, say
+from spiketicket.cli.console import guarded, make_app, say
 from spiketicket.data import load_dataset
 from spiketicket.errors import InputError
-from spiketicket.files import write_atomic
 from spiketicket.profiling.measure.machine import machine_facts
 from spiketicket.train.loop.batches import Batches
 from spiketicket.train.loop.distributed import Group, joined_group
@@ -165,7 +164,7 @@ def kept(folder: Path, setup: dict[str, Any]) -> dict[str, Any]:
 
 
 def keep(report: dict[str, Any], folder: Path) -> None:
-    write_atomic(folder / "learning.json", (json.dumps(report, indent=1) + "\n").encode())
+    write_json(folder / "learning.json", report)
 
 
 def difference(these: list[float], those: list[float]) -> tuple[float, float, float]:
@@ -190,12 +189,10 @@ def present(report: dict[str, Any], folder: Path) -> None:
         f"{setup['arch']} at width {setup['width']:g}, T = {setup['timesteps']}, trained on {setup['images']:,} images "
         f"of CIFAR-10, epochs: {setup['epochs']}; accuracy in % on {setup['test_images']:,} test images"
     )
-    sheet = Sheet(title, ["", *seeds, "mean", "against the loop (95%)", ""], rows)
-    sheet.show(out)
+    table = section(title, ["", *seeds, "mean", "against the loop (95%)", ""], rows)
     facts = {**{key: setup[key] for key in ("batch_size", "lr", "device")}, **report["machine"]}
-    head = f"# Learning benchmark, {report['started']}\n\n- {', '.join(f'{key} {x}' for key, x in facts.items())}\n\n"
-    write_atomic(folder / "learning.md", (head + sheet.markdown()).encode())
-    say(f"wrote {folder / 'learning.json'} and learning.md")
+    notes = [", ".join(f"{key} {x}" for key, x in facts.items())]
+    publish(folder / "learning", report, [table], f"Learning benchmark, {report['started']}", notes)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
+from benchmarks.report import section
 from benchmarks.rivals import AVX2, INT8, NATIVE, ROUNDED, Agreement
 from spiketicket.profiling.measure.noise import Noise
 from spiketicket.profiling.measure.timing import Timing, ratio
+from spiketicket.profiling.report.document import Section
 
 MS = 1e3
 TARGET_TIMESTEPS, TARGET_THREADS = 5, 2
@@ -91,37 +89,7 @@ class Result:
         }
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """A table that a terminal and a Markdown file can show."""
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    notes: list[str] = field(default_factory=list)
-
-    def show(self, console: Console) -> None:
-        console.print(f"\n{self.title}", style="bold", markup=False, highlight=False, soft_wrap=True)
-        table = Table()
-        for place, name in enumerate(self.header):
-            table.add_column(name, justify="right" if place else "left")
-        for row in self.rows:
-            table.add_row(*map(escape, row))
-        console.print(table)
-        for note in self.notes:
-            console.print(note, markup=False, highlight=False, soft_wrap=True)
-
-    def markdown(self) -> str:
-        lines = [f"### {self.title}", "", _line(self.header), _line(["---", *["--:"] * (len(self.header) - 1)])]
-        lines += [_line(row) for row in self.rows] + [""]
-        return "\n".join(lines + [f"{note}\n" for note in self.notes])
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def summary_sheet(results: Sequence[Result]) -> Sheet | None:
+def summary_sheet(results: Sequence[Result]) -> Section | None:
     """Ratios to the best rival where there is an aim, which stands in brackets; None where there is none."""
     rows: dict[tuple[str, int], dict[float, str]] = {}
     for r in results:
@@ -131,21 +99,21 @@ def summary_sheet(results: Sequence[Result]) -> Sheet | None:
     sparsities = sorted({p for cells in rows.values() for p in cells})
     if not rows:
         return None
-    return Sheet(
+    return section(
         f"Times as fast as the best rival, T = {TARGET_TIMESTEPS}, {TARGET_THREADS} threads (aim)",
         ["", *(f"p = {p:g}%" for p in sparsities)],
         [[f"{arch}, batch {batch}", *(cells.get(p, "-") for p in sparsities)] for (arch, batch), cells in rows.items()],
     )
 
 
-def latency_sheets(results: Sequence[Result]) -> list[Sheet]:
+def latency_sheets(results: Sequence[Result]) -> list[Section]:
     panels: dict[tuple[str, int, int, int], list[Result]] = {}
     for result in results:
         panels.setdefault(result.configuration.panel, []).append(result)
     return [_latency_sheet(group) for group in panels.values()]
 
 
-def _latency_sheet(results: list[Result]) -> Sheet:
+def _latency_sheet(results: list[Result]) -> Section:
     c = results[0].configuration
     names = list(dict.fromkeys(name for r in results for name in [*r.agreements, *r.missing]))
     rows = [
@@ -165,7 +133,7 @@ def _latency_sheet(results: list[Result]) -> Sheet:
     title = (
         f"{c.arch}, T = {c.timesteps}, batch {c.batch}, {c.threads} thread{'s' if c.threads > 1 else ''}: ms per run"
     )
-    return Sheet(title, ["median (p10-p90)", *(f"p = {r.configuration.sparsity:g}%" for r in results)], rows)
+    return section(title, ["median (p10-p90)", *(f"p = {r.configuration.sparsity:g}%" for r in results)], rows)
 
 
 def _milliseconds(result: Result, name: str) -> str:
@@ -197,7 +165,7 @@ def _ratio(times: float | None) -> str:
     return "-" if times is None else f"{times:.3g}x"
 
 
-def ticket_sheet(facts: Sequence[dict[str, Any]]) -> Sheet:
+def ticket_sheet(facts: Sequence[dict[str, Any]]) -> Section:
     rows = [
         [
             f"{f['arch']} {f['sparsity']:g}%",
@@ -212,20 +180,20 @@ def ticket_sheet(facts: Sequence[dict[str, Any]]) -> Sheet:
     ]  # fmt: skip
     header = ["ticket", "test accuracy", "MB", "density by MACs", "firing rate", "lowest layer", "highest layer",
               "silent over all T", "lowest density", "dead layers"]  # fmt: skip
-    return Sheet("Tickets (per layer in results.json)", header, rows)
+    return section("Tickets (per layer in results.json)", header, rows)
 
 
-def layer_sheet(facts: dict[str, Any]) -> Sheet:
+def layer_sheet(facts: dict[str, Any]) -> Section:
     """Density of the weights and rate of the spiking layers of one ticket, in order."""
     weights = [
         [layer["name"], "x".join(map(str, layer["shape"])), f"{layer['density']:.2%}", ""] for layer in facts["layers"]
     ]
     spiking = [[name, "LIF", "", f"{rate:.1%}"] for name, rate in facts["firing_rates"].items()]
     title = f"{facts['arch']} at {facts['sparsity']:g}%, layer by layer"
-    return Sheet(title, ["layer", "weight", "density", "firing rate"], weights + spiking)
+    return section(title, ["layer", "weight", "density", "firing rate"], weights + spiking)
 
 
-def footprint_sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
+def footprint_sheet(rows: Sequence[dict[str, Any]]) -> Section:
     cells = [
         [
             r["label"], f"{r['file'] / 1e6:.2f}", f"{r['load_seconds']:.3f}", f"{r['first_result_seconds']:.3f}",
@@ -234,20 +202,19 @@ def footprint_sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
         for r in rows
     ]  # fmt: skip
     header = ["engine", "file MB", "load s", "load + first run s", "resident MB more", "at its peak MB more"]
-    return Sheet(f"Load and memory, {rows[0]['what']}" if rows else "Load and memory", header, cells)
+    return section(f"Load and memory, {rows[0]['what']}" if rows else "Load and memory", header, cells)
 
 
 def notes_on(results: Sequence[Result]) -> list[str]:
-    """What the tables do not say: contestants that are missing and why, and whether the machine was quiet."""
+    """Return which contestants are missing from how many configurations, and why."""
     where: dict[tuple[str, str], int] = {}
     for result in results:
         for name, reason in result.missing.items():
             where[name, reason] = where.get((name, reason), 0) + 1
-    notes = [
+    return [
         f"not measured: {name}: {reason} ({count} of {len(results)} configurations)"
         for (name, reason), count in where.items()
     ]
-    return notes + disturbances([result.noise for result in results if result.noise])
 
 
 def disturbances(noises: Sequence[Noise]) -> list[str]:

@@ -5,7 +5,6 @@ float64 oracle, and loaded in turns in one process, from the page cache; the nat
 """
 
 import gc
-import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,26 +17,26 @@ from typing import Annotated, Any
 import numpy as np
 import onnx
 import typer
-from rich.console import Console
 
 from benchmarks.cuts import TIMESTEPS, Recipe, Ticket, ask_oracle, load_images, make_ticket
 from benchmarks.formats import COO, DENSE, FORMATS, GZIP, OURS, SAFETENSORS, loaders
 from benchmarks.lists import numbers, split
-from benchmarks.results import Sheet, disturbances, figures, with_spread
+from benchmarks.report import publish, section
+from benchmarks.results import disturbances, figures, with_spread
 from benchmarks.rivals import Run, Setup, Unavailable, agreement
-from spiketicket.cli.console import err, guarded, make_app, out, say
+from spiketicket.cli.console import err, guarded, make_app
 from spiketicket.files import write_atomic
 from spiketicket.profiling.measure import clock
 from spiketicket.profiling.measure.machine import machine_facts
 from spiketicket.profiling.measure.noise import Noise
 from spiketicket.profiling.measure.timing import Timing
+from spiketicket.profiling.report.document import Section
 
 SPARSEST = 98.13
 PER_NONZERO = 1.05 * (4 + 2)  # bytes of float32 and uint16, and a twentieth for everything else
 SMALLER = {"float32": 25, "float16": 40}  # times, than dense ONNX at 98.13%
 CHECKED = 8  # images
 ROUNDED = [name for name in FORMATS if name.startswith(OURS) and "float32" not in name]
-WIDTH = 140  # of tables that go to a file
 
 app = make_app("Sizes of model files, and how long engines take to load them.")
 
@@ -138,20 +137,20 @@ def aims(found: list[Sizes]) -> Iterator[tuple[str, float, float, bool]]:
         yield f"{s.arch} {s.sparsity:g}%, {values}: times smaller than dense, at least", times, got, got >= times
 
 
-def sheets(found: list[Sizes]) -> Iterator[Sheet]:
+def sheets(found: list[Sizes]) -> Iterator[Section]:
     rows = [[what, f"{aim:.4g}", f"{got:.4g}", "met" if met else "NOT met"] for what, aim, got, met in aims(found)]
-    yield Sheet("Aims", ["", "aim", "measured", ""], rows)
+    yield section("Aims", ["", "aim", "measured", ""], rows)
     for arch in dict.fromkeys(s.arch for s in found):
         chosen = [s for s in found if s.arch == arch]
         header = [f"p = {s.sparsity:g}%" for s in chosen]
         size_rows = [[name, *(_size(s, name) for s in chosen)] for name in FORMATS]
         counts = ["nonzeros", *(f"{s.nonzeros:,} of {s.weights:,}" for s in chosen)]
-        yield Sheet(
+        yield section(
             f"{arch}: MB (times smaller than dense; bytes per nonzero)", ["file", *header], [*size_rows, counts]
         )
         keys = list(dict.fromkeys(key for s in chosen for key in s.seconds))
         load_rows = [[key, *(_milliseconds(s, key) for s in chosen)] for key in keys]
-        yield Sheet(f"{arch}: loading, ms, median (p10-p90)", ["file, engine", *header], load_rows)
+        yield section(f"{arch}: loading, ms, median (p10-p90)", ["file, engine", *header], load_rows)
 
 
 def _size(s: Sizes, name: str) -> str:
@@ -181,7 +180,7 @@ def notes(report: dict[str, Any], found: list[Sizes]) -> list[str]:
         "in networks that are not trained, a spike that flips spreads from layer to layer"
         for name in ROUNDED
     ]
-    return lines + disturbances([s.noise for s in found])
+    return lines
 
 
 @app.command()
@@ -209,16 +208,8 @@ def main(
             found.append(measure(ticket, folder / "sizes", threads, duration))
     report["tickets"] = [s.to_dict() for s in found]
     report["aims"] = [dict(zip(("what", "aim", "measured", "met"), row, strict=True)) for row in aims(found)]
-    lines, tables = notes(report, found), list(sheets(found))
-    console = out if out.is_terminal else Console(width=WIDTH)
-    for sheet in tables:
-        sheet.show(console)
-    for line in lines:
-        say(line)
-    head = f"# Sizes of model files, {report['started']}\n\n" + "".join(f"- {line}\n" for line in lines)
-    write_atomic(folder / "size.md", (head + "\n" + "\n".join(sheet.markdown() for sheet in tables)).encode())
-    write_atomic(folder / "size.json", (json.dumps(report, indent=1) + "\n").encode())
-    say(f"wrote {folder / 'size.md'} and size.json")
+    title, warnings = f"Sizes of model files, {report['started']}", disturbances([s.noise for s in found])
+    publish(folder / "size", report, list(sheets(found)), title, notes(report, found), warnings)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Tables and picture of the tickets benchmark, beside the paper's rows: tickets.md, tickets.json, tickets.png."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,14 +8,13 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from benchmarks.deployed import ENGINES, SAMPLES, Deployed
-from benchmarks.results import Sheet
-from spiketicket.cli.console import out, say
+from benchmarks.report import publish, section
+from spiketicket.cli.console import say
 from spiketicket.data import Dataset
-from spiketicket.files import write_atomic
 from spiketicket.profiling.measure.machine import machine_facts
+from spiketicket.profiling.report.document import Section
 from spiketicket.profiling.search import paper
 from spiketicket.train.history.curves import Curve, Point, make_curves
 from spiketicket.train.history.events import EarlyBirdRecord
@@ -45,7 +43,6 @@ PAPER_DIVERGENCE = {"forward": (0.274, 0.158), "jensen-shannon": (0.281, 0.167)}
 NAMES = {"forward": "KL", "jensen-shannon": "JS"}
 ORDER = (*PAPER_ACCURACY, "random")
 TIMED_RUN = "imp-0"
-WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -124,19 +121,15 @@ def present(found: Found, folder: Path) -> None:
     sheets = [accuracy_sheet(found), search_sheet(found), early_bird_sheet(found), divergence_sheet(found)]
     if found.exports:
         sheets.append(deployed_sheet(found))
-    console = out if out.is_terminal else Console(width=WIDTH)
-    for sheet in sheets:
-        sheet.show(console)
-    head = "# Tickets in small, beside the paper's\n\n" + "".join(f"- {fact}\n" for fact in found.facts.values())
-    write_atomic(folder / "tickets.md", (head + "\n" + "\n".join(sheet.markdown() for sheet in sheets)).encode())
-    write_atomic(folder / "tickets.json", (json.dumps(found.to_dict(), indent=1) + "\n").encode())
+    heading, notes = "Tickets in small, beside the paper's", list(found.facts.values())
+    publish(folder / "tickets", found.to_dict(), sheets, heading, notes)
     seen = "Test accuracy of tickets trained at full T; mean ± standard deviation over seeds"
     title = f"{found.facts['network'].split(';')[0]}, on CIFAR-10"
     draw(list(found.curves.values()), folder / "tickets.png", title, seen)
-    say(f"wrote {folder / 'tickets.json'}, tickets.md and tickets.png")
+    say(f"wrote {folder / 'tickets.png'}")
 
 
-def accuracy_sheet(found: Found) -> Sheet:
+def accuracy_sheet(found: Found) -> Section:
     rows = []
     for label in found.curves:
         points = found.points(label)
@@ -146,10 +139,10 @@ def accuracy_sheet(found: Found) -> Sheet:
             rows.append([f"{label}, paper", "-", *(f"{value:.2f}" for value in PAPER_ACCURACY[label])])
     seeds = sorted({len(p.samples) for label in found.curves for p in found.points(label) if p is not None})
     note = f"Mean ± standard deviation; seeds: {', '.join(map(str, seeds))}."
-    return Sheet("Test accuracy, %", ["", "dense", *found.headings()], rows, [note])
+    return section("Test accuracy, %", ["", "dense", *found.headings()], rows, [note])
 
 
-def search_sheet(found: Found) -> Sheet:
+def search_sheet(found: Found) -> Section:
     rows = []
     for label in found.curves:
         minutes = [None if p is None else [s.search_seconds / 60 for s in p.samples] for p in found.points(label)[1:]]
@@ -165,7 +158,7 @@ def search_sheet(found: Found) -> Sheet:
         "Training steps alone, of the trainings that a mask comes from: neither validation nor a ticket's own training "
         f"at full T. {pace(found.histories)}"
     ]
-    return Sheet("Search", ["", *found.headings()], rows, notes)
+    return section("Search", ["", *found.headings()], rows, notes)
 
 
 def pace(histories: list[History]) -> str:
@@ -179,7 +172,7 @@ def pace(histories: list[History]) -> str:
     return f"An epoch of any of them took, median (p10-p90), {', '.join(said)}."
 
 
-def early_bird_sheet(found: Found) -> Sheet:
+def early_bird_sheet(found: Found) -> Section:
     """Whether the mask settled, and both measures where it was cut."""
     rows = []
     for label in ("EB", "EB+ET"):
@@ -192,7 +185,7 @@ def early_bird_sheet(found: Found) -> Sheet:
         for name, show in _EARLY_BIRD.items():
             rows.append([f"{label}, {name}", *(show(last) if last else "-" for last in ends.values())])
     note = "The search stops when the last five masks differ by less than 0.02 of all positions, or with the epochs."
-    return Sheet("Early-Bird's masks", ["", *found.headings()], rows, [note])
+    return section("Early-Bird's masks", ["", *found.headings()], rows, [note])
 
 
 _EARLY_BIRD: dict[str, Callable[[list[EarlyBirdRecord]], str]] = {
@@ -203,7 +196,7 @@ _EARLY_BIRD: dict[str, Callable[[list[EarlyBirdRecord]], str]] = {
 }
 
 
-def divergence_sheet(found: Found) -> Sheet:
+def divergence_sheet(found: Found) -> Section:
     rows = [
         [NAMES[name], *(spread(values, 2) for values in cells.values()), *(f"{x:.3f}" for x in PAPER_DIVERGENCE[name])]
         for name, cells in divergences(found.choices).items()
@@ -211,12 +204,12 @@ def divergence_sheet(found: Found) -> Sheet:
     counts = Counter(event["chosen"] for event in found.choices)
     chosen = ", ".join(f"T = {t} by {count} networks" for t, count in sorted(counts.items()))
     title = "Divergence from the prediction at T = 5 after two epochs, in units of that at t = 2"
-    return Sheet(
+    return section(
         title, ["", "t = 3", "t = 4", "paper, t = 3", "paper, t = 4"], rows, [f"Chosen: {chosen or 'nothing yet'}."]
     )
 
 
-def deployed_sheet(found: Found) -> Sheet:
+def deployed_sheet(found: Found) -> Section:
     timed = [d for d in found.exports if d.milliseconds and any(near(d.sparsity, p) for p in (0.0, *found.percents))]
     rows = [
         ["file, kB", *(f"{d.nbytes / 1e3:.1f}" for d in timed)],
@@ -232,7 +225,7 @@ def deployed_sheet(found: Found) -> Sheet:
         f"{SAMPLES} images, and the native engine classified all test images: its accuracies differ from torch's by "
         f"{100 * largest:.2f} points at most."
     ]
-    return Sheet("Exported", ["", *(f"p = {100 * d.sparsity:.2f}%" for d in timed)], rows, notes)
+    return section("Exported", ["", *(f"p = {100 * d.sparsity:.2f}%" for d in timed)], rows, notes)
 
 
 def divergences(choices: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:

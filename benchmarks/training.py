@@ -5,7 +5,6 @@ in turns in one process; the peak memory of each is measured in a process of its
 """
 
 import gc
-import json
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 
 from benchmarks.lists import split, whole
-from benchmarks.results import Sheet, disturbances, figures, with_spread
+from benchmarks.report import publish, section, write_json
+from benchmarks.results import disturbances, figures, with_spread
 from benchmarks.trainers import (
     CHOSEN,
     CONTIGUOUS,
@@ -33,13 +32,13 @@ from benchmarks.trainers import (
     peak_megabytes,
     trainer,
 )
-from spiketicket.cli.console import err, guarded, make_app, out, say
+from spiketicket.cli.console import err, guarded, make_app
 from spiketicket.errors import InputError
-from spiketicket.files import write_atomic
 from spiketicket.profiling.measure import clock
 from spiketicket.profiling.measure.machine import machine_facts
 from spiketicket.profiling.measure.noise import Noise
 from spiketicket.profiling.measure.timing import Timing, ratio
+from spiketicket.profiling.report.document import Section
 from spiketicket.profiling.search import paper
 from spiketicket.train.networks.models import ARCHITECTURES
 
@@ -49,7 +48,6 @@ AIMS = {  # times as fast as the loop in float32, and as folded time
     "cpu": {"float32": (1.1, 1), "bf16": (1.8, 1), "fp16": (1.8, 1)},
     "gpu": dict.fromkeys(PRECISIONS, (5, 1.3)),
 }
-WIDTH = 140
 
 app = make_app("Speed and memory of training, against SpikingJelly's layers.")
 
@@ -124,7 +122,7 @@ def main(
                 measure(Setup(arch, count, batch, device), contestants(kinds, device), duration, threads, memory)
             )
         report["runs"].append(results[-1].to_dict())
-        write_atomic(folder / "results.json", (json.dumps(report, indent=1) + "\n").encode())
+        write_json(folder / "results.json", report)
     present(report, results, folder)
 
 
@@ -145,7 +143,7 @@ def measure(setup: Setup, rivals: list[Contestant], duration: float, threads: in
 
 
 def present(report: dict[str, Any], results: list[Result], folder: Path) -> None:
-    """Tables on the terminal and in results.md."""
+    """Print the tables, and write results.md and results.json."""
     sheets = []
     for arch in dict.fromkeys(r.setup.arch for r in results):
         group = [r for r in results if r.setup.arch == arch]
@@ -155,19 +153,11 @@ def present(report: dict[str, Any], results: list[Result], folder: Path) -> None
         if group[0].setup.batch == paper.BATCH:
             sheets.append(epoch_sheet(group))
     notes = [f"machine: {', '.join(f'{key} {value}' for key, value in report['machine'].items())}"]
-    notes += disturbances([r.noise for r in results])
-    console = out if out.is_terminal else Console(width=WIDTH)
-    for sheet in sheets:
-        sheet.show(console)
-    for note in notes:
-        say(note)
-    head = f"# Training benchmark, {report['started']}\n\n" + "".join(f"- {note}\n" for note in notes)
-    write_atomic(folder / "results.md", (head + "\n" + "\n".join(s.markdown() for s in sheets)).encode())
-    write_atomic(folder / "results.json", (json.dumps(report, indent=1) + "\n").encode())
-    say(f"wrote {folder / 'results.json'} and results.md")
+    title, warnings = f"Training benchmark, {report['started']}", disturbances([r.noise for r in results])
+    publish(folder / "results", report, sheets, title, notes, warnings)
 
 
-def seconds_sheet(results: list[Result]) -> Sheet:
+def seconds_sheet(results: list[Result]) -> Section:
     first = results[0]
     rows = [[c.name, *(_seconds(r.seconds[c]) for r in results)] for c in first.seconds]
     rows.append([DATA, *(_seconds(r.data) for r in results)])
@@ -183,17 +173,17 @@ def seconds_sheet(results: list[Result]) -> Sheet:
         "Gradients: |g - g'| / |g'| over all weights, g' those of the loop in float64. In float32 a potential next to "
         "the threshold may round to its other side; in an untrained network one such spike changes all that follows."
     ]
-    return Sheet(title, ["median (p10-p90)", *(f"T = {r.setup.timesteps}" for r in results)], rows, notes)
+    return section(title, ["median (p10-p90)", *(f"T = {r.setup.timesteps}" for r in results)], rows, notes)
 
 
-def memory_sheet(results: list[Result]) -> Sheet:
+def memory_sheet(results: list[Result]) -> Section:
     first = results[0]
     rows = [[c.name, *(f"{r.megabytes[c]:,.0f}" for r in results)] for c in first.megabytes]
     title = f"{first.setup.arch}, batch {first.setup.batch}, {first.setup.device}: peak memory in MB"
-    return Sheet(title, ["", *(f"T = {r.setup.timesteps}" for r in results)], rows)
+    return section(title, ["", *(f"T = {r.setup.timesteps}" for r in results)], rows)
 
 
-def epoch_sheet(results: list[Result]) -> Sheet:
+def epoch_sheet(results: list[Result]) -> Section:
     """Seconds per epoch of CIFAR, and the paper's."""
     first, printed = results[0], paper.SECONDS_PER_EPOCH.get(results[0].setup.arch)
     rows = [[c.name, *(f"{paper.EPOCH * r.seconds[c].median().value:.2f}" for r in results)] for c in first.seconds]
@@ -207,7 +197,7 @@ def epoch_sheet(results: list[Result]) -> Sheet:
         gains = (f"{c.name} {medians[5][c] / medians[3][c]:.2f}x" for c in first.seconds)
         notes.append(f"T = 3 is faster than T = 5: {', '.join(gains)}")
     title = f"{first.setup.arch}: seconds per epoch, {paper.EPOCH} iterations of batch {paper.BATCH}"
-    return Sheet(title, ["", *(f"T = {r.setup.timesteps}" for r in results)], rows, notes)
+    return section(title, ["", *(f"T = {r.setup.timesteps}" for r in results)], rows, notes)
 
 
 def _seconds(timing: Timing) -> str:

@@ -70,6 +70,11 @@ def test_imports_point_down(name):
     assert not above, f"{name} imports {', '.join(above)}, which is above it"
 
 
+def test_top_level_folders_are_not_imported_as_packages():
+    """A bare `import train` would be a second copy of spiketicket.train (tests run with the repository on the path)."""
+    assert {"train", "export", "runtime", "profiling"}.isdisjoint(sys.modules)
+
+
 def test_there_are_no_circles():
     TopologicalSorter(GRAPH).prepare()  # raises CycleError, which names them
 

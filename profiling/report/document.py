@@ -134,7 +134,7 @@ class Section:
     notes: tuple[str, ...] = ()
 
 
-Kind = Literal["inference", "search", "tickets", "comparison"]
+Kind = Literal["inference", "search", "tickets", "comparison", "benchmark"]
 
 
 @dataclass(frozen=True)
