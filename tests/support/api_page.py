@@ -33,7 +33,9 @@ def page() -> str:
     for module_name, names in PUBLIC.items():
         module = import_module(module_name)
         parts.append(f"## {module_name}\n\n{first_paragraph(module)}\n")
-        for name in names or sorted(n for n, v in vars(module).items() if inspect.isclass(v)):
+        for name in names or sorted(
+            n for n, v in vars(module).items() if inspect.isclass(v) and v.__module__ == module_name
+        ):
             parts.append(entry(getattr(module, name), name))
     return "\n".join(parts)
 
@@ -62,6 +64,7 @@ def signature(thing: object) -> str:
     else:
         assert isinstance(node, ast.FunctionDef)
         arguments = ast.unparse(node.args).removeprefix("self, ").removeprefix("self")
+        arguments = re.sub(r"(?<=[\w\])])=(?=[\w'\"(\[{-])", " = ", arguments)  # as ruff has it
         returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
     if len(arguments) > 80:
         arguments = "".join(f"\n    {part}," for part in re.split(r", (?=\*|[a-z_]+: )", arguments)) + "\n"
