@@ -64,8 +64,8 @@ def signature(thing: object) -> str:
     else:
         assert isinstance(node, ast.FunctionDef)
         arguments = ast.unparse(node.args).removeprefix("self, ").removeprefix("self")
-        arguments = re.sub(r"(?<=[\w\])])=(?=[\w'\"(\[{-])", " = ", arguments)  # as ruff has it
         returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    arguments = re.sub(r"(?<=[\w\])])=(?=[\w'\"(\[{-])", " = ", arguments)  # as ruff has it
     if len(arguments) > 80:
         arguments = "".join(f"\n    {part}," for part in re.split(r", (?=\*|[a-z_]+: )", arguments)) + "\n"
     return f"({arguments}){returns}"
