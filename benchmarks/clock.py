@@ -77,7 +77,7 @@ def main(
 
 
 def known_durations() -> tuple[list[dict[str, float]], Noise]:
-    """Loops that look at the monotonic clock until their time is over, all in one measurement."""
+    """Measure loops that read the monotonic clock until their time is over, all in one measurement."""
     found = measure({ms: waiting(ms) for ms in KNOWN}, duration=1.0)
     rows = [
         {"ms": ms, **timing.to_dict(1e3), "error": 1e3 * timing.median().value / ms - 1}
@@ -96,7 +96,7 @@ def waiting(ms: float) -> Callable[[], None]:
 
 
 def equals(name: str, run: Run, repeats: int) -> tuple[dict[str, Any], list[Noise]]:
-    """One function as two contestants, in short measurements: how often the interval of their difference holds 0."""
+    """Measure one function as two contestants, many times for a short time each: how often does the interval hold 1?"""
     differences, noises = [], []
     milliseconds = []
     for seed in range(repeats):
@@ -113,7 +113,7 @@ def equals(name: str, run: Run, repeats: int) -> tuple[dict[str, Any], list[Nois
 
 
 def simulate(name: str, machine: dict[str, float]) -> dict[str, Any]:
-    """Three contestants of 4, 4 and 4.4 ms by a clock that only they move."""
+    """Measure contestants of 4, 4 and 4.4 ms by a clock that only they move."""
     equal, slower = [], []
     for seed in range(SIMULATED):
         time = SimulatedTime(seed, **machine)
@@ -133,7 +133,7 @@ def share(intervals: list[Interval], truth: float) -> float:
 
 
 def width(intervals: list[Interval]) -> float:
-    """Median width; of ratios, a share of the time itself."""
+    """Return the median width of the intervals; for ratios, it is a share of the time itself."""
     return float(np.median([interval.high - interval.low for interval in intervals]))
 
 

@@ -73,7 +73,7 @@ class Recipe:
             raise InputError(f"beta: expected 0 for trained tickets, got {self.beta:g}")
 
     def name(self, dataset: str) -> str:
-        """Of the ticket's folder."""
+        """Return the name of the ticket's folder."""
         return "-".join(f"{part:g}" if isinstance(part, float) else str(part) for part in asdict(self).values()) + (
             f"-{dataset}"
         )
@@ -81,7 +81,7 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Ticket:
-    """A ticket on disk, and what the oracle makes of the timed images."""
+    """A ticket on disk, and the oracle's logits of the timed images."""
 
     recipe: Recipe
     path: Path  # of the sparse model file
@@ -95,13 +95,13 @@ class Ticket:
 
     @property
     def test_accuracy(self) -> float | None:
-        """A share of the data set's test images; None of a cut."""
+        """The share of test images that are classified correctly; None for a cut."""
         with Session(self.path, engine="reference") as session:
             stored = session.metadata.get("test_accuracy")
         return None if stored is None else float(stored)
 
     def facts(self) -> dict[str, Any]:
-        """Density, weights and multiply-accumulates of every layer, firing rate of every LIF, for the report."""
+        """Return density, weights and multiply-accumulates of every layer and the firing rate of every LIF."""
         rates = firing_rates(self)
         graph = self.graph
         layers = [
@@ -130,7 +130,7 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Rates:
-    """Over the timed images: mean spikes per neuron and timestep, and the share of neurons silent in all timesteps."""
+    """Mean spikes per neuron and timestep, and the share of neurons that never fire, over the timed images."""
 
     overall: float
     silent: float
@@ -150,7 +150,7 @@ def firing_rates(ticket: Ticket, images: int = 8) -> Rates:
 
 
 def make_ticket(recipe: Recipe, dataset: Dataset, folder: Path) -> Ticket:
-    """The ticket of `recipe` in `folder`, made unless it is there."""
+    """Return the ticket of `recipe` in `folder`; it is made unless it is there."""
     base = folder / recipe.name(dataset.name.replace(" ", "_"))
     path, archive = base / "model.onnx", base / "oracle.npz"
     images = dataset.normalisation(dataset.test.images[:IMAGES])
@@ -176,7 +176,7 @@ def make_ticket(recipe: Recipe, dataset: Dataset, folder: Path) -> Ticket:
 
 
 def read_ticket(path: Path, data: Path) -> Ticket:
-    """An exported ticket with images of the data set that it was trained on. Raises DataError, ModelError."""
+    """Read an exported ticket, with images of the data set it was trained on. Raises DataError or ModelError."""
     with Session(path, engine="reference") as session:
         about = session.metadata
         if not {"arch", "dataset", "sparsity"} <= set(about):
@@ -188,7 +188,7 @@ def read_ticket(path: Path, data: Path) -> Ticket:
 
 
 def cut(recipe: Recipe, dataset: Dataset) -> nn.Module:
-    """The network of the search `oneshot --epochs 0`, `init` and `beta` applied."""
+    """Build the network that `oneshot --epochs 0` would find, with `init` and `beta` applied."""
     settings = SearchSettings(
         "oneshot", recipe.arch, dataset.name, TIMESTEPS, sparsity=recipe.sparsity, epochs=0, rewind_epoch=0,
         seed=recipe.seed,
@@ -232,7 +232,7 @@ def scale_hidden(network: nn.Module, images: Tensor) -> None:
 
 
 def ask_oracle(path: Path, images: Floats) -> Floats:
-    """Logits `[T, N, classes]` of the float64 reference engine."""
+    """Return the logits `[T, N, classes]` of the float64 reference engine."""
     with Session(path, engine="reference") as session:
         parts = [
             session.run({INPUT: images[start : start + ORACLE_BATCH]}, TIMESTEPS)[LOGITS_T]
@@ -242,7 +242,7 @@ def ask_oracle(path: Path, images: Floats) -> Floats:
 
 
 def load_images(folder: Path) -> Dataset:
-    """CIFAR-10 of `folder`; where it is not there, smooth random images of the same shape, mean and variance."""
+    """Load CIFAR-10 from `folder`; without it, make smooth random images of the same shape, mean and variance."""
     try:
         return load_dataset("cifar10", folder)
     except DataError:

@@ -1,4 +1,4 @@
-"""What becomes of a benchmark's tickets: exported, verified, run by the native engine, timed beside onnxruntime."""
+"""Exports a benchmark's tickets, verifies them, runs them in the native engine and times them beside onnxruntime."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -69,7 +69,7 @@ def deploy(run: str, ticket: Ticket, dataset: Dataset, path: Path) -> Deployed:
 
 
 def milliseconds(models: list[Path], dataset: Dataset) -> dict[Path, dict[str, float]]:
-    """Of all models and engines, in turns, every run with the next image."""
+    """Time all models and engines in turns; every run takes the next image."""
     images = dataset.normalisation(dataset.test.images[:TIMED])
     with ExitStack() as stack:
         runs: dict[tuple[Path, str], Run] = {}

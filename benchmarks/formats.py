@@ -30,7 +30,7 @@ def gzipped(graph: Graph) -> bytes:
 
 
 def sparse_initializers(graph: Graph) -> bytes:
-    """The dense graph, its weights as ONNX's own sparse tensors: values and flat int64 places."""
+    """Write the dense graph with its weights as ONNX's own sparse tensors: values and flat int64 indices."""
     model = to_onnx(graph, dense=True)
     weights = {f"{node.name}.weight": node.weight for node in graph.weighted()}
     kept = [tensor for tensor in model.graph.initializer if tensor.name not in weights]
@@ -47,7 +47,7 @@ def sparse_initializers(graph: Graph) -> bytes:
 
 
 def safetensors(graph: Graph) -> bytes:
-    """Every weight as scipy holds it (float32, indices and indptr int32), and its bias; nothing of the network."""
+    """Write every weight as scipy holds it (float32, indices and indptr int32) and its bias, without the network."""
     try:
         from safetensors.numpy import save
     except ImportError as error:
@@ -90,7 +90,7 @@ def in_native(path: Path, threads: int) -> Run:
 
 
 def loaders(name: str) -> dict[str, Callable[[Path, int], Run]]:
-    """What can load a file of this format."""
+    """Return the engines that can load a file of this format."""
     if name == SAFETENSORS:
         return {}
     return {"onnxruntime": in_onnxruntime} | ({"native": in_native} if name.startswith(OURS) else {})

@@ -101,7 +101,7 @@ def main(
 
 
 def bandwidth(cupy: Any) -> float:
-    """Bytes per second that a copy reads and writes."""
+    """Return the bytes per second that a copy reads and writes."""
     source = cupy.zeros(1 << 28, np.uint8)
     target, best = cupy.zeros(1 << 28, np.uint8), 0.0
     for _ in range(5):
@@ -115,7 +115,7 @@ def bandwidth(cupy: Any) -> float:
 
 
 def networks(ticket: Ticket, timesteps: int, batch: int, names: list[str], duration: float) -> dict[str, Any]:
-    """Every contestant by wall clock, from the CPU and back, and on images that lie on the GPU."""
+    """Time every contestant by wall clock, from the CPU and back, and on images that are on the GPU already."""
     images = np.ascontiguousarray(np.resize(ticket.images, (batch, *ticket.images.shape[1:])))
     oracle = np.resize(ticket.oracle[:timesteps].swapaxes(0, 1), (batch, timesteps, ticket.oracle.shape[2]))
     found: dict[str, Contestant] = {}
@@ -147,14 +147,14 @@ def networks(ticket: Ticket, timesteps: int, batch: int, names: list[str], durat
 
 
 def release(cupy: Any) -> None:
-    """Memory that contestants have left in the pools of CuPy and torch, which neither gives to the other."""
+    """Free the memory that contestants left in the pools of CuPy and torch, which do not share it."""
     gc.collect()
     cupy.get_default_memory_pool().free_all_blocks()
     torch.cuda.empty_cache()
 
 
 def agree(logits: Any, oracle: Any) -> dict[str, float]:
-    """Shares of images: with the oracle's class, and with logits within 0.001 of the image's largest."""
+    """Return the shares of images with the oracle's class, and with logits within 0.001 of the image's largest."""
     same = (logits.mean(axis=0).argmax(axis=1) == oracle.mean(axis=0).argmax(axis=1)).mean()
     scale = np.abs(oracle).max(axis=(0, 2))
     near = (np.abs(logits - oracle).max(axis=(0, 2)) <= 1e-3 * scale).mean()
@@ -162,7 +162,7 @@ def agree(logits: Any, oracle: Any) -> dict[str, float]:
 
 
 def layers(cupy: Any, ticket: Ticket, timesteps: int, batch: int, peak: float) -> dict[str, Any]:
-    """Each launch by itself, and the graph of all of them."""
+    """Time each launch by itself, and the graph of all of them."""
     with ExitStack() as stack:
         engine = cuda_engine(Setup(ticket, timesteps, batch, stack), "float32")
         program = engine.program(timesteps, batch)
@@ -213,7 +213,7 @@ def cusparse(cupy: Any, engine: Any, node: Any, columns: int) -> float | None:
 
 
 def densities(cupy: Any, timesteps: int, batch: int) -> list[dict[str, Any]]:
-    """Of one 3 x 3 convolution behind neurons that fire at 15%: microseconds by kernel and density."""
+    """Return microseconds by kernel and density of one 3 x 3 convolution whose inputs fire at 15%."""
     rows = []
     for what, (channels, size) in SWEPT.items():
         for density in DENSITIES:

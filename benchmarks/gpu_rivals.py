@@ -62,7 +62,7 @@ def torch_eager(setup: Setup) -> Contestant:
 
 
 def torch_graph(setup: Setup) -> Contestant:
-    """The eager network as one CUDA graph."""
+    """Capture the eager network as one CUDA graph."""
 
     def captured(network: TorchNetwork, x: torch.Tensor) -> Callable[..., torch.Tensor]:
         side = torch.cuda.Stream()
@@ -85,7 +85,7 @@ def torch_graph(setup: Setup) -> Contestant:
 
 
 def torch_compiled(setup: Setup) -> Contestant:
-    """max-autotune, which uses CUDA graphs."""
+    """Compile the network with max-autotune, which uses CUDA graphs."""
     torch._dynamo.reset()
     return _torch(setup, lambda network, _x: torch.compile(network, mode="max-autotune", fullgraph=True))
 
@@ -117,7 +117,7 @@ def _torch(setup: Setup, prepare: Callable[[TorchNetwork, torch.Tensor], Callabl
 
 
 def onnxruntime_cuda(setup: Setup) -> Contestant:
-    """The unrolled graph on the CUDA provider, float32."""
+    """Build the unrolled graph on onnxruntime's CUDA provider, in float32."""
     try:
         import onnxruntime
     except ImportError as error:

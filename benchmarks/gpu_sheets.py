@@ -15,13 +15,13 @@ def aim(batch: int, sparsity: float) -> float | None:
 
 
 def crossover(rows: list[dict[str, Any]]) -> float | None:
-    """The largest density at which the sparse kernel is the fastest; None where it never is."""
+    """Return the largest density at which the sparse kernel is the fastest; None if it never is."""
     won = [row["density"] for row in rows if min(row["us"], key=row["us"].__getitem__) == "sparse"]
     return max(won, default=None)
 
 
 def networks_sheet(runs: list[dict[str, Any]], how: str) -> Section:
-    """The best rival is that of all sparsities: dense ones take the same time at each."""
+    """Tabulate milliseconds per run. The best rival is that of all sparsities, since dense ones do not vary."""
     names = list(runs[0]["ms"])
     ours = [name for name in names if name in (OURS, OURS_HALF)]
     rows = []

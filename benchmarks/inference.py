@@ -54,7 +54,7 @@ app = make_app("Latency and memory of the native engine and its rivals.")
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure."""
+    """The configurations, contestants and durations of one benchmark."""
 
     archs: list[str]
     sparsities: list[float]
@@ -86,7 +86,7 @@ class Plan:
             yield Configuration(arch, sparsity, timesteps, batch, threads)
 
     def tickets(self, model: Path | None, data: Path, folder: Path) -> Iterator[Ticket]:
-        """The file `model`; else a ticket for every network and sparsity, made where it is not there yet."""
+        """Yield the file `model`, or else a ticket for every network and sparsity, made unless it is there."""
         if model is not None:
             yield read_ticket(model, data)
             return
@@ -210,12 +210,12 @@ def run_configuration(plan: Plan, configuration: Configuration, ticket: Ticket) 
 
 
 def _run_next(run: Run, batches: Iterator[Floats]) -> None:
-    """Every run takes the next images: how long the native engine takes depends on how many spikes they cause."""
+    """Run the next images: the native engine's time depends on how many spikes they cause."""
     run(next(batches))
 
 
 def footprints(ticket: Ticket, threads: int, folder: Path) -> list[dict[str, Any]]:
-    """Of the sparse file in both engines, and of the dense one in onnxruntime; the rival without our session."""
+    """Measure the memory of the sparse file in both engines, and of the dense file in plain onnxruntime."""
     dense = folder / "models" / "dense.onnx"
     write_atomic(dense, folded_onnx(ticket))
     what = f"{ticket.recipe.arch} at {ticket.recipe.sparsity:g}%, batch 1, {threads} threads, medians of 3 processes"

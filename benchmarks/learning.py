@@ -48,7 +48,7 @@ app = make_app("Accuracy after some epochs: the authors' loop against the step o
 
 @dataclass(frozen=True)
 class Course:
-    """What all contestants of a seed have in common."""
+    """The weights, data and schedule that all contestants of a seed share."""
 
     settings: SearchSettings
     config: ModelConfig
@@ -60,7 +60,7 @@ class Course:
         return build(self.config).to(self.group.device)
 
     def epochs(self) -> Iterator[tuple[float, Iterator[tuple[Tensor, Tensor]]]]:
-        """Learning rate and batches of each."""
+        """Yield the learning rate and the batches of every epoch."""
         for epoch in range(self.settings.epochs):
             seed = np.random.SeedSequence([self.settings.seed, epoch])
             batches = self.batches.epoch(self.settings.batch_size, seed)
@@ -149,7 +149,7 @@ def main(
 
 
 def kept(folder: Path, setup: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier run of the same setup has left, or an empty report. Raises InputError for another one's."""
+    """Read the report of an earlier run of the same setup, or begin one. Raises InputError if the setup differs."""
     path = folder / "learning.json"
     if not path.exists():
         return {
@@ -168,7 +168,7 @@ def keep(report: dict[str, Any], folder: Path) -> None:
 
 
 def difference(these: list[float], those: list[float]) -> tuple[float, float, float]:
-    """Mean over seeds, which share weights and batches, and its 95% interval (Student's)."""
+    """Return the mean difference over seeds, which share weights and batches, and its 95% interval (Student's t)."""
     found = [a - b for a, b in zip(these, those, strict=True)]
     reach = float(student.ppf(0.975, len(found) - 1)) * stdev(found) / sqrt(len(found))
     return mean(found), mean(found) - reach, mean(found) + reach

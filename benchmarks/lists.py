@@ -1,4 +1,4 @@
-"""Options that are lists, separated by commas; what stands twice counts once."""
+"""Options that are lists separated by commas; a repeated entry counts once."""
 
 from spiketicket.errors import InputError
 

@@ -17,7 +17,7 @@ TICKS = (0.25, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30)
 
 
 def draw(results: Sequence[Result], path: Path, subtitle: str) -> None:
-    """Colour and marker tell T, the line tells the threads. Raises MissingExtraError without matplotlib."""
+    """Draw the picture: colour and marker show T, lines the threads. Raises MissingExtraError without matplotlib."""
     try:
         import matplotlib
     except ImportError as error:
@@ -88,5 +88,5 @@ def _target(ax: Any, goal: dict[float, float], sparsities: list[float]) -> None:
 
 
 def _distinct(results: list[Result], key: str) -> list[Any]:
-    """Falling, so that T = 5 and two threads come first."""
+    """Return the distinct values in falling order, so that T = 5 and two threads come first."""
     return sorted({getattr(r.configuration, key) for r in results}, reverse=True)

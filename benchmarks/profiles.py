@@ -87,7 +87,7 @@ def search(
 
 
 def _write(report: Report, base: Path, shown: str) -> None:
-    """JSON, HTML, and the first picture of the section `shown`."""
+    """Write the report as JSON and HTML, and the first picture of the section `shown`."""
     show(report, out)
     for ending in (".json", ".html"):
         path = base.with_name(base.name + ending)

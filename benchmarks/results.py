@@ -1,4 +1,4 @@
-"""What was measured, as tables: one per network, T, batch and thread number; contestants down, sparsities across."""
+"""The measurements as tables, one per network, T, batch and thread number: contestants are rows, sparsities columns."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Result:
-    """One configuration: seconds per run of all that ran right, and why others are missing."""
+    """One configuration: seconds per run of contestants whose logits were right, and why others are missing."""
 
     configuration: Configuration
     seconds: dict[str, Timing]
@@ -52,12 +52,12 @@ class Result:
 
     @property
     def best_rival(self) -> str | None:
-        """The fastest that computes what the file says, in float32."""
+        """The fastest rival that computes the file's network in float32."""
         rivals = {name: t.median().value for name, t in self.seconds.items() if name not in (NATIVE, AVX2, *ROUNDED)}
         return min(rivals, key=rivals.__getitem__, default=None)
 
     def ratio(self, contestant: str = NATIVE) -> float | None:
-        """Of the best rival's time to that of `contestant`: above 1 is faster."""
+        """Return the best rival's time divided by that of `contestant`: above 1, `contestant` is faster."""
         if self.best_rival is None or contestant not in self.seconds:
             return None
         return ratio(self.seconds[self.best_rival], self.seconds[contestant]).value
@@ -90,7 +90,7 @@ class Result:
 
 
 def summary_sheet(results: Sequence[Result]) -> Section | None:
-    """Ratios to the best rival where there is an aim, which stands in brackets; None where there is none."""
+    """Tabulate ratios to the best rival where there is an aim (in brackets); None where there is none."""
     rows: dict[tuple[str, int], dict[float, str]] = {}
     for r in results:
         c, times, target = r.configuration, r.ratio(), r.configuration.target
@@ -144,7 +144,7 @@ def _milliseconds(result: Result, name: str) -> str:
 
 
 def with_spread(timing: Timing, write: Callable[[float], str]) -> str:
-    """The median, and in brackets the 10th and the 90th percentile."""
+    """Return the median, and in brackets the 10th and the 90th percentile."""
     low, high = timing.quantile(0.1), timing.quantile(0.9)
     return f"{write(timing.median().value)} ({write(low)}-{write(high)})"
 
@@ -184,7 +184,7 @@ def ticket_sheet(facts: Sequence[dict[str, Any]]) -> Section:
 
 
 def layer_sheet(facts: dict[str, Any]) -> Section:
-    """Density of the weights and rate of the spiking layers of one ticket, in order."""
+    """Tabulate the density of weights and the firing rate of spiking layers of one ticket, in order."""
     weights = [
         [layer["name"], "x".join(map(str, layer["shape"])), f"{layer['density']:.2%}", ""] for layer in facts["layers"]
     ]
@@ -218,7 +218,7 @@ def notes_on(results: Sequence[Result]) -> list[str]:
 
 
 def disturbances(noises: Sequence[Noise]) -> list[str]:
-    """Whether the machine was quiet: in how many measurements it was not, and what the worst of them says."""
+    """Return a warning if the machine was not quiet: in how many measurements, and what disturbed the worst of them."""
     noisy = [noise for noise in noises if noise.warnings]
     if not noisy:
         return []

@@ -51,7 +51,7 @@ ISA_VARIABLE = "SPIKETICKET_ISA"
 
 @dataclass(frozen=True)
 class Setup:
-    """What a contestant is built for. `stack` closes it."""
+    """The ticket, T, batch and threads that a contestant is built for. `stack` closes it."""
 
     ticket: Ticket
     timesteps: int
@@ -181,7 +181,7 @@ CONTESTANTS: dict[str, Callable[[Setup], Run]] = {
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a contestant's logits are the oracle's. A flipped spike changes all that follows in that image."""
+    """How far a contestant's logits agree with the oracle's. A flipped spike changes all that follows in its image."""
 
     images: int
     top1: float  # share of images with the oracle's class
@@ -195,14 +195,14 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Contestant:
-    """Built and checked, ready to be timed."""
+    """A contestant that is built, checked and ready to be timed."""
 
     run: Run
     agreement: Agreement
 
 
 def prepare(name: str, setup: Setup) -> Contestant:
-    """The contestant `name`. Raises Unavailable, saying why, also where its library fails."""
+    """Build and check the contestant `name`. Raises Unavailable with the reason, also if its library fails."""
     try:
         run = CONTESTANTS[name](setup)
         return Contestant(run, agreement(run, setup))
@@ -216,7 +216,7 @@ def prepare(name: str, setup: Setup) -> Contestant:
 
 
 def agreement(run: Run, setup: Setup) -> Agreement:
-    """Of the logits on the timed images; at batch 1, of the first eight one by one."""
+    """Compare the logits of the timed images with the oracle's; at batch 1, of the first eight one by one."""
     count = setup.batch if setup.batch > 1 else CHECKED_ONE_BY_ONE
     images = setup.ticket.images[:count]
     got = np.concatenate([run(x) for x in np.split(images, count // setup.batch)], axis=1)
@@ -257,7 +257,7 @@ def environment(name: str, value: str) -> Iterator[None]:
 
 @contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
-    """Unavailable after that many seconds, where Python runs in between."""
+    """Raise Unavailable after that many seconds, as soon as Python code runs again."""
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         raise Unavailable(f"not ready after {seconds} s")

@@ -32,7 +32,7 @@ class SimulatedTime:
         self.now += seconds
 
     def contestant(self, seconds: float) -> Callable[[], None]:
-        """A run that takes `seconds` in the median, while the machine is at its middle speed."""
+        """Return a run whose median is `seconds` while the machine is at its middle speed."""
 
         def run() -> None:
             slow = exp(self.drift * sin(9 * self.now + self.phase) + self.random.gauss(0, self.jitter))
@@ -44,6 +44,6 @@ class SimulatedTime:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """`measure` takes this time for the real one."""
+        """Make `measure` take this time for the real one."""
         with patch.object(clock, "time", self):
             yield

@@ -127,7 +127,7 @@ def _check(path: Path) -> str:
 
 
 def aims(found: list[Sizes]) -> Iterator[tuple[str, float, float, bool]]:
-    """What was aimed at, the aim, what was measured, and whether that meets it."""
+    """Yield what is aimed at, the aim, the measured value, and whether it meets the aim."""
     for s in found:
         name = f"{OURS} float32"
         got = s.per_nonzero(name)

@@ -37,7 +37,7 @@ app = make_app("Accuracy against sparsity of the paper's methods, in small.")
 
 @dataclass(frozen=True)
 class Scale:
-    """How small. `images`: of the training set."""
+    """The size of the experiment. `images`: number of training images."""
 
     arch: str
     images: int
@@ -55,7 +55,7 @@ class Scale:
         )  # fmt: skip
 
     def searches(self, seed: int, methods: Collection[str]) -> Iterator[tuple[str, SearchSettings]]:
-        """Folder and settings of every search of a seed, by some of METHODS."""
+        """Yield folder and settings of every search of a seed, for the chosen METHODS."""
         for name, settings in self._searches(seed):
             if name.rstrip("-0123456789") in methods:
                 yield name, settings
@@ -125,7 +125,7 @@ def main(
 
 
 def part_of(dataset: Dataset, train: int, test: int) -> Dataset:
-    """The first images of every class, as many of each."""
+    """Take the first images of every class, equally many of each."""
 
     def first(split: Any, count: int) -> Any:
         return split.take(rank_in_class(split.labels) < count // len(dataset.classes))

@@ -47,7 +47,7 @@ TIMED_RUN = "imp-0"
 
 @dataclass(frozen=True)
 class Found:
-    """What the finished searches found. `percents`: sparsities of ours, beside the paper's."""
+    """The results of the finished searches. `percents`: our sparsities, beside the paper's."""
 
     facts: dict[str, str]
     histories: list[History]
@@ -57,7 +57,7 @@ class Found:
     exports: list[Deployed] = field(default_factory=list)
 
     def points(self, label: str) -> list[Point | None]:
-        """Of the dense network, then at each sparsity; None where there is none."""
+        """Return the point of the dense network, then those at each sparsity; None where there is none."""
         points = self.curves[label].points
         return [next((p for p in points if near(p.sparsity, q)), None) for q in (0.0, *self.percents)]
 
@@ -117,7 +117,7 @@ def about(dataset: Dataset, settings: SearchSettings, remark: str) -> dict[str, 
 
 
 def present(found: Found, folder: Path) -> None:
-    """Show all tables, and write tickets.md, tickets.json, tickets.png."""
+    """Print all tables, and write tickets.md, tickets.json and tickets.png."""
     sheets = [accuracy_sheet(found), search_sheet(found), early_bird_sheet(found), divergence_sheet(found)]
     if found.exports:
         sheets.append(deployed_sheet(found))
@@ -162,7 +162,7 @@ def search_sheet(found: Found) -> Section:
 
 
 def pace(histories: list[History]) -> str:
-    """Seconds of the same number of iterations at each T: their spread is the machine's."""
+    """Report seconds of the same number of iterations at each T: their spread is the machine's."""
     epochs = [epoch for history in histories for epoch in history.epochs]
     by_steps = {t: [e.seconds for e in epochs if e.timesteps == t] for t in sorted({e.timesteps for e in epochs})}
     said = [
@@ -173,7 +173,7 @@ def pace(histories: list[History]) -> str:
 
 
 def early_bird_sheet(found: Found) -> Section:
-    """Whether the mask settled, and both measures where it was cut."""
+    """Tabulate whether the mask settled, and both measures at the epoch where it was cut."""
     rows = []
     for label in ("EB", "EB+ET"):
         folders = found.curves[label].folders if label in found.curves else ()
@@ -229,7 +229,7 @@ def deployed_sheet(found: Found) -> Section:
 
 
 def divergences(choices: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """D_3 and D_4 over D_2 of every search with Early-Time, by divergence."""
+    """Return D_3 and D_4 in units of D_2 for every search with Early-Time, by divergence."""
     curves = {name: [choose(event["curves"][name], EarlyTime(name)) for event in choices] for name in NAMES}
     return {name: {str(t): [c.normalised[t - 1] for c in found] for t in (3, 4)} for name, found in curves.items()}
 

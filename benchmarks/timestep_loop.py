@@ -33,7 +33,7 @@ class LoopNetwork(nn.Module):
 
 
 def folded_network(network: nn.Module) -> nn.Module:
-    """A copy of `network` of SpikingJelly's multi-step neurons and batch norm."""
+    """Return a copy of `network` with SpikingJelly's multi-step neurons and batch norm."""
     return _plain(network, "m")
 
 
@@ -43,7 +43,7 @@ class _Tracer(fx.Tracer):
 
 
 def _split(graph: fx.Graph, modules: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """What comes before Repeat, and what comes after it."""
+    """Split the network into the layers before Repeat and those after it."""
     once, each = fx.Graph(), fx.Graph()
     graphs = [once]
     places: dict[fx.Node, fx.Node] = {}

@@ -62,7 +62,7 @@ class Contestant:
 
 
 def contestants(precisions: list[str], device: str) -> list[Contestant]:
-    """The loop in float32 as its authors ran it; the others in each precision and two memory formats."""
+    """List the loop in float32, as its authors ran it, and the others in each precision and two memory formats."""
     others = [(FOLDED, CONTIGUOUS), (FOLDED, LAST), (OURS, CONTIGUOUS), (OURS, CHOSEN)]
     found = [Contestant(kind, precision, form) for precision in precisions for kind, form in others]
     if device != "cpu":  # not in float16, whose scaler asks the CPU in every iteration
@@ -98,7 +98,7 @@ class Setup:
 
 
 def loss_of(network: nn.Module, images: Tensor, labels: Tensor, autocast: torch.dtype | None) -> Tensor:
-    """Mean over timesteps and images of the cross-entropy."""
+    """Return the mean cross-entropy over timesteps and images."""
     functional.reset_net(network)
     with torch.autocast(images.device.type, dtype=autocast, enabled=autocast is not None):
         logits = network(images)
@@ -141,7 +141,7 @@ def graphed_trainer(contestant: Contestant, setup: Setup) -> Callable[[], object
 
 
 def batch_maker(setup: Setup) -> Callable[[], object]:
-    """Makes the next training batch as a search does: shuffled, cropped, flipped, cut out, normalised."""
+    """Return a function that makes the next training batch as a search does: shuffled, augmented, normalised."""
     rng = np.random.default_rng(SEED)
     split = Split(rng.integers(0, 256, (IMAGES, 3, 32, 32), np.uint8), rng.integers(0, 10, IMAGES))
     noise = Dataset("noise", split, split.take(np.arange(IMAGES) < 2), tuple("0123456789"), NORMALISATION, AUGMENTATION)
@@ -157,7 +157,7 @@ def batch_maker(setup: Setup) -> Callable[[], object]:
 
 
 def gradients(contestant: Contestant, setup: Setup) -> Tensor:
-    """Of the first iteration: all gradients as one vector; in float16 of a scaled loss, and divided again."""
+    """Return all gradients of the first iteration as one vector; in float16, of a scaled loss, and divided again."""
     kind = torch.float64 if contestant.precision == "float64" else torch.float32
     network, (images, labels) = setup.network(contestant, kind), setup.images()
     scale = FLOAT16_SCALE if contestant.autocast == torch.float16 else 1.0
@@ -166,7 +166,7 @@ def gradients(contestant: Contestant, setup: Setup) -> Tensor:
 
 
 def peak_megabytes(contestant: Contestant, setup: Setup, threads: int) -> float:
-    """Of weights, gradients, the optimiser's state and whatever an iteration needs."""
+    """Measure the peak memory of weights, gradients, the optimiser's state and the buffers of an iteration."""
     arguments = [*vars(contestant).values(), *vars(setup).values(), threads]
     command = [sys.executable, "-m", "benchmarks.trainers", *map(str, arguments)]
     root = Path(__file__).parents[1]  # where the package `benchmarks` is found

@@ -64,13 +64,13 @@ class Result:
     noise: Noise
 
     def best(self, kind: str, precision: str) -> Timing:
-        """In the faster memory format, of ours with or without a CUDA graph."""
+        """Return the timing in the faster memory format; ours with or without a CUDA graph, whichever is faster."""
         kinds = (OURS, GRAPHED) if kind == OURS else (kind,)
         timings = [s for c, s in self.seconds.items() if c.kind in kinds and c.precision == precision]
         return min(timings, key=lambda timing: timing.median().value)
 
     def ratios(self, precision: str) -> tuple[float, float]:
-        """Of the loop in float32, and of folded time in the same precision, to ours: above 1, ours is faster."""
+        """Return how many times as long as ours the loop in float32 and folded time in the same precision take."""
         ours = self.best(OURS, precision)
         rivals = self.best(LOOP, "float32"), self.best(FOLDED, precision)
         return ratio(rivals[0], ours).value, ratio(rivals[1], ours).value
@@ -127,7 +127,7 @@ def main(
 
 
 def measure(setup: Setup, rivals: list[Contestant], duration: float, threads: int, memory: bool) -> Result:
-    """Time of all contestants in turns, then memory and gradients of each."""
+    """Time all contestants in turns, then measure memory and gradients of each."""
     runs = {c.name: trainer(c, setup) for c in rivals}
     rivals = [c for c in rivals if runs[c.name] is not None]
     runs = {c.name: runs[c.name] for c in rivals} | {DATA: batch_maker(setup)}
@@ -184,7 +184,7 @@ def memory_sheet(results: list[Result]) -> Section:
 
 
 def epoch_sheet(results: list[Result]) -> Section:
-    """Seconds per epoch of CIFAR, and the paper's."""
+    """Tabulate seconds per epoch of CIFAR beside the paper's."""
     first, printed = results[0], paper.SECONDS_PER_EPOCH.get(results[0].setup.arch)
     rows = [[c.name, *(f"{paper.EPOCH * r.seconds[c].median().value:.2f}" for r in results)] for c in first.seconds]
     if printed:

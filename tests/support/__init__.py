@@ -1,1 +1,1 @@
-"""What several tests need: networks, stand-ins, checks."""
+"""Networks, stand-ins and checks that several tests share."""

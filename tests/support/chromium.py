@@ -60,7 +60,7 @@ class Page:
         self.run("new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))")
 
     def run(self, script: str) -> Any:
-        """The value of an expression in the page; of a promise, what it comes to."""
+        """Return the value of an expression in the page; a promise is awaited."""
         answer = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")

@@ -1,4 +1,4 @@
-"""All engines, instruction sets and kernels, and how they are held against the oracle."""
+"""All engines, instruction sets and kernels, and their comparison with the oracle."""
 
 from hashlib import sha256
 
@@ -24,7 +24,7 @@ ORACLES = {}  # by what decides a trace: every engine is held against the same o
 
 
 def oracle_of(path, x, timesteps):
-    """The oracle's trace of the file `path`, computed once for all tests that ask for the same."""
+    """Return the oracle's trace of the file `path`, computed once for all tests that ask for the same."""
     key = sha256(path.read_bytes()).digest(), x.shape, sha256(x.tobytes()).digest(), timesteps
     if key not in ORACLES:
         ORACLES[key] = trace(path, "reference", x, timesteps)

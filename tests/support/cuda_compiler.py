@@ -1,4 +1,4 @@
-"""NVIDIA's compiler, without a GPU: NVRTC, which CuPy compiles with, too."""
+"""NVRTC, NVIDIA's compiler that CuPy uses, too; it needs no GPU."""
 
 import ctypes
 import importlib.metadata
@@ -22,7 +22,7 @@ def compiler():
 
 
 def compile_for(architecture, source, expressions):
-    """The log of the compiler, with what ptxas says of each kernel. Fails where it refuses."""
+    """Return the compiler's log, with ptxas's lines on each kernel. Fails if the source does not compile."""
     nvrtc, program, size = compiler(), ctypes.c_void_p(), ctypes.c_size_t()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None) == 0
     for name in expressions:
@@ -39,7 +39,7 @@ def compile_for(architecture, source, expressions):
 
 
 def assert_compiles(architecture, source, expressions, spilled=0):
-    """Without a warning, and with all that a thread holds in registers, but for `spilled` bytes."""
+    """Assert that the kernels compile without a warning and spill at most `spilled` bytes of registers."""
     log = compile_for(architecture, source, expressions)
     assert log.count("Compiling entry function") == len(expressions)
     spills = [int(count) for count in re.findall(r"(\d+) bytes spill stores", log)]

@@ -211,12 +211,12 @@ def wide_linear(rng, inputs=45_000):
 
 
 def oracle(graph, x, timesteps):
-    """What the float64 oracle computes of a graph in memory."""
+    """Return the float64 oracle's trace of a graph in memory."""
     return oracle_run(graph, timesteps)(x)
 
 
 def feed(rng, model, count, timesteps):
-    """What a graph or a session takes: images, or a frame of each per timestep."""
+    """Make the input of a graph or a session: images, or a frame of each per timestep."""
     frames = timesteps if model.timed_input else 1
     x = images(rng, frames * count, model.input_shape)
     return x.reshape(frames, count, *model.input_shape) if model.timed_input else x

@@ -1,4 +1,4 @@
-"""A simulation of NIR's equations that knows nothing of the sparse graph, and the oracle to hold against it."""
+"""A simulation of NIR's equations that does not use the sparse graph, and the oracle to compare it with."""
 
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def _step(node, x, name, v, i, dt):
 
 
 def run(graph, x):
-    """Every value of a sparse graph on timed input `[T, N, ...]`, by the float64 oracle; a static one takes x[0]."""
+    """Return every value of a sparse graph on input `[T, N, ...]`, by the float64 oracle; static graphs take x[0]."""
     engine = ReferenceEngine(Model(Path("model.onnx"), b"", graph), Options(1, "auto", "float32"))
     return engine._values(np.asarray(x if graph.timed_input else x[0], np.float64), len(x))
 

@@ -26,7 +26,7 @@ def network(**options):
 
 
 def exported(folder, form, graph=None):
-    """The file, and what was found out about it."""
+    """Write and check a model file; return its path and the result of the checks."""
     x = np.random.default_rng(3).standard_normal((8, 2, 4, 4)).astype(np.float32)
     path = folder / f"model{FORMATS[form.format].suffix}"
     result = pack(graph or network(metadata=METADATA), path, form, Check(Samples(x, T), Tolerance()))

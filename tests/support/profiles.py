@@ -1,4 +1,4 @@
-"""Small profiles by hand, as `snn-profile -x` writes them, and what they are held against."""
+"""Small profiles written by hand, in the form of `snn-profile -x`, and the schema that they follow."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Run folders written by hand, for what reads them."""
+"""Run folders written by hand, for tests of their readers."""
 
 import json
 
@@ -9,7 +9,7 @@ SETTINGS = {
 
 
 def write_run(folder, events, tail="", **settings):
-    """A run folder with these events in its log, then `tail` as it stands."""
+    """Write a run folder with these events in its log, followed by the text `tail`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.json").write_text(json.dumps({**SETTINGS, **settings}))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events) + tail)
@@ -18,7 +18,7 @@ def write_run(folder, events, tail="", **settings):
 
 
 def plan(*stages):
-    """Stages as (round, kind, epochs, timesteps, sparsity)."""
+    """Return the event of a plan; stages are (round, kind, epochs, timesteps, sparsity)."""
     names = ("round", "kind", "epochs", "timesteps", "sparsity")
     return {"event": "plan", "stages": [dict(zip(names, stage, strict=True)) for stage in stages]}
 

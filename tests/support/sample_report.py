@@ -1,4 +1,4 @@
-"""A report with everything in it that its forms have to cope with."""
+"""A report that contains everything its writers must handle."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Holds a slimmed graph against the graph that it was, by the float64 oracle."""
+"""Compares a graph without its removed channels with the original, by the float64 oracle."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def values_of(graph, x, timesteps):
 
 
 def check(graph, timesteps=(1, 2, 7), batch=2, seed=0):
-    """Removes channels; the logits and the spikes of kept channels are what they were. Returns what was removed."""
+    """Remove channels, assert that logits and spikes of kept channels stay the same, and return what was removed."""
     slim = remove_channels(graph)
     rng = np.random.default_rng(seed)
     for t in timesteps:

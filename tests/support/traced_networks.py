@@ -1,4 +1,4 @@
-"""Small torch networks, and the oracle's word on whether their graphs compute the same."""
+"""Small torch networks, and a check by the oracle that their graphs compute the same."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ T = 4
 
 
 def shaken(network):
-    """In evaluation mode, with batch norm that does something, and weights that make every layer fire."""
+    """Return the network in evaluation mode, with batch norms that matter and weights that make every layer fire."""
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -31,7 +31,7 @@ def shaken(network):
 
 
 def assert_same(network, shape, *, timed=False, batch=3, timesteps=T):
-    """The oracle of the graph computes what torch does, spikes of every layer and logits; returns both."""
+    """Assert that the oracle of the graph computes torch's spikes of every layer and logits; return graph and calls."""
     graph, calls = trace_calls(network, shape, timesteps, timed=timed)
     lead = (timesteps, batch) if timed else (batch,)
     x = np.random.default_rng(0).standard_normal((*lead, *shape)).astype(np.float32)
@@ -45,7 +45,7 @@ def assert_same(network, shape, *, timed=False, batch=3, timesteps=T):
 
 
 def sj(*modules, mode):
-    """SpikingJelly's layers in a row, in one step mode."""
+    """Return SpikingJelly's layers as a Sequential, in one step mode."""
     network = shaken(nn.Sequential(*modules))
     functional.set_step_mode(network, mode)
     return network
