@@ -38,7 +38,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Trace:
-    """What a network did: spikes `[T, N, ...]` of every LIF layer, in order, and logits `[T, N, classes]`."""
+    """Result of one run: spikes `[T, N, ...]` of every LIF layer, in order, and logits `[T, N, classes]`."""
 
     spikes: Mapping[str, NDArray[np.generic]]
     logits_t: NDArray[np.floating]
@@ -64,7 +64,7 @@ class Options:
 
 
 def check_timesteps(steps: object) -> int:
-    """A number of timesteps, if a run can have so many. Raises InputError."""
+    """Return `steps` if a run can have so many timesteps. Raises InputError otherwise."""
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not 1 <= steps <= MAX_TIMESTEPS:
         raise InputError(f"timesteps must be a whole number from 1 to {MAX_TIMESTEPS}, got {steps!r}")
     return int(steps)
@@ -92,7 +92,7 @@ class Engine(ABC):
 
     @classmethod
     def read(cls, path: Path) -> Model:
-        """The file `path`, read and checked. Raises ModelError."""
+        """Read and check the file `path`. Raises ModelError."""
         graph, data = read_model(path)
         return Model(path, data, graph)
 
@@ -101,7 +101,7 @@ class Engine(ABC):
 
     @abstractmethod
     def run(self, x: Floats, timesteps: int) -> Floats:
-        """Logits of every timestep, `[T, N, classes]`."""
+        """Return the logits of every timestep, `[T, N, classes]`."""
 
     @abstractmethod
     def trace(self, x: Floats, timesteps: int) -> Trace:
@@ -112,14 +112,14 @@ class Engine(ABC):
 
     @abstractmethod
     def steps(self, x: Floats, timesteps: int) -> Iterator[Floats]:
-        """Logits `[N, classes]` of one timestep after the other."""
+        """Yield the logits `[N, classes]` of one timestep after the other."""
 
     @abstractmethod
     def plan(self) -> dict[str, KernelChoice]:
-        """How each layer runs, by name."""
+        """Return how each layer runs, by its name."""
 
     def time_layers(self, x: Floats, timesteps: int) -> dict[str, float]:
-        """Run once; the seconds that each layer took, in order, by the name under which `plan` has its kernel."""
+        """Run once, and return the seconds of each layer, in order, by the name under which `plan` has its kernel."""
         raise NotImplementedError
 
     def close(self) -> None:  # noqa: B027  # most engines hold nothing that Python would not free
@@ -127,12 +127,12 @@ class Engine(ABC):
 
 
 def count_images(graph: Graph, x: Floats) -> int:
-    """N of an input as `Engine.run` takes it."""
+    """Return N of an input as `Engine.run` takes it."""
     return int(x.shape[1] if graph.timed_input else x.shape[0])
 
 
 def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Vectors [F] and signals [C, L] as images."""
+    """Return the shape `[C, H, W]` of vectors `[F]`, signals `[C, L]` or images."""
     match shape:
         case (features,):
             return features, 1, 1
@@ -142,5 +142,5 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def names_by_lif_output(graph: Graph) -> dict[str, str]:
-    """Output value -> layer name of every LIF."""
+    """Return the name of every LIF layer by its output value."""
     return {node.output: node.name for node in graph.nodes if isinstance(node, Lif)}

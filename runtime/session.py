@@ -103,7 +103,7 @@ class Session:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the exporter noted: fingerprint, data set, normalisation, sparsity, ..."""
+        """What the exporter wrote into the file: fingerprint, data set, normalisation, sparsity, ..."""
         return dict(self._graph.metadata)
 
     def run(self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None) -> dict[str, Floats]:
@@ -145,7 +145,7 @@ class Session:
         return {name: np.asarray(spikes, np.uint8) for name, spikes in self.trace(inputs, timesteps).spikes.items()}
 
     def layers(self) -> list[LayerInfo]:
-        """Every layer in order of execution, with the kernel that runs it and why."""
+        """Return every layer in order of execution, with the kernel that runs it and why."""
         plan = self._open().plan()
         infos = []
         for node in self._graph.nodes:
@@ -169,11 +169,11 @@ class Session:
         return infos
 
     def time_layers(self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None) -> dict[str, float]:
-        """Run once, with a clock between the layers: the seconds of each, in order of execution.
+        """Run once, with a clock between the layers, and return the seconds of each, in order of execution.
 
         Keys are the layers of `layers()` that are computed on their own; those with a `part_of` are in the time of that
         layer, those that cost nothing are left out. Where every thread computes images of its own, they are means over
-        threads. Raises InputError as `run`, and for engines that do not tell (`times_layers`).
+        threads. Raises InputError as `run`, and for engines that cannot time layers (`times_layers`).
         """
         x, timesteps = self._check(inputs, timesteps)
         engine = self._open()

@@ -41,7 +41,7 @@ class Csr:
 
     @property
     def density(self) -> float:
-        """Share of nonzeros."""
+        """The fraction of weights that are not zero."""
         return self.nnz / prod(self.shape)
 
     @property
@@ -72,7 +72,7 @@ class Csr:
         )
 
     def astype(self, values: str) -> "Csr":
-        """The same with `values` in another type. Raises ModelError where a weight does not fit in it."""
+        """Return the same weight with `values` in another type. Raises ModelError if a weight does not fit in it."""
         with np.errstate(over="ignore"):
             converted = self.values.astype(values)
         if not np.isfinite(converted).all():
@@ -80,15 +80,15 @@ class Csr:
         return replace(self, values=converted)
 
     def to_scipy(self, dtype: str = "float32") -> csr_array:
-        """The weight as a matrix `[rows, columns]`."""
+        """Return the weight as a matrix `[rows, columns]`."""
         return csr_array((self.floats.astype(dtype), self.indices, self.indptr), (self.rows, self.columns))
 
     def to_dense(self, dtype: str = "float32") -> NDArray[np.floating]:
-        """The weight as an array of `shape`."""
+        """Return the weight as an array of `shape`."""
         return np.asarray(self.to_scipy(dtype).toarray()).reshape(self.shape)
 
     def select(self, rows: NDArray[np.bool_], channels: NDArray[np.bool_]) -> "Csr":
-        """The weight of some outputs (`rows`, a flag for each) and some input channels or features (`channels`)."""
+        """Return the part of some outputs (`rows`, flags) and some input channels or features (`channels`)."""
         columns = np.repeat(channels, prod(self.shape[2:]))
         row = self.row_indices
         kept = rows[row] & columns[self.indices]
@@ -104,7 +104,7 @@ class Csr:
         )
 
     def without_zeros(self) -> "Csr":
-        """The same without stored zeros."""
+        """Return the same weight without stored zeros."""
         keep = self.values != 0
         before = np.concatenate([[0], np.cumsum(keep)])
         indptr = before[self.indptr].astype(np.int32)
@@ -167,5 +167,5 @@ class Csr:
 
 
 def index_type(columns: int) -> type[np.unsignedinteger]:
-    """What holds the indices of a row of so many columns."""
+    """Return the type for the indices of a row with so many columns."""
     return np.uint16 if columns <= 65_536 else np.uint32

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets a half-written one."""
+"""Write files so that a reader never sees a half-written one."""
 
 import contextlib
 import os
@@ -13,8 +13,8 @@ PARTIAL_SUFFIX = ".partial"
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that `path` holds either its old content or all of the new one.
 
-    A link stays a link: what it points to is replaced. Raises SpikeTicketError where the folder cannot
-    be written, the disk is full, or `path` is no plain file; the temporary file is removed then.
+    A link stays a link: what it points to is replaced. Raises SpikeTicketError if the folder cannot
+    be written, the disk is full, or `path` is not a plain file; the temporary file is removed then.
     """
     temporary: Path | None = None
     try:
@@ -46,7 +46,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def cache_folder(kind: str) -> Path | None:
-    """Where the user's caches of this `kind` are; None where the user has no home."""
+    """Return the folder of the user's caches of this `kind`; None if the user has no home directory."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spiketicket" / kind
     except RuntimeError:
@@ -64,7 +64,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read_bytes(path: Path, what: str, error: type[SpikeTicketError]) -> bytes:
-    """The content of `path`; `error` says that this `what` cannot be read and why."""
+    """Return the content of `path`. Raises `error`, which says that this `what` cannot be read and why."""
     try:
         return path.read_bytes()
     except OSError as cause:

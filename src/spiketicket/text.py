@@ -1,8 +1,8 @@
-"""How numbers are written for people."""
+"""Numbers written for people."""
 
 
 def human_bytes(count: int) -> str:
-    """1,234,567 -> '1.23 MB'."""
+    """Return a number of bytes with its unit: 1,234,567 gives '1.23 MB'."""
     if count < 1000:
         return f"{count} B"
     size, unit = count / 1000, "kB"

@@ -12,7 +12,7 @@ import pytest
 
 from spiketicket.data import cifar, load_dataset
 from spiketicket.data import files as data_files
-from spiketicket.data.files import Form, locate
+from spiketicket.data.files import Distribution, locate
 from spiketicket.errors import DataError
 
 PAGE = "https://example.org/page"
@@ -42,14 +42,14 @@ def write_zip(path, members):
 
 def form(path, folder="box"):
     """A form whose official archive `path` is."""
-    return Form(folder, path.name, hashlib.md5(path.read_bytes()).hexdigest())
+    return Distribution(folder, path.name, hashlib.md5(path.read_bytes()).hexdigest())
 
 
 @pytest.mark.parametrize(("name", "write"), [("box.tar.gz", write_tar), ("box.zip", write_zip)])
 def test_archive_is_unpacked_beside_itself(tmp_path, name, write):
     write(tmp_path / name, {"box/a": b"1", "box/sub/b": b"2", "other": b"3"})
     known = form(tmp_path / name)
-    folder, found = locate("toys", tmp_path, (Form("crate"), known), PAGE)
+    folder, found = locate("toys", tmp_path, (Distribution("crate"), known), PAGE)
     assert folder == tmp_path / "box" and found is known
     assert (folder / "a").read_bytes() == b"1" and (folder / "sub" / "b").read_bytes() == b"2"
     assert names(tmp_path) == ["box", name], "nothing else is left"
@@ -59,7 +59,7 @@ def test_archive_is_unpacked_beside_itself(tmp_path, name, write):
 def test_folder_comes_before_an_archive(tmp_path):
     write_tar(tmp_path / "box.tar.gz", {"box/a": b"1"})
     (tmp_path / "crate").mkdir()
-    crate = Form("crate")
+    crate = Distribution("crate")
     assert locate("toys", tmp_path, (form(tmp_path / "box.tar.gz"), crate), PAGE) == (tmp_path / "crate", crate)
     assert not (tmp_path / "box").exists()
 

@@ -73,8 +73,7 @@ def _reason(measured: Measured) -> str:
 
 
 def _noise(shape: tuple[int, ...], frames: int = 1) -> Floats:
-    """Images of unit variance with the spectrum of photographs, `[frames, *shape]`: noise at every scale, of equal
-    weight."""
+    """Return images `[frames, *shape]` of unit variance with the spectrum of photographs: noise at every scale."""
     rng = np.random.default_rng(0)
     images = np.zeros((frames, *shape))
     scales = [2**i for i in range(max(max(shape[1:], default=1), 2).bit_length() - 1)]
@@ -88,7 +87,7 @@ def _noise(shape: tuple[int, ...], frames: int = 1) -> Floats:
 
 
 def _cache_file(isa: str, model: Model, options: Options) -> Path | None:
-    """Where this plan is kept; None where the user has no home."""
+    """Return the file in which this plan is cached; None if the user has no home directory."""
     folder = cache_folder("plans")
     if folder is None:
         return None
@@ -106,7 +105,7 @@ def _cpu() -> str:
 
 
 def _read(file: Path | None) -> list[Measured]:
-    """The measurements in a cache file, layer by layer; none where there is no such file or it holds anything else."""
+    """Return the measurements in a cache file, layer by layer; none if the file is missing or damaged."""
     if file is None:
         return []
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from spiketicket.data.dataset import Augmentation, Dataset, Normalisation, Split
-from spiketicket.data.files import Form, locate, md5
+from spiketicket.data.files import Distribution, locate, md5
 from spiketicket.data.pickles import read_pickle
 from spiketicket.errors import DataError
 from spiketicket.files import read_bytes
@@ -25,11 +25,11 @@ class _Kind:
 
     name: str
     classes: int
-    python: Form
+    python: Distribution
     pickles: dict[str, str]  # file name: MD5 of the official one
     labels: str
     names: tuple[str, str]  # file, field
-    binary: Form
+    binary: Distribution
     records: tuple[str, ...]
     label_bytes: int
     names_txt: str
@@ -39,7 +39,7 @@ class _Kind:
 _CIFAR10 = _Kind(
     name="cifar10",
     classes=10,
-    python=Form("cifar-10-batches-py", "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),
+    python=Distribution("cifar-10-batches-py", "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),
     pickles={
         "data_batch_1": "c99cafc152244af753f735de768cd75f",
         "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -50,7 +50,7 @@ _CIFAR10 = _Kind(
     },
     labels="labels",
     names=("batches.meta", "label_names"),
-    binary=Form("cifar-10-batches-bin", "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
+    binary=Distribution("cifar-10-batches-bin", "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
     records=(*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"),
     label_bytes=1,
     names_txt="batches.meta.txt",
@@ -59,11 +59,11 @@ _CIFAR10 = _Kind(
 _CIFAR100 = _Kind(
     name="cifar100",
     classes=100,
-    python=Form("cifar-100-python", "cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),
+    python=Distribution("cifar-100-python", "cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),
     pickles={"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
     labels="fine_labels",
     names=("meta", "fine_label_names"),
-    binary=Form("cifar-100-binary", "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
+    binary=Distribution("cifar-100-binary", "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
     records=("train.bin", "test.bin"),
     label_bytes=2,
     names_txt="fine_label_names.txt",

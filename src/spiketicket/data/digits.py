@@ -5,15 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from spiketicket.data.dataset import Dataset, Normalisation, Split, rank_in_class
-from spiketicket.errors import MissingExtraError
+from spiketicket.errors import extra
 
 
 def read_digits(_: Path) -> Dataset:
     """1,797 handwritten digits, 8x8, 17 grey levels; every fifth image of a class is for the test."""
-    try:
+    with extra("scikit-learn", "train", "data set digits"):
         from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "train", "data set digits") from error
     pixels, labels = load_digits(return_X_y=True)
     images = Split(pixels.reshape(-1, 1, 8, 8).astype(np.uint8), labels.astype(np.int64))
     held_out = rank_in_class(images.labels) % 5 == 4

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.data.dataset import Augmentation, Dataset, Normalisation, Split
-from spiketicket.data.files import Form, locate, md5
+from spiketicket.data.files import Distribution, locate, md5
 from spiketicket.errors import DataError
 from spiketicket.files import read_bytes
 
@@ -26,7 +26,7 @@ STORED, SIZE = 28, 32
 
 def read_fashion_mnist(folder: Path) -> Dataset:
     """Fashion-MNIST: 60,000 + 10,000 images of 10 classes, 1 channel. Raises DataError."""
-    base, _ = locate("fashion_mnist", folder, (Form("fashion-mnist"),), PAGE)
+    base, _ = locate("fashion_mnist", folder, (Distribution("fashion-mnist"),), PAGE)
     paths = {name: _plain_or_gz(base / name) for name in FILES}
     images, labels, test_images, test_labels = paths.values()
     zipped = all(path.suffix == ".gz" for path in paths.values())

@@ -1,4 +1,4 @@
-"""Finding the files of a data set: the folder they lie in, or the official archive, checked and unpacked beside it."""
+"""Finding the files of a data set: its folder, or the official archive, which is checked and unpacked beside it."""
 
 import hashlib
 import os
@@ -13,18 +13,18 @@ from spiketicket.files import PARTIAL_SUFFIX
 
 
 @dataclass(frozen=True)
-class Form:
-    """One way a data set lies in the data folder; where it comes as an archive, that one's MD5."""
+class Distribution:
+    """One way in which a data set is distributed: its folder and, if there is one, its archive with the MD5."""
 
     folder: str
     archive: str = ""
     md5: str = ""
 
 
-def locate(name: str, base: Path, forms: tuple[Form, ...], page: str) -> tuple[Path, Form]:
-    """The first of `forms` whose folder lies in `base`; else the first whose archive does, unpacked.
+def locate(name: str, base: Path, forms: tuple[Distribution, ...], page: str) -> tuple[Path, Distribution]:
+    """Return the first of `forms` whose folder is in `base`; otherwise the first whose archive is, unpacked.
 
-    Raises DataError where there is neither (it names `page`, the download page), or the archive is not
+    Raises DataError if there is neither (it names `page`, the download page), or the archive is not
     the official one.
     """
     for form in forms:
@@ -42,7 +42,7 @@ def locate(name: str, base: Path, forms: tuple[Form, ...], page: str) -> tuple[P
 
 
 def md5(path: Path) -> str:
-    """The MD5 of a file, in hexadecimal. Raises DataError where it cannot be read."""
+    """Return the MD5 of a file, in hexadecimal. Raises DataError if it cannot be read."""
     digest = hashlib.md5(usedforsecurity=False)
     try:
         with path.open("rb") as file:
@@ -53,8 +53,8 @@ def md5(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _unpack(archive: Path, form: Form, page: str) -> Path:
-    """Unpack into a temporary folder and rename: the folder is either not there or whole."""
+def _unpack(archive: Path, form: Distribution, page: str) -> Path:
+    """Unpack into a temporary folder and rename it: the folder is either missing or complete."""
     found, folder = md5(archive), archive.parent / form.folder
     if found != form.md5:
         raise DataError(f"{archive}: its MD5 is {found}, the official one {form.md5}; get it again from {page}")
@@ -68,7 +68,7 @@ def _unpack(archive: Path, form: Form, page: str) -> Path:
 
 
 def _extract(archive: Path, target: Path) -> None:
-    """Nothing lands outside `target`: tar's data filter refuses such names, zipfile takes the ../ off them."""
+    """Extract into `target` and nowhere else: tar's data filter refuses such names, zipfile takes the ../ off them."""
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as zipped:
             zipped.extractall(target)

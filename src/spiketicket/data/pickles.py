@@ -24,7 +24,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def unpickle_arrays(path: Path) -> object:
-    """What the pickle in `path` holds, strings of Python 2 as latin1. Raises DataError."""
+    """Return the content of the pickle in `path`, strings of Python 2 as latin1. Raises DataError."""
     data = read_bytes(path, "data file", DataError)
     try:
         return _ArrayUnpickler(BytesIO(data), encoding="latin1").load()
@@ -33,6 +33,9 @@ def unpickle_arrays(path: Path) -> object:
 
 
 def read_pickle(path: Path) -> dict[object, object]:
-    """The dictionary in `path`, strings of Python 2 as latin1; empty for anything else. Raises DataError."""
+    """Return the dictionary in `path`, strings of Python 2 as latin1; an empty one for other content.
+
+    Raises DataError if the file cannot be read.
+    """
     content = unpickle_arrays(path)
     return content if isinstance(content, dict) else {}

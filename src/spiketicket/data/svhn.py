@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from spiketicket.data.dataset import Augmentation, Dataset, Normalisation, Split
-from spiketicket.data.files import Form, locate, md5
+from spiketicket.data.files import Distribution, locate, md5
 from spiketicket.errors import DataError
 from spiketicket.files import read_bytes
 
@@ -19,7 +19,7 @@ FILES = {
 
 def read_svhn(folder: Path) -> Dataset:
     """SVHN: 73,257 + 26,032 images of the digits 0 to 9. Raises DataError."""
-    base, _ = locate("svhn", folder, (Form("svhn"),), PAGE)
+    base, _ = locate("svhn", folder, (Distribution("svhn"),), PAGE)
     train, test = (_read_mat(base / name) for name in FILES)
     return Dataset(
         "svhn",

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.data.dataset import Augmentation, Dataset, Normalisation, Split
-from spiketicket.data.files import Form, locate
-from spiketicket.errors import DataError, MissingExtraError
+from spiketicket.data.files import Distribution, locate
+from spiketicket.errors import DataError, extra
 from spiketicket.files import read_bytes
 
 PAGE = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
-FOLDER = Form("tiny-imagenet-200", "tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de")
+FOLDER = Distribution("tiny-imagenet-200", "tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de")
 SIZE = 64
 
 
@@ -80,10 +80,8 @@ def _read_images(files: list[tuple[Path, int]]) -> Split:
 
 def _decode(path: Path) -> NDArray[np.uint8]:
     """A JPEG file as uint8 `[3, 64, 64]`; a grey image becomes RGB."""
-    try:
+    with extra("pillow", "train", "data set tiny_imagenet"):
         from PIL import Image
-    except ImportError as error:
-        raise MissingExtraError("pillow", "train", "data set tiny_imagenet") from error
     try:
         with Image.open(path, formats=("JPEG",)) as image:
             size = image.size  # known before anything is decoded

@@ -32,6 +32,7 @@ class EngineFile:
 
 
 def pack(file: EngineFile) -> bytes:
+    """Return the bytes of an engine file."""
     header = {
         "version": VERSION,
         **asdict(file.build),
@@ -44,7 +45,7 @@ def pack(file: EngineFile) -> bytes:
 
 
 def unpack(data: bytes) -> EngineFile:
-    """Raises ModelError for anything but the whole of what `pack` made."""
+    """Read what `pack` makes. Raises ModelError for anything else, and for a part of it."""
     if not data.startswith(MAGIC):
         raise ModelError("not a TensorRT engine file: snn-export --format tensorrt makes one")
     if len(data) < _START.size:

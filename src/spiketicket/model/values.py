@@ -24,9 +24,9 @@ def check_values(values: str) -> None:
 
 
 def cast(graph: Graph, values: str) -> Graph:
-    """The graph with its weights in the type that the file stores: the last step, so that they round once.
+    """Return the graph with its weights in the type that the file stores: the last step, so that they round once.
 
-    Raises InputError for an unknown type, ModelError where a weight does not fit in it.
+    Raises InputError for an unknown type, ModelError if a weight does not fit in it.
     """
     check_values(values)
     nodes = tuple(
