@@ -2,7 +2,7 @@
 
     python -m benchmarks.layers build/bench/models/TICKET [--timesteps 5] [--images 8]
 
-TICKET is a folder that benchmarks/inference.py made: a model and the images that were timed. The columns are those of
+TICKET is a folder that benchmarks.inference made: a model and the images that were timed. The columns are those of
 the profiler (profiling/layers/profile.py), of which this prints the ones that fit on a line.
 """
 
@@ -30,7 +30,7 @@ app = make_app("Where a run's time goes, layer by layer.")
 @app.command()
 @guarded
 def main(
-    ticket: Annotated[Path, typer.Argument(help="Folder of a ticket that benchmarks/inference.py made.")],
+    ticket: Annotated[Path, typer.Argument(help="Folder of a ticket that benchmarks.inference made.")],
     timesteps: Annotated[int, typer.Option(min=1, help="Timesteps T.")] = 5,
     images: Annotated[int, typer.Option(min=1, max=32, help="Images, run one at a time.")] = 8,
     plan: Annotated[str, typer.Option(help=f"Kernels: {', '.join(PLANS)}.")] = "auto",
@@ -38,7 +38,7 @@ def main(
     """Print what every layer takes on one thread, and what it computes."""
     if not (ticket / "oracle.npz").exists():
         raise InputError(
-            f"{ticket} is no ticket's folder: run benchmarks/inference.py, then give one of its OUT/models"
+            f"{ticket} is not a ticket's folder: run python -m benchmarks.inference, then give one of OUT/models"
         )
     with np.load(ticket / "oracle.npz") as stored:
         x = np.ascontiguousarray(stored["images"][:images])
