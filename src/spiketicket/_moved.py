@@ -16,7 +16,6 @@ MOVED = {
     "spiketicket.export.nir_writer": "spiketicket.export.nir.writer",
     "spiketicket.export.onnx_writer": "spiketicket.model.writer",
     "spiketicket.export.tensorrt": "spiketicket.export.formats.tensorrt",
-    "spiketicket.runtime.planner": "spiketicket.runtime.engines.native.planner",
     "spiketicket.runtime.onnx_reader": "spiketicket.model.reader",
 }
 
