@@ -15,7 +15,7 @@ import numpy as np
 from spiketicket.export.channels import Removed, remove_channels
 from spiketicket.export.check.agreement import Agreement
 from spiketicket.export.check.check import Check, Original, check_graphs
-from spiketicket.export.formats.registry import Form
+from spiketicket.export.formats.registry import ExportFormat
 from spiketicket.files import write_atomic
 from spiketicket.graph import Graph
 from spiketicket.model.names import VERIFICATION
@@ -64,7 +64,9 @@ class Export:
         }
 
 
-def pack(graph: Graph, path: Path, form: Form, check: Check | None = None, original: Original | None = None) -> Export:
+def pack(
+    graph: Graph, path: Path, form: ExportFormat, check: Check | None = None, original: Original | None = None
+) -> Export:
     """Write `graph` as the file `path` in the given form.
 
     `check`: the samples that `original`, the float64 oracle and all engines must agree on before the file appears;
@@ -83,7 +85,7 @@ def pack(graph: Graph, path: Path, form: Form, check: Check | None = None, origi
             write_atomic(candidate, data)
             check.runs(form.runs(candidate, stored, check.samples), trace, form.batch)
         report = json.dumps([agreement.brief() for agreement in check.agreements], separators=(",", ":"))
-        data = form.renote(data, replace(stored, metadata={**noted, VERIFICATION: report}))
+        data = form.with_metadata(data, replace(stored, metadata={**noted, VERIFICATION: report}))
     write_atomic(path, data)
     checked = ([], []) if check is None else (check.agreements, check.silent)
     return Export(path, stored, slim.removed, len(data), dense, *checked)

@@ -69,7 +69,7 @@ class Check:
     agreements: list[Agreement] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)  # layers of neurons that never fired on the samples
 
-    def hold(self, engine: str, got: Trace, against: str, wanted: Trace) -> None:
+    def require_agreement(self, engine: str, got: Trace, against: str, wanted: Trace) -> None:
         agreement = self.compare(engine, got, against, wanted)
         agreement.require_exact()
         self.agreements.append(agreement)
@@ -87,7 +87,7 @@ class Check:
             raise VerificationError(f"{original.name} has other layers or shapes than its graph: {', '.join(wrong)}")
         # Signals [C, L] are images of one row in the graph.
         spikes = {name: np.reshape(got.spikes[name], wanted.shape) for name, wanted in oracle.spikes.items()}
-        self.hold(original.name, Trace(spikes, got.logits_t), "reference", oracle)
+        self.require_agreement(original.name, Trace(spikes, got.logits_t), "reference", oracle)
 
     def rounded(self, values: str, stored: Trace, exact: Trace) -> None:
         """What storing weights in another type changes: reported, and refused where it changes classes."""
@@ -127,7 +127,7 @@ def check_graphs(
     left = {name: s[:, :, kept[name]] if name in kept else s for name, s in oracle.spikes.items()}
     trace = check.samples.run(oracle_run(stored, check.samples.timesteps))
     if values == "float32":
-        check.hold("without idle channels", trace, "reference", Trace(left, oracle.logits_t))
+        check.require_agreement("without idle channels", trace, "reference", Trace(left, oracle.logits_t))
     else:
         check.rounded(values, trace, Trace(left, oracle.logits_t))
     return trace

@@ -26,7 +26,7 @@ LARGEST_BATCH = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Form:
+class ExportFormat:
     """What file is asked for.
 
     `format`: onnx, tensorrt-onnx (the plain graph that TensorRT's parser takes), tensorrt (an engine for this
@@ -74,9 +74,9 @@ class Form:
         """The file's bytes: the same for the same graph (but for TensorRT's engines)."""
         return FORMATS[self.format].write(self, graph)
 
-    def renote(self, data: bytes, graph: Graph) -> bytes:
+    def with_metadata(self, data: bytes, graph: Graph) -> bytes:
         """The file `data` with the metadata of `graph`, which is otherwise what it was written of."""
-        return FORMATS[self.format].renote(self, data, graph)
+        return FORMATS[self.format].with_metadata(self, data, graph)
 
     def runs(self, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
         """What runs the file `path`, which was written of `graph`, by name."""
@@ -86,7 +86,10 @@ class Form:
             raise SpikeTicketError(f"cannot verify: {error}; or export with --no-check") from error
 
 
-def _write_onnx(form: Form, graph: Graph) -> bytes:
+Form = ExportFormat  # the old name
+
+
+def _write_onnx(form: ExportFormat, graph: Graph) -> bytes:
     model = to_onnx(graph, dense=form.dense, step=form.step, opset=form.opset)
     try:
         checker.check_model(model, full_check=True)
@@ -96,7 +99,7 @@ def _write_onnx(form: Form, graph: Graph) -> bytes:
     return data
 
 
-def _run_onnx(form: Form, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
+def _run_onnx(form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
     if form.dense:
         yield "onnxruntime", _run_dense(form, path, graph, samples)
         return
@@ -117,7 +120,7 @@ def _run_session(path: Path, engine: str, samples: Samples, plan: str = FIXED, v
     return run
 
 
-def _run_dense(form: Form, path: Path, graph: Graph, samples: Samples) -> Run:
+def _run_dense(form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Run:
     """Plain ONNX in onnxruntime. Its values are called as in the file with the domain's operators."""
     from spiketicket.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
@@ -131,13 +134,13 @@ def _run_dense(form: Form, path: Path, graph: Graph, samples: Samples) -> Run:
     return run
 
 
-def _write_unrolled(form: Form, graph: Graph) -> bytes:
+def _write_unrolled(form: ExportFormat, graph: Graph) -> bytes:
     model = unrolled_onnx(graph, graph.timesteps, form.batch, half=form.values == "float16")
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
 
-def _run_unrolled(form: Form, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
+def _run_unrolled(form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
     """In onnxruntime, with every LIF layer's spikes, which are folded `[T * N, ...]`, as outputs."""
     try:
         import onnxruntime
@@ -163,21 +166,21 @@ def _run_unrolled(form: Form, path: Path, graph: Graph, samples: Samples) -> Ite
     yield "onnxruntime" if form.values == "float32" else "onnxruntime (float16)", run
 
 
-def _write_tensorrt(form: Form, graph: Graph) -> bytes:
+def _write_tensorrt(form: ExportFormat, graph: Graph) -> bytes:
     from spiketicket.export.formats.tensorrt import BATCH, compiled
 
     batch = BATCH if form.batch is None else (form.batch, form.batch, form.batch)
     return engine_file.pack(compiled(graph, batch=batch, half=form.values == "float16"))
 
 
-def _renote_tensorrt(form: Form, data: bytes, graph: Graph) -> bytes:
+def _tensorrt_with_metadata(form: ExportFormat, data: bytes, graph: Graph) -> bytes:
     """Not built twice: that takes minutes, and another build may be another engine."""
     from spiketicket.export.formats.tensorrt import renoted
 
     return engine_file.pack(renoted(engine_file.unpack(data), graph))
 
 
-def _run_tensorrt(form: Form, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
+def _run_tensorrt(form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
     """The engine does not show its spikes: its classes are held, its logits reported."""
     session = Session(path, "tensorrt")
 
@@ -189,13 +192,13 @@ def _run_tensorrt(form: Form, path: Path, graph: Graph, samples: Samples) -> Ite
     yield f"{TENSORRT} ({form.values})", run
 
 
-def _write_nir(form: Form, graph: Graph) -> bytes:
+def _write_nir(form: ExportFormat, graph: Graph) -> bytes:
     from spiketicket.export.nir.writer import nir_bytes
 
     return nir_bytes(graph, form.dt)
 
 
-def _run_nir(form: Form, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
+def _run_nir(form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
     """Read back, on the oracle; everything is over time there."""
     from spiketicket.export.nir.reader import read_nir
 
@@ -204,7 +207,7 @@ def _run_nir(form: Form, path: Path, graph: Graph, samples: Samples) -> Iterator
     yield "read back", lambda x: run(samples.frames(x))
 
 
-def _rewrite(form: Form, data: bytes, graph: Graph) -> bytes:
+def _rewrite(form: ExportFormat, data: bytes, graph: Graph) -> bytes:
     return form.write(graph)
 
 
@@ -212,14 +215,14 @@ def _rewrite(form: Form, data: bytes, graph: Graph) -> bytes:
 class _Format:
     suffix: str
     values: tuple[str, ...]
-    write: Callable[[Form, Graph], bytes]
-    runs: Callable[[Form, Path, Graph, Samples], Iterator[tuple[str, Run]]]
-    renote: Callable[[Form, bytes, Graph], bytes] = _rewrite
+    write: Callable[[ExportFormat, Graph], bytes]
+    runs: Callable[[ExportFormat, Path, Graph, Samples], Iterator[tuple[str, Run]]]
+    with_metadata: Callable[[ExportFormat, bytes, Graph], bytes] = _rewrite
 
 
 FORMATS = {
     "onnx": _Format(".onnx", VALUES, _write_onnx, _run_onnx),
     "tensorrt-onnx": _Format(".tensorrt.onnx", VALUES[:2], _write_unrolled, _run_unrolled),
-    "tensorrt": _Format(".engine", VALUES[:2], _write_tensorrt, _run_tensorrt, _renote_tensorrt),
+    "tensorrt": _Format(".engine", VALUES[:2], _write_tensorrt, _run_tensorrt, _tensorrt_with_metadata),
     "nir": _Format(".nir", VALUES[:1], _write_nir, _run_nir),
 }

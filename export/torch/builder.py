@@ -39,7 +39,7 @@ class Builder:
         shape = self._seen_as.get(value, self.shape(value))
         return (shape[0], shape[2]) if len(self.input_shape) == 2 and len(shape) == 3 else shape
 
-    def see_as(self, value: str, shape: tuple[int, ...]) -> str:
+    def view(self, value: str, shape: tuple[int, ...]) -> str:
         self._seen_as[value] = shape
         return value
 

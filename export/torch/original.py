@@ -17,8 +17,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from spiketicket.errors import InputError, ModelError
 from spiketicket.export.torch.rules.modules import is_neuron
-from spiketicket.export.torch.traced import Lead
-from spiketicket.export.torch.tracer import Calls
+from spiketicket.export.torch.traced import LeadingDims
+from spiketicket.export.torch.tracer import RecordedCalls
 from spiketicket.runtime.engine import Trace
 
 Masks = Mapping[str, Tensor | NDArray[np.generic]]
@@ -182,7 +182,7 @@ def _mask(name: str, mask: object, parameter: nn.Parameter) -> Tensor:
     return tensor.to(parameter)
 
 
-def run_torch(network: nn.Module, calls: Calls, x: NDArray[np.float32], timesteps: int, timed: bool) -> Trace:
+def run_torch(network: nn.Module, calls: RecordedCalls, x: NDArray[np.float32], timesteps: int, timed: bool) -> Trace:
     """Spikes of every neuron layer and logits `[T, N, classes]` (`[1, N, classes]`: their mean) of the network on
     `x` `[N, ...]`, or `[T, N, ...]` if `timed`, from resting neurons."""
     parameter = next(network.parameters(), torch.empty(0))
@@ -207,7 +207,7 @@ def run_torch(network: nn.Module, calls: Calls, x: NDArray[np.float32], timestep
             hook.remove()
         functional.reset_net(network)
     logits = torch.stack(list(out)) if isinstance(out, list | tuple) else out
-    if calls.output is Lead.MEAN:
+    if calls.output is LeadingDims.MEAN:
         logits = logits[None]
     spikes = {name: torch.cat(steps).numpy() for name, steps in recorded.items()}
     return Trace(spikes, logits.cpu().numpy())

@@ -17,8 +17,8 @@ from torch import nn
 
 from spiketicket.errors import ModelError
 from spiketicket.export.torch.builder import Builder
-from spiketicket.export.torch.traced import Lead
-from spiketicket.export.torch.tracer import Calls, Reading
+from spiketicket.export.torch.traced import LeadingDims
+from spiketicket.export.torch.tracer import ForwardPassTracer, RecordedCalls
 from spiketicket.graph import Graph
 
 
@@ -46,12 +46,12 @@ def trace_calls(
     *,
     timed: bool = False,
     metadata: Mapping[str, str] | None = None,
-) -> tuple[Graph, Calls]:
+) -> tuple[Graph, RecordedCalls]:
     """As `trace`, and how the network has to be called to compute the same."""
     if network.training:
         raise _refusal(["the network is in training mode: call network.eval()"])
     readings = []
-    for lead in (Lead.TIME, Lead.BATCH) if timed else (Lead.BATCH, Lead.TIME):
+    for lead in (LeadingDims.TIME, LeadingDims.BATCH) if timed else (LeadingDims.BATCH, LeadingDims.TIME):
         reading = _read(network, input_shape, timed, timesteps, lead)
         if not reading.problems:
             graph, calls = reading.finish(dict(metadata or {}))
@@ -61,16 +61,18 @@ def trace_calls(
     raise _refusal(best.problems) from best.cause
 
 
-def _read(network: nn.Module, input_shape: tuple[int, ...], timed: bool, timesteps: int, lead: Lead) -> Reading:
+def _read(
+    network: nn.Module, input_shape: tuple[int, ...], timed: bool, timesteps: int, lead: LeadingDims
+) -> ForwardPassTracer:
     layer_names = [name or "layer" for name, _ in network.named_modules()]
-    return Reading(network, Builder(input_shape, timed, layer_names), timesteps, lead)
+    return ForwardPassTracer(network, Builder(input_shape, timed, layer_names), timesteps, lead)
 
 
 def _refusal(problems: list[str]) -> ModelError:
     return ModelError("\n  ".join(["the network cannot be exported:", *problems]))
 
 
-def _differs(network: nn.Module, graph: Graph, lead: Lead) -> bool:
+def _differs(network: nn.Module, graph: Graph, lead: LeadingDims) -> bool:
     """Whether the network is another one for another T. One that has its own T in its code cannot be asked."""
     other = _read(network, graph.input_shape, graph.timed_input, graph.timesteps + 1, lead)
     return not other.problems and _structure(other.finish({})[0]) != _structure(graph)

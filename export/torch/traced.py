@@ -7,7 +7,7 @@ from typing import NoReturn
 from spiketicket.errors import ModelError
 
 
-class Lead(Enum):
+class LeadingDims(Enum):
     """What stands before a tensor's own shape: batch N, timesteps T."""
 
     BATCH = "[N, ...]"  # one timestep, or the same at all of them
@@ -23,7 +23,7 @@ class Traced:
     """A tensor of the network: the graph's value, and how torch holds it."""
 
     value: str
-    lead: Lead
+    lead: LeadingDims
     inverted: bool = False  # it is 1 - value
     step: int | None = None  # the timestep it belongs to, in a loop; of a SUM, how many are in it
 

@@ -18,7 +18,7 @@ from spiketicket.export.torch.rules import functions as function_rules
 from spiketicket.export.torch.rules import shapes as shape_rules
 from spiketicket.export.torch.rules.modules import find_rule, is_linear, is_neuron
 from spiketicket.export.torch.rules.shapes import AHEAD, Place
-from spiketicket.export.torch.traced import Lead, LeadError, Size, Steps, Traced, UnknownError
+from spiketicket.export.torch.traced import LeadError, LeadingDims, Size, Steps, Traced, UnknownError
 from spiketicket.graph import Graph
 from spiketicket.train.networks import layers, norms
 
@@ -28,12 +28,12 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 @dataclass(frozen=True)
-class Calls:
+class RecordedCalls:
     """How the torch network is run over T timesteps."""
 
     per_step: bool  # called once per timestep, its outputs `[N, classes]` in a row; else once
     repeated: bool  # its input is static, and repeated over time by the caller
-    output: Lead  # BATCH where per_step; TIME (a tensor or a list); MEAN
+    output: LeadingDims  # BATCH where per_step; TIME (a tensor or a list); MEAN
     one_t: bool = False  # it compares T with other numbers, and may be another network for another T
 
 
@@ -53,7 +53,7 @@ class _Tensor(fx.Proxy):
 
     @property
     def shape(self) -> Any:
-        assert isinstance(self.tracer, Reading)
+        assert isinstance(self.tracer, ForwardPassTracer)
         return self.tracer.dims(self.node)
 
     @property
@@ -104,10 +104,10 @@ class _Tensor(fx.Proxy):
         return (each[t] for t in range(len(self)))
 
 
-class Reading(fx.Tracer):
+class ForwardPassTracer(fx.Tracer):
     """One reading of the network, whose input has the given lead: translates operations as they come."""
 
-    def __init__(self, network: nn.Module, builder: Builder, timesteps: int, lead: Lead) -> None:
+    def __init__(self, network: nn.Module, builder: Builder, timesteps: int, lead: LeadingDims) -> None:
         super().__init__()
         root = _Root(network)
         self.modules = {name: module for name, module in root.named_modules() if name}
@@ -172,12 +172,12 @@ class Reading(fx.Tracer):
         except ModelError as error:
             self.problems.append(str(error))
             self.misread += isinstance(error, LeadError)
-            self.env[node] = self.beyond(node)
+            self.env[node] = self.shape_of_unsupported(node)
         return node
 
-    def beyond(self, node: fx.Node) -> Any:
-        """What comes out of a layer that cannot be exported, as far as its shape goes, so that what follows is judged
-        as well: it computes on zeros."""
+    def shape_of_unsupported(self, node: fx.Node) -> Any:
+        """Return a value of the shape that a layer which cannot be exported gives, so that the layers behind it are
+        checked as well. The shape is found by computing the layer on zeros."""
         sources = [self.env[source] for source in node.all_input_nodes]
         if not sources or any(not isinstance(x, Traced) or x.inverted for x in sources):
             return UnknownError
@@ -226,7 +226,7 @@ class Reading(fx.Tracer):
         if not isinstance(x, Traced):
             raise ModelError(f"asks {x!r} for its shape")
         dims = self.place(node.name).dims(x)
-        if x.lead is not Lead.TIME:
+        if x.lead is not LeadingDims.TIME:
             return dims
         steps = Steps(self.timesteps)
         steps.noted = self.compared
@@ -346,45 +346,47 @@ class Reading(fx.Tracer):
             out = shape_rules.stack(self.place("output"), out)
         if not isinstance(out, Traced) or out.inverted:
             self.problems.append("the network must return one tensor of logits, or a list of one per timestep")
-        elif out.lead is Lead.SUM:
+        elif out.lead is LeadingDims.SUM:
             self.problems.append("the network returns the sum of its logits over time: divide it by the number of "
                                  "timesteps (the class stays the same)")  # fmt: skip
-        elif out.lead not in (Lead.BATCH, Lead.TIME, Lead.MEAN) or (looped and out.lead is Lead.BATCH):
+        elif out.lead not in (LeadingDims.BATCH, LeadingDims.TIME, LeadingDims.MEAN) or (
+            looped and out.lead is LeadingDims.BATCH
+        ):
             self.problems.append(f"the network returns {out}, expected logits of every timestep or their mean")
-        elif (out.lead is Lead.BATCH) != (self.lead is Lead.BATCH) and (
-            self.lead is Lead.TIME or self.builder.timed_input
+        elif (out.lead is LeadingDims.BATCH) != (self.lead is LeadingDims.BATCH) and (
+            self.lead is LeadingDims.TIME or self.builder.timed_input
         ):
             self.problems.append(f"the network makes {out} of {self.lead.value}: expected as many timesteps as it gets")
         else:
             self.output = out
 
-    def finish(self, metadata: dict[str, str]) -> tuple[Graph, Calls]:
+    def finish(self, metadata: dict[str, str]) -> tuple[Graph, RecordedCalls]:
         out, b = self.output, self.builder
-        repeated = self.lead is Lead.TIME and not b.timed_input
-        calls = Calls(out.lead is Lead.BATCH, repeated, out.lead, bool(self.compared))
+        repeated = self.lead is LeadingDims.TIME and not b.timed_input
+        calls = RecordedCalls(out.lead is LeadingDims.BATCH, repeated, out.lead, bool(self.compared))
         return b.graph(b.timed(out.value), self.timesteps, metadata), calls
 
 
-def _lead(module: nn.Module, x: Traced) -> Lead:
+def _lead(module: nn.Module, x: Traced) -> LeadingDims:
     """Checks what stands before the input's shape; modules leave it as it is."""
     if x.inverted:
         raise ModelError("gets 1 - spikes, which only a product can take")
-    if x.lead is Lead.MEAN and is_linear(module) and getattr(module, "step_mode", "s") == "s":
+    if x.lead is LeadingDims.MEAN and is_linear(module) and getattr(module, "step_mode", "s") == "s":
         return x.lead  # the mean of what it makes of every timestep
-    if isinstance(module, ANY_LEAD) and x.lead not in (Lead.MEAN, Lead.SUM):
+    if isinstance(module, ANY_LEAD) and x.lead not in (LeadingDims.MEAN, LeadingDims.SUM):
         return x.lead
     if isinstance(module, norms.TimestepBatchNorm2d) and not isinstance(module, norms.StaticBatchNorm2d):
-        return _need(x, Lead.TIME).lead
+        return _need(x, LeadingDims.TIME).lead
     if isinstance(module, base.StepModule) and module.step_mode == "m":
-        return _need(x, Lead.TIME, " in multi-step mode").lead
+        return _need(x, LeadingDims.TIME, " in multi-step mode").lead
     if is_neuron(module):
-        return _need(x, Lead.BATCH, " in single-step mode").lead
-    if x.lead not in (Lead.BATCH, Lead.FOLDED):
-        _need(x, Lead.BATCH, "")
+        return _need(x, LeadingDims.BATCH, " in single-step mode").lead
+    if x.lead not in (LeadingDims.BATCH, LeadingDims.FOLDED):
+        _need(x, LeadingDims.BATCH, "")
     return x.lead
 
 
-def _need(x: Traced, lead: Lead, mode: str = "") -> Traced:
+def _need(x: Traced, lead: LeadingDims, mode: str = "") -> Traced:
     if x.lead is not lead:
         raise LeadError(f"takes {lead.value}{mode}, gets {x}")
     return x

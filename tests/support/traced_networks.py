@@ -8,7 +8,7 @@ from torch import nn
 from spiketicket.export.check.agreement import compare
 from spiketicket.export.torch.original import run_torch
 from spiketicket.export.torch.trace import trace_calls
-from spiketicket.export.torch.traced import Lead
+from spiketicket.export.torch.traced import LeadingDims
 from spiketicket.runtime.engine import Trace
 from tests.support.graphs import oracle
 
@@ -37,7 +37,7 @@ def assert_same(network, shape, *, timed=False, batch=3, timesteps=T):
     x = np.random.default_rng(0).standard_normal((*lead, *shape)).astype(np.float32)
     got, wanted = run_torch(network, calls, x, timesteps, timed), oracle(graph, x, timesteps)
     spikes = {name: got.spikes[name].reshape(s.shape) for name, s in wanted.spikes.items()}
-    logits = wanted.logits_t if calls.output is not Lead.MEAN else wanted.logits_t.mean(axis=0, keepdims=True)
+    logits = wanted.logits_t if calls.output is not LeadingDims.MEAN else wanted.logits_t.mean(axis=0, keepdims=True)
     agreement = compare("torch", Trace(spikes, got.logits_t), "reference", Trace(wanted.spikes, logits))
     agreement.require_exact()
     assert agreement.clean == batch and all(0 < s.mean() < 1 for s in wanted.spikes.values())

@@ -17,7 +17,7 @@ from spiketicket.errors import ModelError
 from spiketicket.export.torch.rules import modules as module_rules
 from spiketicket.export.torch.rules import shapes as shape_rules
 from spiketicket.export.torch.rules.shapes import AHEAD, Place, tensor
-from spiketicket.export.torch.traced import Lead, LeadError, Traced
+from spiketicket.export.torch.traced import LeadError, LeadingDims, Traced
 from spiketicket.graph import Add, And, Concat
 
 Rule = Callable[..., Any]
@@ -32,7 +32,7 @@ def find(target: Any) -> Rule | None:
 IN_PLACE = (operator.iadd, operator.imul, operator.itruediv, "add_", "mul_", "div_")
 
 
-def _together(place: Place, tensors: Sequence[Any], *leads: Lead) -> tuple[list[str], Traced]:
+def _together(place: Place, tensors: Sequence[Any], *leads: LeadingDims) -> tuple[list[str], Traced]:
     """The values of tensors with one lead, all of them timed where one is; and a tensor such as they make."""
     checked = [tensor(x) for x in tensors]
     if len({x.lead for x in checked}) != 1:
@@ -54,7 +54,9 @@ def _add(place: Place, a: Any, b: Any, *, alpha: int = 1) -> Traced:
     summed = shape_rules.accumulate(place, tensor(a), tensor(b))
     if summed is not None:
         return summed
-    (left, right), like = _together(place, (a, b), Lead.BATCH, Lead.TIME, Lead.FOLDED, Lead.MEAN)
+    (left, right), like = _together(
+        place, (a, b), LeadingDims.BATCH, LeadingDims.TIME, LeadingDims.FOLDED, LeadingDims.MEAN
+    )
     left, right = place.builder.images([left, right])
     name = place.builder.unique(place.name)
     return replace(like, value=place.builder.emit(Add(name, (left, right), name)))
@@ -72,16 +74,16 @@ def _multiply(place: Place, a: Any, b: Any) -> Any:
                          "into the normalisation of the input")  # fmt: skip
     first, second = (b, a) if a.inverted else (a, b)
     plain = replace(second, inverted=False)
-    (left, right), like = _together(place, (first, plain), Lead.BATCH, Lead.TIME, Lead.FOLDED)
+    (left, right), like = _together(place, (first, plain), LeadingDims.BATCH, LeadingDims.TIME, LeadingDims.FOLDED)
     left, right = place.builder.images([left, right])
     name = place.builder.unique(place.name)
     return replace(like, value=place.builder.emit(And(name, (left, right), name, negated=second.inverted)))
 
 
 def _concatenate(place: Place, tensors: Sequence[Any], dim: int = 0) -> Traced:
-    if all(isinstance(x, Traced) and x.lead is Lead.ONE for x in tensors):
+    if all(isinstance(x, Traced) and x.lead is LeadingDims.ONE for x in tensors):
         return shape_rules.join(place, tensors, dim)
-    values, like = _together(place, tensors, Lead.BATCH, Lead.TIME, Lead.FOLDED, Lead.MEAN)
+    values, like = _together(place, tensors, LeadingDims.BATCH, LeadingDims.TIME, LeadingDims.FOLDED, LeadingDims.MEAN)
     if place.axis(tensors[0], dim) != AHEAD[like.lead]:
         raise ModelError(f"concatenates along dimension {dim}: only along channels, dimension {AHEAD[like.lead]}")
     if len(values) == 1:
@@ -109,7 +111,7 @@ def _as_module(kind: Callable[..., nn.Module]) -> Rule:
     """A functional layer by the rule of its module."""
 
     def rule(place: Place, x: Traced, *args: Any, **kwargs: Any) -> Traced:
-        value = tensor(x, Lead.BATCH, Lead.FOLDED).value
+        value = tensor(x, LeadingDims.BATCH, LeadingDims.FOLDED).value
         module = kind(*args, **kwargs)
         found = module_rules.find_rule(module)
         assert found is not None

@@ -207,7 +207,7 @@ def _uneven_average(b: Builder, name: str, x: str, out: tuple[int, int]) -> str:
     )
     flat = b.unique(f"{name}.flatten")
     averages = b.linear(name, b.emit(Flatten(flat, (x,), flat)), weight)
-    return b.see_as(averages, (channels, *out))
+    return b.view(averages, (channels, *out))
 
 
 def _averaging(size: int, out: int) -> Array:
@@ -236,7 +236,7 @@ def _flatten(b: Builder, module: Any, name: str, x: str) -> str:
 def flatten(b: Builder, name: str, x: str) -> str:
     """Images as features; features as they are."""
     if len(b.shape(x)) == 1:
-        return b.see_as(x, b.shape(x))
+        return b.view(x, b.shape(x))
     x, name = b.image(x), b.unique(name)
     return b.emit(Flatten(name, (x,), name))
 

@@ -12,7 +12,7 @@ from spiketicket.csr import Csr
 from spiketicket.errors import InputError, ModelError, VerificationError
 from spiketicket.export.check.agreement import Tolerance, compare
 from spiketicket.export.check.check import Check, Samples
-from spiketicket.export.formats.registry import Form
+from spiketicket.export.formats.registry import ExportFormat
 from spiketicket.export.pack import pack
 from spiketicket.graph import Li, Lif
 from spiketicket.model.names import DOMAIN, OPSETS, potential
@@ -49,7 +49,7 @@ def x(graph):
 
 def checked(graph, x, tmp_path, **form):
     samples = Samples(x, T, graph.timed_input)
-    return pack(graph, tmp_path / "m.onnx", Form(**form), Check(samples, Tolerance()))
+    return pack(graph, tmp_path / "m.onnx", ExportFormat(**form), Check(samples, Tolerance()))
 
 
 def frames(graph, x):
@@ -187,7 +187,7 @@ def test_rounding_that_changes_classes_is_refused(tmp_path):
 )
 def test_forms_that_do_not_exist(form, message):
     with pytest.raises(InputError, match=message):
-        Form(**form)
+        ExportFormat(**form)
 
 
 def step_model(graph):

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from spiketicket.errors import ModelError
-from spiketicket.export.formats.registry import FORMATS, Form
+from spiketicket.export.formats.registry import FORMATS, ExportFormat
 from spiketicket.export.pack import versions
 from spiketicket.model.engine_file import unpack
 from spiketicket.model.names import METADATA_PREFIX
@@ -25,7 +25,9 @@ def metadata_of(path, format):
     return {entry.key: entry.value for entry in onnx.load_model_from_string(data).metadata_props}
 
 
-@pytest.mark.parametrize("form", [Form(), Form(dense=True), *(Form(name) for name in list(FORMATS)[1:])], ids=repr)
+@pytest.mark.parametrize(
+    "form", [ExportFormat(), ExportFormat(dense=True), *(ExportFormat(name) for name in list(FORMATS)[1:])], ids=repr
+)
 def test_every_file_tells(form, tmp_path, monkeypatch):
     trt, _ = nvidia_standin.install(monkeypatch)
     path, result = exported(tmp_path, form)
@@ -43,9 +45,9 @@ def test_every_file_tells(form, tmp_path, monkeypatch):
 
 def test_the_engine_is_the_one_that_was_checked(tmp_path, monkeypatch):
     nvidia_standin.install(monkeypatch)
-    form, graph = Form("tensorrt"), network(metadata=METADATA)
+    form, graph = ExportFormat("tensorrt"), network(metadata=METADATA)
     data = form.write(graph)
-    again = form.renote(data, network(metadata={"dataset": "another"}))
+    again = form.with_metadata(data, network(metadata={"dataset": "another"}))
     assert unpack(again).engine == unpack(data).engine and unpack(again).build == unpack(data).build
     assert b"another" in unpack(again).model and b"another" not in unpack(data).model
 
@@ -60,9 +62,9 @@ def test_versions():
 def test_what_hdf5_cannot_hold(key, text):
     pytest.importorskip("nir")
     with pytest.raises(ModelError, match="a NIR file holds no / in names and no NUL"):
-        Form("nir").write(network(metadata={key: text}))
+        ExportFormat("nir").write(network(metadata={key: text}))
 
 
 def test_unrolled_tells_its_timesteps(tmp_path):
-    path, _ = exported(tmp_path, Form("tensorrt-onnx"))
+    path, _ = exported(tmp_path, ExportFormat("tensorrt-onnx"))
     assert metadata_of(path, "tensorrt-onnx")["spiketicket.timesteps"] == str(T)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from spiketicket.cli.export.command import app
 from spiketicket.cli.export.inspect import render
 from spiketicket.errors import MissingExtraError, ModelError
-from spiketicket.export.formats.registry import FORMATS, Form
+from spiketicket.export.formats.registry import FORMATS, ExportFormat
 from spiketicket.export.inspect.inspect import inspect
 from spiketicket.export.pack import versions
 from spiketicket.model.engine_file import pack, unpack
@@ -21,7 +21,10 @@ from spiketicket.model.writer import to_onnx
 from tests.support import nvidia_standin
 from tests.support.packed import METADATA, T, exported, network
 
-FORMS = [*(Form(name) for name in list(FORMATS)[1:]), *(Form(name, "float16") for name in list(FORMATS)[1:3])]
+FORMS = [
+    *(ExportFormat(name) for name in list(FORMATS)[1:]),
+    *(ExportFormat(name, "float16") for name in list(FORMATS)[1:3]),
+]
 
 
 def text(inspection, width=120):
@@ -57,7 +60,7 @@ def test_where_it_comes_from_and_what_was_checked(form, tmp_path):
 
 def test_nir(tmp_path):
     nir = pytest.importorskip("nir", reason="NIR graphs need the extra nir")
-    path, result = exported(tmp_path, Form("nir", dt=1e-5))
+    path, result = exported(tmp_path, ExportFormat("nir", dt=1e-5))
     x = inspect(path)
     assert (x.kind, x.fixed_timesteps, x.facts) == ("nir", False, {"seconds per timestep": "1e-05"})
     assert (x.format, x.producer) == (f"NIR {nir.version}", "spiketicket")
@@ -101,7 +104,7 @@ def test_a_nir_file_of_others_does_not_tell_all(told, expected, tmp_path):
 
 @pytest.mark.parametrize("values", ["float32", "float16"])
 def test_a_graph_for_tensorrt(values, tmp_path):
-    path, result = exported(tmp_path, Form("tensorrt-onnx", values, batch=2))
+    path, result = exported(tmp_path, ExportFormat("tensorrt-onnx", values, batch=2))
     x = inspect(path)
     assert (x.kind, x.timesteps, x.fixed_timesteps) == ("plain", T, True)
     weights = {node.name: node.weight for node in result.graph.weighted()}
@@ -120,7 +123,7 @@ def test_plain_onnx_whose_timesteps_are_free_or_fixed(fixed, tmp_path):
 
 
 def test_an_engine(tmp_path):
-    path, _ = exported(tmp_path, Form("tensorrt", "float16"))
+    path, _ = exported(tmp_path, ExportFormat("tensorrt", "float16"))
     x = inspect(path)
     assert (x.kind, x.timesteps, x.fixed_timesteps, x.layers, x.dense_nbytes) == ("engine", T, True, [], None)
     assert [port.shape for port in x.inputs + x.outputs] == [("N", 2, 4, 4), ("N", 3), (T, "N", 3)]
@@ -138,15 +141,15 @@ def test_an_engine(tmp_path):
 
 
 def test_damaged_files(tmp_path):
-    engine, _ = exported(tmp_path, Form("tensorrt"))
+    engine, _ = exported(tmp_path, ExportFormat("tensorrt"))
     engine.write_bytes(engine.read_bytes()[:-1])
     with pytest.raises(ModelError, match=f"^{engine}: the TensorRT engine file has"):
         inspect(engine)
-    nir, _ = exported(tmp_path, Form("nir"))
+    nir, _ = exported(tmp_path, ExportFormat("nir"))
     nir.write_bytes(nir.read_bytes()[:600])
     with pytest.raises(ModelError, match=f"^{nir}: not a NIR file, or damaged"):
         inspect(nir)
-    plain, _ = exported(tmp_path, Form("tensorrt-onnx"))
+    plain, _ = exported(tmp_path, ExportFormat("tensorrt-onnx"))
     proto = onnx.load(plain)
     next(entry for entry in proto.metadata_props if entry.key.endswith("verification")).value = "[5]"
     plain.write_bytes(proto.SerializeToString())
@@ -155,7 +158,7 @@ def test_damaged_files(tmp_path):
 
 
 def test_nir_without_its_packages(tmp_path, monkeypatch):
-    path, _ = exported(tmp_path, Form("nir"))
+    path, _ = exported(tmp_path, ExportFormat("nir"))
     monkeypatch.setitem(sys.modules, "nir", None)
     for name in ("inspect.nir", "nir.reader", "nir.graph"):
         monkeypatch.delitem(sys.modules, f"spiketicket.export.{name}", raising=False)
@@ -164,7 +167,7 @@ def test_nir_without_its_packages(tmp_path, monkeypatch):
 
 
 def test_the_command(tmp_path):
-    path, _ = exported(tmp_path, Form("nir"))
+    path, _ = exported(tmp_path, ExportFormat("nir"))
     shown = CliRunner().invoke(app, ["inspect", str(path)])
     assert shown.exit_code == 0 and "NIR graph" in shown.stdout
     printed = json.loads(CliRunner().invoke(app, ["inspect", str(path), "--json"]).stdout)

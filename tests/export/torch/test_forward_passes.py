@@ -11,7 +11,7 @@ from spiketicket.errors import ModelError
 from spiketicket.export.check.agreement import compare
 from spiketicket.export.torch.original import run_torch
 from spiketicket.export.torch.trace import trace, trace_calls
-from spiketicket.export.torch.traced import Lead
+from spiketicket.export.torch.traced import LeadingDims
 from spiketicket.runtime.engine import Trace
 from tests.support.graphs import oracle
 from tests.support.traced_networks import T, listed, shaken
@@ -105,7 +105,7 @@ def assert_alike(network, timed=False):
     graph, calls = trace_calls(network, (2, 6, 6), T, timed=timed)
     x = np.random.default_rng(0).standard_normal((T, 3, 2, 6, 6) if timed else (3, 2, 6, 6)).astype(np.float32)
     got, wanted = run_torch(network, calls, x, T, timed), oracle(graph, x, T)
-    logits = wanted.logits_t if calls.output is not Lead.MEAN else wanted.logits_t.mean(axis=0, keepdims=True)
+    logits = wanted.logits_t if calls.output is not LeadingDims.MEAN else wanted.logits_t.mean(axis=0, keepdims=True)
     compare("torch", got, "reference", Trace(wanted.spikes, logits)).require_exact()
     return calls
 

@@ -11,7 +11,7 @@ from torch import nn
 from spiketicket.errors import ModelError
 from spiketicket.export.torch.rules.modules import find_rule
 from spiketicket.export.torch.trace import trace
-from spiketicket.export.torch.traced import Lead
+from spiketicket.export.torch.traced import LeadingDims
 from spiketicket.graph import Add, And, Concat, Conv, Lif, Linear, Repeat
 from spiketicket.train.networks.config import ModelConfig, NeuronConfig
 from spiketicket.train.networks.layers import Repeat as RepeatLayer
@@ -108,7 +108,7 @@ class Repeating(nn.Module):
 @pytest.mark.parametrize("how", ["repeat", "repeat of one", "expand", "stack", "layer"])
 def test_a_network_that_repeats_its_input(how):
     _, calls = assert_same(Repeating(how).eval(), (2, 8, 8))
-    assert not calls.repeated and calls.output is Lead.MEAN
+    assert not calls.repeated and calls.output is LeadingDims.MEAN
 
 
 @pytest.mark.parametrize("mode", ["s", "m"])

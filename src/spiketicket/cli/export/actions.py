@@ -13,7 +13,7 @@ from spiketicket.data import Normalisation, load_dataset
 from spiketicket.errors import DataError, InputError
 from spiketicket.export.check.agreement import Tolerance
 from spiketicket.export.check.check import Check, Samples, check_samples
-from spiketicket.export.formats.registry import FORMATS, Form
+from spiketicket.export.formats.registry import FORMATS, ExportFormat
 from spiketicket.export.nir.dialects import DIALECTS
 from spiketicket.export.pack import SAMPLES, Export, pack, versions
 from spiketicket.model.metadata import Metadata, class_names
@@ -95,7 +95,7 @@ class Inputs:
 
 def run(source: Source, inputs: Inputs, timesteps: int | None, output: Path | None, form: Mapping[str, Any]) -> Export:
     """Export `source` to `output`, or beside it. `timesteps`: T; None: the ticket's own."""
-    asked = Form(**form)
+    asked = ExportFormat(**form)
     if timesteps is not None:
         check_timesteps(timesteps)
     ticket = _ticket_file(source.ticket) if source.ticket else None
@@ -175,7 +175,7 @@ def _from_module(source: Source, inputs: Inputs, timesteps: int, path: Path, for
     )
 
 
-def _from_nir(source: Source, inputs: Inputs, timesteps: int, path: Path, form: Form) -> Export:
+def _from_nir(source: Source, inputs: Inputs, timesteps: int, path: Path, form: ExportFormat) -> Export:
     from spiketicket.export.nir.reader import read_nir
 
     assert source.nir is not None
