@@ -177,7 +177,7 @@ def _constants(node: Node, inputs: list[_Steady], repeats: int) -> _Steady:
         case Conv() | Linear():
             return _Steady.of(np.where(_occupied(node.weight)[0], np.nan, node.bias.astype(np.float64)))
         case Lif():
-            return _Steady.of(_fate(node, x))
+            return _Steady.of(_firing_rate(node, x))
         case Li():
             return _Steady.of(np.where((x.value == 0) & (x.slack == 0), 0.0, np.nan))
         case Add():
@@ -200,8 +200,8 @@ def _both(a: Array, b: Array) -> Array:
     return np.where((a == 0) | (b == 0), 0.0, a * b)
 
 
-def _fate(node: Lif, current: _Steady) -> Array:
-    """Of neurons on a constant current: 0 that never fires, 1 that fires at every timestep, NaN else or in doubt.
+def _firing_rate(node: Lif, current: _Steady) -> Array:
+    """Return the firing rate of neurons on a constant current: 0 (never), 1 (at every timestep) or NaN (unknown).
 
     With u the potential above rest: h = keep u + drive, where keep = 1 - 1 / tau. Without a spike, h moves from drive
     towards tau drive and never beyond. After a spike a hard reset starts anew, so that h is drive again. After a soft

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from spiketicket.export.channels import _fate, _Steady
+from spiketicket.export.channels import _firing_rate, _Steady
 from spiketicket.graph import Lif
 
 TAU = 4 / 3
@@ -56,7 +56,7 @@ def test_no_rounding_changes_a_fate(node, factor, long):
     gain = 1 / node.tau if node.decay_input else 1.0
     level = node.v_threshold - rest
     current = np.float32(factor * (level / (gain * node.tau) if long and node.tau < inf else level / gain))
-    (fate,) = _fate(node, _Steady.of(np.array([current], dtype=np.float64)))
+    (fate,) = _firing_rate(node, _Steady.of(np.array([current], dtype=np.float64)))
     for kind in "uv":
         ever, always = simulate(node, current, 400, kind)
         assert not (fate == 0 and ever) and not (fate == 1 and not always)
@@ -95,11 +95,11 @@ def test_no_rounding_changes_a_fate(node, factor, long):
     ],
 )
 def test_fates(node, current, fate):
-    (got,) = _fate(node, _Steady.of(np.array([current])))
+    (got,) = _firing_rate(node, _Steady.of(np.array([current])))
     assert np.isnan(got) if fate is None else got == fate
 
 
 def test_a_current_in_doubt_decides_nothing():
     """A sum of constants that nearly cancel may round to more than it is."""
-    fates = _fate(Lif("n", ("x",), "s", TAU), _Steady(np.array([0.9, 1.5, 0.9]), np.array([0.2, 0.2, 0.05])))
+    fates = _firing_rate(Lif("n", ("x",), "s", TAU), _Steady(np.array([0.9, 1.5, 0.9]), np.array([0.2, 0.2, 0.05])))
     assert np.isnan(fates[:2]).all() and fates[2] == 0

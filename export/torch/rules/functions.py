@@ -32,7 +32,7 @@ def find(target: Any) -> Rule | None:
 IN_PLACE = (operator.iadd, operator.imul, operator.itruediv, "add_", "mul_", "div_")
 
 
-def _together(place: Place, tensors: Sequence[Any], *leads: LeadingDims) -> tuple[list[str], Traced]:
+def _with_same_lead(place: Place, tensors: Sequence[Any], *leads: LeadingDims) -> tuple[list[str], Traced]:
     """The values of tensors with one lead, all of them timed where one is; and a tensor such as they make."""
     checked = [tensor(x) for x in tensors]
     if len({x.lead for x in checked}) != 1:
@@ -54,7 +54,7 @@ def _add(place: Place, a: Any, b: Any, *, alpha: int = 1) -> Traced:
     summed = shape_rules.accumulate(place, tensor(a), tensor(b))
     if summed is not None:
         return summed
-    (left, right), like = _together(
+    (left, right), like = _with_same_lead(
         place, (a, b), LeadingDims.BATCH, LeadingDims.TIME, LeadingDims.FOLDED, LeadingDims.MEAN
     )
     left, right = place.builder.images([left, right])
@@ -74,7 +74,9 @@ def _multiply(place: Place, a: Any, b: Any) -> Any:
                          "into the normalisation of the input")  # fmt: skip
     first, second = (b, a) if a.inverted else (a, b)
     plain = replace(second, inverted=False)
-    (left, right), like = _together(place, (first, plain), LeadingDims.BATCH, LeadingDims.TIME, LeadingDims.FOLDED)
+    (left, right), like = _with_same_lead(
+        place, (first, plain), LeadingDims.BATCH, LeadingDims.TIME, LeadingDims.FOLDED
+    )
     left, right = place.builder.images([left, right])
     name = place.builder.unique(place.name)
     return replace(like, value=place.builder.emit(And(name, (left, right), name, negated=second.inverted)))
@@ -83,7 +85,9 @@ def _multiply(place: Place, a: Any, b: Any) -> Any:
 def _concatenate(place: Place, tensors: Sequence[Any], dim: int = 0) -> Traced:
     if all(isinstance(x, Traced) and x.lead is LeadingDims.ONE for x in tensors):
         return shape_rules.join(place, tensors, dim)
-    values, like = _together(place, tensors, LeadingDims.BATCH, LeadingDims.TIME, LeadingDims.FOLDED, LeadingDims.MEAN)
+    values, like = _with_same_lead(
+        place, tensors, LeadingDims.BATCH, LeadingDims.TIME, LeadingDims.FOLDED, LeadingDims.MEAN
+    )
     if place.axis(tensors[0], dim) != AHEAD[like.lead]:
         raise ModelError(f"concatenates along dimension {dim}: only along channels, dimension {AHEAD[like.lead]}")
     if len(values) == 1:
