@@ -166,22 +166,22 @@ def sheets(report: dict[str, Any]) -> list[Section]:
     ]
     return [
         section(
-            "A function of known duration, aim: within 2%",
-            ["lasts, ms", "median, ms", "interval", "error", ""],
+            "A function of known duration (aim: error within 2%)",
+            ["duration, ms", "median, ms", "interval", "error", ""],
             known,
             [
-                "The loop ends at its first look at the clock after its time is over, and the call takes time, too: "
-                "errors are above 0."
+                "The function returns when it first reads the clock after its time is over, and the call takes time, "
+                "too, so errors are above 0."
             ],
         ),
         section(
-            "Two equal contestants, aim: the interval of their ratio holds 1 in 95% of measurements",
-            ["", "ms", "measurements", "held", "width, median", "largest difference", ""],
+            "Two equal functions (aim: the interval of their ratio contains 1 in 95% of the measurements)",
+            ["", "ms", "measurements", "contains 1", "median width", "largest difference", ""],
             equal,
         ),
         section(
-            "By a simulated clock: intervals that hold the truth",
-            ["the machine", "measurements", "difference of equals", "ratio 1.1", "width, median"],
+            "Simulated clock: intervals that contain the true value",
+            ["simulated machine", "measurements", "difference of equal functions", "ratio 1.1", "median width"],
             simulated,
         ),
     ]
@@ -195,7 +195,8 @@ def present(report: dict[str, Any], warnings: list[str], folder: Path) -> None:
     """Print the tables, and write clock.md and clock.json."""
     notes = [
         f"machine: {', '.join(f'{key} {value}' for key, value in report['machine'].items())}",
-        f"equal contestants: {ITERATIONS} timed runs of each, in ten rounds or more; simulated: {SIMULATED_ITERATIONS}",
+        f"equal functions: {ITERATIONS} timed runs of each, in ten rounds or more; simulated clock: "
+        f"{SIMULATED_ITERATIONS} runs",
     ]
     title = f"Validation of the clock, {report['started']}"
     publish(folder / "clock", report, sheets(report), title, notes, warnings)

@@ -46,7 +46,7 @@ from spiketicket.train.networks.models import ARCHITECTURES
 from spiketicket.train.search.settings import PAPER_SPARSITIES
 
 SLOW_TO_QUANTISE = "quantising takes half a minute: measured at the highest T and batch 1 only"
-SLOW_TO_COMPILE = "compiling takes 10 to 40 s: measured at the highest T and thread number only"
+SLOW_TO_COMPILE = "compiling takes 10 to 40 s: measured at the highest T and number of threads only"
 FOOTPRINT = ("vgg16", 98.13)
 
 app = make_app("Latency and memory of the native engine and its rivals.")

@@ -100,7 +100,7 @@ def summary_sheet(results: Sequence[Result]) -> Section | None:
     if not rows:
         return None
     return section(
-        f"Times as fast as the best rival, T = {TARGET_TIMESTEPS}, {TARGET_THREADS} threads (aim)",
+        f"Speed relative to the best rival, T = {TARGET_TIMESTEPS}, {TARGET_THREADS} threads (aim in brackets)",
         ["", *(f"p = {p:g}%" for p in sparsities)],
         [[f"{arch}, batch {batch}", *(cells.get(p, "-") for p in sparsities)] for (arch, batch), cells in rows.items()],
     )
@@ -129,7 +129,7 @@ def _latency_sheet(results: list[Result]) -> Section:
     if any(INT8 in r.seconds for r in results):
         rows.append([f"{INT8} / native", *(_ratio(r.over_native(INT8)) for r in results)])
     if any(r.configuration.target for r in results):
-        rows.append(["target", *(_ratio(r.configuration.target) for r in results)])
+        rows.append(["aim", *(_ratio(r.configuration.target) for r in results)])
     title = (
         f"{c.arch}, T = {c.timesteps}, batch {c.batch}, {c.threads} thread{'s' if c.threads > 1 else ''}: ms per run"
     )
@@ -179,7 +179,7 @@ def ticket_sheet(facts: Sequence[dict[str, Any]]) -> Section:
         for f in facts
     ]  # fmt: skip
     header = ["ticket", "test accuracy", "MB", "density by MACs", "firing rate", "lowest layer", "highest layer",
-              "silent over all T", "lowest density", "dead layers"]  # fmt: skip
+              "silent at all T", "lowest density", "empty layers"]  # fmt: skip
     return section("Tickets (per layer in results.json)", header, rows)
 
 
@@ -201,7 +201,7 @@ def footprint_sheet(rows: Sequence[dict[str, Any]]) -> Section:
         ]
         for r in rows
     ]  # fmt: skip
-    header = ["engine", "file MB", "load s", "load + first run s", "resident MB more", "at its peak MB more"]
+    header = ["engine", "file MB", "load s", "load + first run s", "additional resident MB", "at the peak"]
     return section(f"Load and memory, {rows[0]['what']}" if rows else "Load and memory", header, cells)
 
 
@@ -224,5 +224,6 @@ def disturbances(noises: Sequence[Noise]) -> list[str]:
         return []
     worst = max(noisy, key=lambda noise: (noise.others or 0.0, noise.spread))
     return [
-        f"{len(noisy)} of {len(noises)} measurements were disturbed, so trust ratios only. {' '.join(worst.warnings)}"
+        f"{len(noisy)} of {len(noises)} measurements were disturbed, so only ratios are reliable. "
+        + " ".join(worst.warnings)
     ]

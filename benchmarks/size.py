@@ -166,18 +166,22 @@ def _milliseconds(s: Sizes, key: str) -> str:
 
 def notes(report: dict[str, Any], found: list[Sizes]) -> list[str]:
     lines = [
-        f"tickets: one-shot cuts of initial weights, calibrated on {report['images']}",
+        f"tickets: initial weights, pruned once by magnitude, batch norm calibrated on {report['images']}",
         f"machine: {', '.join(f'{key} {value}' for key, value in report['machine'].items())}",
-        f"loading: in one process, in turns, {report['threads']} threads; files and native's plans are cached",
-        f"{SAFETENSORS}: weights and biases only, no network: no engine loads it",
-        f"{COO}: flat int64 places; onnx.checker: {'; '.join(dict.fromkeys(s.coo_check for s in found))}",
+        f"loading: in one process, in turns, {report['threads']} threads; files and the native engine's plans are "
+        "cached",
+        f"{SAFETENSORS}: weights and biases without the network, so no engine loads it",
+        f"{COO}: flat int64 indices; onnx.checker: {'; '.join(dict.fromkeys(s.coo_check for s in found))}",
     ]
     lines += sorted({f"not measured: {key}: {why}" for s in found for key, why in s.missing.items()})
     worst = {key: min(s.top1[key] for s in found if key in s.top1) for s in found for key in s.top1}
-    lines.append(f"same class as the float64 oracle of the file, 8 images, at least: {min(worst.values()):.0%}")
+    lines.append(
+        "share of 8 images that an engine puts into the class of the float64 oracle of the same file: at least "
+        f"{min(worst.values()):.0%}"
+    )
     lines += [
         f"{name}: {np.mean([s.rounded[name] for s in found]):.0%} of 8 images per ticket keep their class; "
-        "in networks that are not trained, a spike that flips spreads from layer to layer"
+        "in untrained networks, one flipped spike changes many in later layers"
         for name in ROUNDED
     ]
     return lines

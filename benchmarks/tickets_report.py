@@ -110,9 +110,9 @@ def about(dataset: Dataset, settings: SearchSettings, remark: str) -> dict[str, 
     return {
         "images": f"CIFAR-10, {files[dataset.official]}{f' ({remark})' if remark else ''}: {train} training images, a "
         f"tenth of them held out, {test} test images",
-        "network": f"{s.arch}, width {s.width:g}, T = {s.timesteps}; the paper's figures are VGG16's",
-        "schedule": f"{s.epochs} epochs, rewind point after {s.rewind_epoch}, batch {s.batch_size}, lr {s.lr:g} on a "
-        "cosine; the paper: 300 epochs of 50,000 images, rewind point after 20, batch 128, lr 0.3",
+        "network": f"{s.arch}, width {s.width:g}, T = {s.timesteps}; the paper's figures are those of VGG16",
+        "schedule": f"{s.epochs} epochs, rewind point after {s.rewind_epoch}, batch {s.batch_size}, lr {s.lr:g} with a "
+        "cosine schedule; the paper: 300 epochs of 50,000 images, rewind point after 20, batch 128, lr 0.3",
     }
 
 
@@ -121,7 +121,7 @@ def present(found: Found, folder: Path) -> None:
     sheets = [accuracy_sheet(found), search_sheet(found), early_bird_sheet(found), divergence_sheet(found)]
     if found.exports:
         sheets.append(deployed_sheet(found))
-    heading, notes = "Tickets in small, beside the paper's", list(found.facts.values())
+    heading, notes = "Tickets of a small network, beside the paper's figures", list(found.facts.values())
     publish(folder / "tickets", found.to_dict(), sheets, heading, notes)
     seen = "Test accuracy of tickets trained at full T; mean ± standard deviation over seeds"
     title = f"{found.facts['network'].split(';')[0]}, on CIFAR-10"
@@ -155,10 +155,10 @@ def search_sheet(found: Found) -> Section:
             rows.append([f"{slow} / {slow}+ET", *("-" if gain is None else f"{gain:.2f}" for gain in gains)])
             rows.append([f"{slow} / {slow}+ET, paper", *(f"{value:.2f}" for value in PAPER_GAIN[slow])])
     notes = [
-        "Training steps alone, of the trainings that a mask comes from: neither validation nor a ticket's own training "
-        f"at full T. {pace(found.histories)}"
+        "Search time is that of the training steps that a mask comes from, without validation and without a ticket's "
+        f"own training at full T. {pace(found.histories)}"
     ]
-    return section("Search", ["", *found.headings()], rows, notes)
+    return section("Search time", ["", *found.headings()], rows, notes)
 
 
 def pace(histories: list[History]) -> str:
@@ -169,7 +169,7 @@ def pace(histories: list[History]) -> str:
         "{:.2f} s ({:.2f}-{:.2f}) at T = {}".format(*np.percentile(seconds, [50, 10, 90]), t)
         for t, seconds in by_steps.items()
     ]
-    return f"An epoch of any of them took, median (p10-p90), {', '.join(said)}."
+    return f"An epoch took, as median (p10-p90), {', '.join(said)}."
 
 
 def early_bird_sheet(found: Found) -> Section:
@@ -184,14 +184,17 @@ def early_bird_sheet(found: Found) -> Section:
                     last.append(history.early_bird[-1])
         for name, show in _EARLY_BIRD.items():
             rows.append([f"{label}, {name}", *(show(last) if last else "-" for last in ends.values())])
-    note = "The search stops when the last five masks differ by less than 0.02 of all positions, or with the epochs."
+    note = (
+        "The search stops when the masks of the last five epochs differ at fewer than 2% of all positions, or when the "
+        "epochs are over."
+    )
     return section("Early-Bird's masks", ["", *found.headings()], rows, [note])
 
 
 _EARLY_BIRD: dict[str, Callable[[list[EarlyBirdRecord]], str]] = {
     "settled": lambda last: f"{sum(event.stop for event in last)} of {len(last)}",
     "epochs searched": lambda last: spread([event.epoch + 1 for event in last], 1),
-    "Hamming distance at the cut": lambda last: spread([event.hamming or 0.0 for event in last], 3),
+    "Hamming distance at the pruning": lambda last: spread([event.hamming or 0.0 for event in last], 3),
     "survivors in common": lambda last: spread([event.overlap or 0.0 for event in last], 2),
 }
 
@@ -203,7 +206,7 @@ def divergence_sheet(found: Found) -> Section:
     ]
     counts = Counter(event["chosen"] for event in found.choices)
     chosen = ", ".join(f"T = {t} by {count} networks" for t, count in sorted(counts.items()))
-    title = "Divergence from the prediction at T = 5 after two epochs, in units of that at t = 2"
+    title = "Divergence from the prediction at T = 5 after two epochs, divided by that at t = 2"
     return section(
         title, ["", "t = 3", "t = 4", "paper, t = 3", "paper, t = 4"], rows, [f"Chosen: {chosen or 'nothing yet'}."]
     )
@@ -220,12 +223,12 @@ def deployed_sheet(found: Found) -> Section:
     ]
     largest = max(abs(d.native - d.searched) for d in found.exports)
     notes = [
-        f"Tickets of {TIMED_RUN}, batch 1, onnxruntime on the same file. All {len(found.exports)} tickets of all "
-        "searches were exported; torch, onnxruntime and the native engine agreed with the float64 oracle on "
-        f"{SAMPLES} images, and the native engine classified all test images: its accuracies differ from torch's by "
+        f"The table has tickets of {TIMED_RUN}, at batch 1; onnxruntime runs the same file. All {len(found.exports)} "
+        "tickets of all searches were exported; torch, onnxruntime and the native engine agreed with the float64 "
+        f"oracle on {SAMPLES} images, and the native engine classified all test images: its accuracies differ from torch's by "
         f"{100 * largest:.2f} points at most."
     ]
-    return section("Exported", ["", *(f"p = {100 * d.sparsity:.2f}%" for d in timed)], rows, notes)
+    return section("Exported tickets", ["", *(f"p = {100 * d.sparsity:.2f}%" for d in timed)], rows, notes)
 
 
 def divergences(choices: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:

@@ -162,24 +162,25 @@ def page(arch: str, found: list[Measured], histories: list[History]) -> str:
     """Return the page as Markdown."""
     parts = [
         f"# Trained tickets of {arch}",
-        f"{arch} at full width on CIFAR-10 (a JPEG copy of the images), pruned in one training by `snn-search gradual`"
-        " ([search.md](../search.md)), not by the paper's method, and in a small part of its 300 epochs. All accuracies"
-        " are those of the exported file in the native engine, on all 10,000 test images. Batch norm was calibrated at"
-        " T = 5, so that fewer timesteps than the network was calibrated for may cost much.",
+        f"These tickets are {arch} at full width on CIFAR-10 (a JPEG copy of the images). They were pruned in one"
+        " training by `snn-search gradual` ([search.md](../search.md#gradual-pruning)), not by the paper's method, and"
+        " in a small part of the paper's 300 epochs. All accuracies are those of the exported file in the native"
+        " engine, on all 10,000 test images. Batch norm was calibrated at T = 5, so accuracy may be much lower at"
+        " fewer timesteps.",
         "## Accuracy by sparsity and by timesteps",
         table(
             ["method", "p, %", *(f"T = {t}" for t in range(1, 6)), "paper, IMP, T = 5"],
             [[*name(f), *(f"{100 * a:.2f}" for a in f.accuracy), paper(f)] for f in found],
         ),
         "## Spikes by sparsity",
-        f"Of {COUNTED} test images, over all five timesteps. The paper finds that spikes per image stay about constant"
-        " with sparsity. Published statistics of networks of this kind are 17.7% (VGG16) and 31.3% (ResNet19) of the"
-        " neurons firing per timestep, and 74.1 and 59.6% silent in an image.",
+        f"Means over {COUNTED} test images and all five timesteps. The paper finds that the number of spikes per image"
+        " hardly changes with sparsity. Published networks of this kind have 17.7% (VGG16) and 31.3% (ResNet19) of"
+        " their neurons firing per timestep, and 74.1 and 59.6% silent in an image.",
         table(
             ["method", "p, %", "spikes per image", "firing per timestep", "silent in an image"],
             [[*name(f), f"{f.spikes:,.0f}", f"{f.firing_rate:.1%}", f"{f.silent:.1%}"] for f in found],
         ),
-        "## How they were trained",
+        "## Training",
         "\n".join(f"- {schedule(history)}" for history in histories),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"

@@ -167,11 +167,14 @@ def seconds_sheet(results: list[Result]) -> Section:
         rows.append([f"loop float32 / {OURS} {precision} (aim {aims[0]:g})", *(f"{x:.2f}x" for x in loop)])
         rows.append([f"folded {precision} / {OURS} {precision} (aim {aims[1]:g})", *(f"{x:.2f}x" for x in folded)])
     for name in first.differences:
-        rows.append([f"gradients of {name}", *(f"{r.differences[name]:.1e}" for r in results)])
+        rows.append([f"gradient error of {name}", *(f"{r.differences[name]:.1e}" for r in results)])
     title = f"{first.setup.arch}, batch {first.setup.batch}, {first.setup.device}: seconds per iteration"
     notes = [
-        "Gradients: |g - g'| / |g'| over all weights, g' those of the loop in float64. In float32 a potential next to "
-        "the threshold may round to its other side; in an untrained network one such spike changes all that follows."
+        "loop: SpikingJelly's single-step layers, once per timestep; folded: its multi-step layers, with time folded "
+        "into the batch; spiketicket: the layers of this project. chosen: the memory format is chosen for each layer.",
+        "Gradient error: |g - g'| / |g'| over all weights, where g' are the gradients of the loop in float64. In "
+        "float32 a potential close to the threshold may round to the other side of it; in an untrained network, one "
+        "such spike changes everything that follows.",
     ]
     return section(title, ["median (p10-p90)", *(f"T = {r.setup.timesteps}" for r in results)], rows, notes)
 

@@ -27,7 +27,7 @@ def test_what_is_done_is_kept(cifar_folder, tmp_path, monkeypatch, capsys):
     learning.main(**SMALL, data=cifar_folder, seeds=3, folder=stopped)
     assert counted.calls == 2
     assert json.loads((stopped / "learning.json").read_text())["accuracies"] == expected["accuracies"]
-    assert "against the loop (95%)" in (stopped / "learning.md").read_text()
+    assert "difference from the loop (95% interval)" in (stopped / "learning.md").read_text()
     capsys.readouterr()
     with pytest.raises(learning.typer.Exit):
         learning.main(**{**SMALL, "lr": 0.2}, data=cifar_folder, seeds=3, folder=stopped)
