@@ -225,8 +225,8 @@ def deployed_sheet(found: Found) -> Section:
     notes = [
         f"The table has tickets of {TIMED_RUN}, at batch 1; onnxruntime runs the same file. All {len(found.exports)} "
         "tickets of all searches were exported; torch, onnxruntime and the native engine agreed with the float64 "
-        f"oracle on {SAMPLES} images, and the native engine classified all test images: its accuracies differ from torch's by "
-        f"{100 * largest:.2f} points at most."
+        f"oracle on {SAMPLES} images, and the native engine classified all test images: its accuracies "
+        f"differ from torch's by {100 * largest:.2f} points at most."
     ]
     return section("Exported tickets", ["", *(f"p = {100 * d.sparsity:.2f}%" for d in timed)], rows, notes)
 
