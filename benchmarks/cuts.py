@@ -10,6 +10,7 @@ A finished ticket lies in one folder, and is not made again (remove the folder a
 file, and an archive of the images that are timed and the float64 oracle's logits of them.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -140,6 +141,11 @@ class Rates:
 def firing_rates(ticket: Ticket, images: int = 8) -> Rates:
     with Session(ticket.path, engine="onnxruntime") as session:
         spikes = session.spikes({INPUT: ticket.images[:images]})
+    return count_spikes(spikes)
+
+
+def count_spikes(spikes: Mapping[str, NDArray[np.uint8]]) -> Rates:
+    """Return the firing rates of spikes `[T, N, ...]` by layer."""
     total = sum(s.size for s in spikes.values())
     neurons = sum(s[0].size for s in spikes.values())
     return Rates(

@@ -6,25 +6,29 @@
 RUN is a folder of snn-search (docs/LOG.md has the commands). Accuracies are the native engine's, on all test images.
 """
 
-import json
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
 import typer
 
 from benchmarks.assets import ENDING, FOLDER
+from benchmarks.cuts import count_spikes
+from benchmarks.report import publish, section
+from benchmarks.tickets_report import PAPER_ACCURACY, near
 from spiketicket.cli.console import err, guarded, make_app, say
 from spiketicket.data import Split, load_dataset
 from spiketicket.errors import InputError
 from spiketicket.export.ticket import export_ticket
-from spiketicket.files import write_atomic
 from spiketicket.model.names import INPUT
+from spiketicket.profiling.inference.accuracy import by_timestep, mean_logits
 from spiketicket.profiling.measure.machine import machine_facts
+from spiketicket.profiling.report.document import Section
 from spiketicket.profiling.search.measured import method_name
+from spiketicket.profiling.search.paper import SPARSITIES
 from spiketicket.runtime import Session
 from spiketicket.train.history.history import History, read_history
 from spiketicket.train.search.ticket import Ticket, load_ticket, save_ticket
@@ -33,11 +37,8 @@ KEPT = (89.91, 98.13)  # sparsities, in percent, whose tickets are assets
 MANTISSA = 5  # bits of a weight's fraction in an asset, so that all assets together stay below 8 MB
 COUNTED = 512  # test images whose spikes are counted
 BATCH = 32
-# IMP on CIFAR-10: the paper's supplementary, Table 3.
-PAPER = {
-    "vgg16": {68.30: 92.66, 89.91: 92.54, 95.69: 92.38, 98.13: 91.81},
-    "resnet19": {68.30: 93.47, 89.91: 93.49, 95.69: 93.22, 98.13: 92.43},
-}
+# IMP on CIFAR-10 at each of SPARSITIES: the paper's supplementary, Table 3.
+PAPER = {"vgg16": PAPER_ACCURACY["IMP"], "resnet19": (93.47, 93.49, 93.22, 92.43)}
 
 app = make_app("Trained tickets of the paper's networks.")
 Runs = Annotated[list[Path], typer.Argument(help="Run folders of snn-search on CIFAR-10.")]
@@ -68,12 +69,12 @@ class Measured:
 def assets(runs: Runs, data: Data = Path("data")) -> None:
     """Write tests/assets: the last tickets of each run at 89.91 and 98.13%, weights rounded, accuracy measured anew."""
     test = load_dataset("cifar10", data).test
-    for folder in runs:
-        for ticket in tickets_of(folder):
+    for history in map(read_history, runs):
+        for ticket in tickets_of(history):
             percent = round(100 * ticket.sparsity, 2)
             if percent not in KEPT:
                 continue
-            with err.status(f"measuring {folder.name} at {percent}% ..."):
+            with err.status(f"measuring {history.folder.name} at {percent}% ..."):
                 rounded = round_weights(ticket, MANTISSA)
                 accuracy = measure(rounded, "", test).accuracy[-1]
             before = ticket.search["test_accuracy"]
@@ -96,9 +97,9 @@ def report(
         raise InputError(f"expected runs of one network, got {arch} and {', '.join(others)}")
     test = load_dataset("cifar10", data).test
     found = []
-    for folder, history in zip(runs, histories, strict=True):
-        for ticket in tickets_of(folder):
-            with err.status(f"measuring {folder.name} at {ticket.sparsity:.2%} ..."):
+    for history in histories:
+        for ticket in tickets_of(history):
+            with err.status(f"measuring {history.folder.name} at {ticket.sparsity:.2%} ..."):
                 found.append(measure(ticket, method_name(history), test))
     facts = {
         "format": "spiketicket.trained",
@@ -106,17 +107,13 @@ def report(
         "machine": machine_facts(),
         "tickets": [vars(f) for f in found],
     }
-    write_atomic(out / f"{arch}.json", (json.dumps(facts, indent=1) + "\n").encode())
-    write_atomic(out / f"{arch}.md", page(arch, found, histories).encode())
-    say(f"wrote {out / arch}.md and .json")
+    publish(out / arch, facts, sections(found), f"Trained tickets of {arch}", notes(arch, histories))
 
 
-def tickets_of(folder: Path) -> list[Ticket]:
+def tickets_of(history: History) -> list[Ticket]:
     """Return the tickets of a run by sparsity; where one was trained further, that instead of the one it came from."""
-    by_round: dict[str, Path] = {}
-    for kind in ("rounds", "final"):
-        by_round |= {path.stem: path for path in sorted(folder.glob(f"{kind}/*.pt"))}
-    return [load_ticket(path) for _, path in sorted(by_round.items())]
+    last = {path.stem: path for _, path in history.ticket_files()}
+    return [load_ticket(path) for path in last.values()]
 
 
 def round_weights(ticket: Ticket, bits: int) -> Ticket:
@@ -138,52 +135,54 @@ def measure(ticket: Ticket, method: str, test: Split) -> Measured:
         path = Path(folder) / "ticket.onnx"
         export_ticket(ticket, path)
         with Session(path) as session:
-            batches = [session.run({INPUT: images[i : i + BATCH]})["logits_t"] for i in range(0, len(images), BATCH)]
-            spikes: dict[str, list[np.ndarray[Any, Any]]] = {}
-            for i in range(0, COUNTED, BATCH):
-                for name, fired in session.spikes({INPUT: images[i : i + BATCH]}).items():
-                    spikes.setdefault(name, []).append(fired.reshape(*fired.shape[:2], -1))
-    logits = np.concatenate(batches, axis=1)
-    steps = np.arange(1, len(logits) + 1)[:, None, None]
-    right = ((np.cumsum(logits, axis=0) / steps).argmax(2) == labels).mean(1)
-    by_layer = {name: np.concatenate(parts, axis=1) for name, parts in spikes.items()}
-    neurons = sum(s.shape[2] for s in by_layer.values())
-    total = sum(float(s.sum()) for s in by_layer.values()) / COUNTED
-    silent = sum(float((s.sum(0) == 0).sum()) for s in by_layer.values()) / COUNTED / neurons
-    search = ticket.search
+            means = mean_logits(session, images, ticket.model.timesteps)
+            parts = [session.spikes({INPUT: images[i : i + BATCH]}) for i in range(0, COUNTED, BATCH)]
+    spikes = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+    rates = count_spikes(spikes)
     return Measured(
-        ticket.model.arch, method, search["kind"], ticket.sparsity, tuple(map(float, right)),
-        total / neurons / len(logits), {name: float(s.mean()) for name, s in by_layer.items()}, total, silent,
-        search["seconds"] / 60,
-    )  # fmt: skip
+        ticket.model.arch,
+        method,
+        ticket.search["kind"],
+        ticket.sparsity,
+        tuple(at.accuracy.accuracy for at in by_timestep(means, labels)),
+        rates.overall,
+        rates.layers,
+        sum(float(s.sum()) for s in spikes.values()) / COUNTED,
+        rates.silent,
+        ticket.search["seconds"] / 60,
+    )
 
 
-def page(arch: str, found: list[Measured], histories: list[History]) -> str:
-    """Return the page as Markdown."""
-    parts = [
-        f"# Trained tickets of {arch}",
-        f"These tickets are {arch} at full width on CIFAR-10 (a JPEG copy of the images). They were pruned in one"
-        " training by `snn-search gradual` ([search.md](../search.md#gradual-pruning)), not by the paper's method, and"
-        " in a small part of the paper's 300 epochs. All accuracies are those of the exported file in the native"
-        " engine, on all 10,000 test images. Batch norm was calibrated at T = 5, so accuracy may be much lower at"
-        " fewer timesteps.",
-        "## Accuracy by sparsity and by timesteps",
-        table(
+def sections(found: list[Measured]) -> list[Section]:
+    """Return the tables: accuracy and spikes."""
+    return [
+        section(
+            "Accuracy by sparsity and by timesteps",
             ["method", "p, %", *(f"T = {t}" for t in range(1, 6)), "paper, IMP, T = 5"],
             [[*name(f), *(f"{100 * a:.2f}" for a in f.accuracy), paper(f)] for f in found],
         ),
-        "## Spikes by sparsity",
-        f"Means over {COUNTED} test images and all five timesteps. The paper finds that the number of spikes per image"
-        " hardly changes with sparsity. Published networks of this kind have 17.7% (VGG16) and 31.3% (ResNet19) of"
-        " their neurons firing per timestep, and 74.1 and 59.6% silent in an image.",
-        table(
+        section(
+            "Spikes by sparsity",
             ["method", "p, %", "spikes per image", "firing per timestep", "silent in an image"],
             [[*name(f), f"{f.spikes:,.0f}", f"{f.firing_rate:.1%}", f"{f.silent:.1%}"] for f in found],
+            [
+                f"Means over {COUNTED} test images and all five timesteps. The paper finds that the number of spikes"
+                " per image hardly changes with sparsity. Published networks of this kind have 17.7% (VGG16) and 31.3%"
+                " (ResNet19) of their neurons firing per timestep, and 74.1 and 59.6% silent in an image."
+            ],
         ),
-        "## Training",
-        "\n".join(f"- {schedule(history)}" for history in histories),
-    ]  # fmt: skip
-    return "\n\n".join(parts) + "\n"
+    ]
+
+
+def notes(arch: str, histories: list[History]) -> list[str]:
+    """Return what the figures are of, and how each run was trained."""
+    return [
+        f"These tickets are {arch} at full width on CIFAR-10 (a JPEG copy of the images). They were pruned in one"
+        " training by snn-search gradual (docs/search.md), not by the paper's method, and in a small part of the"
+        " paper's 300 epochs. All accuracies are those of the exported file in the native engine, on all 10,000 test"
+        " images. Batch norm was calibrated at T = 5, so accuracy may be much lower at fewer timesteps.",
+        *map(schedule, histories),
+    ]
 
 
 def name(found: Measured) -> tuple[str, str]:
@@ -191,8 +190,8 @@ def name(found: Measured) -> tuple[str, str]:
 
 
 def paper(found: Measured) -> str:
-    values = PAPER.get(found.arch, {})
-    return next((f"{a:.2f}" for p, a in values.items() if abs(p - 100 * found.sparsity) < 0.05), "")
+    values = zip(SPARSITIES.values(), PAPER.get(found.arch, ()), strict=False)
+    return next((f"{value:.2f}" for percent, value in values if near(found.sparsity, percent)), "")
 
 
 def schedule(history: History) -> str:
@@ -206,14 +205,9 @@ def schedule(history: History) -> str:
         if s.get(name) is not None
     )
     return (
-        f"{method_name(history)}: `{options}`; {hours:.1f} hours of training; "
+        f"{method_name(history)}: {options}; {hours:.1f} hours of training; "
         f"training accuracy of the last three epochs {last}"
     )
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 ENGINE = "native"
 IMAGES = 32  # that operations are counted on, and that are run one after another
-FOLDERS = {"search": "rounds", "final": "final"}  # of a run, by kind of ticket
 
 
 @dataclass(frozen=True)
@@ -173,10 +172,10 @@ class _Pictures:
 
 def _sources(history: History) -> list[tuple[str, Path]]:
     """Kind and file of every ticket, by round. Raises InputError where there is none."""
-    found = [(kind, path) for kind, name in FOLDERS.items() for path in sorted((history.folder / name).glob("*.pt"))]
+    found = history.ticket_files()
     if not found:
         raise InputError(f"{history.folder}: no round is finished yet, so there is no ticket")
-    return sorted(found, key=lambda one: (one[1].stem, one[0] == "final"))
+    return found
 
 
 def _names(histories: list[History]) -> dict[Path, str]:

@@ -23,6 +23,7 @@ from spiketicket.train.history.events import (
 )
 
 SETTINGS_FILE = "settings.json"
+TICKET_FOLDERS = {"search": "rounds", "final": "final"}  # by kind of ticket
 LOG_FILE = "metrics.jsonl"
 LOCK_FILE = ".lock"
 
@@ -107,6 +108,11 @@ class History:
             if (index, kind) not in stages:
                 stages[index, kind] = StageRecord(index, kind, len(trained), trained[-1].timesteps)
         return tuple(Training(stages[key], tuple(trained), tickets.get(key)) for key, trained in epochs.items())
+
+    def ticket_files(self) -> list[tuple[str, Path]]:
+        """Return kind and file of every ticket in the folder, by round; a final one comes last in its round."""
+        found = [(kind, path) for kind, name in TICKET_FOLDERS.items() for path in (self.folder / name).glob("*.pt")]
+        return sorted(found, key=lambda one: (one[1].stem, one[0] == "final"))
 
     @property
     def image_size(self) -> int | None:

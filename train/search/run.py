@@ -1,4 +1,4 @@
-"""The run folder of one search, which can be resumed. Only this file knows the names of the files in it.
+"""The run folder of one search, which can be resumed. The names of its files are here and in train/history/history.py.
 
 settings.json       what the run is; another search in the same folder is refused
 metrics.jsonl       what happened: a line per epoch, ticket, choice
@@ -24,7 +24,7 @@ from torch import Tensor
 from spiketicket.errors import SpikeTicketError, TicketError
 from spiketicket.files import PARTIAL_SUFFIX, write_atomic
 from spiketicket.train.history.events import Record, to_entry
-from spiketicket.train.history.history import LOCK_FILE, LOG_FILE, SETTINGS_FILE, read_events
+from spiketicket.train.history.history import LOCK_FILE, LOG_FILE, SETTINGS_FILE, TICKET_FOLDERS, read_events
 from spiketicket.train.history.tensorboard import TensorBoard
 from spiketicket.train.loop.distributed import Group
 from spiketicket.train.search.plan import Stage
@@ -47,7 +47,6 @@ CHECKPOINT_FIELDS = (
 
 _REWIND = ("spiketicket.rewind", 1)  # format and version
 _CHECKPOINT = ("spiketicket.checkpoint", 3)
-_TICKETS = {"search": "rounds", "final": "final"}
 
 
 class Run:
@@ -62,7 +61,7 @@ class Run:
         self.tensorboard = tensorboard
 
     def ticket_path(self, stage: Stage) -> Path:
-        return self.folder / _TICKETS[stage.kind] / f"{stage.round:02d}.pt"
+        return self.folder / TICKET_FOLDERS[stage.kind] / f"{stage.round:02d}.pt"
 
     def save_ticket(self, stage: Stage, ticket: Ticket) -> None:
         if self.is_main:
@@ -264,7 +263,7 @@ def _remove_leftovers(folder: Path) -> None:
     if log.exists() and not (text := log.read_bytes()).endswith(b"\n"):
         write_atomic(log, text[: text.rfind(b"\n") + 1])
     names = ("settings.json", "metrics.jsonl", "rewind.pt", "early_time.json", "checkpoint.pt", "ticket.pt")
-    tickets = (f"{folder}/[0-9]*.pt" for folder in _TICKETS.values())
+    tickets = (f"{folder}/[0-9]*.pt" for folder in TICKET_FOLDERS.values())
     for name in (*names, *tickets):
         pattern = Path(name)
         for path in folder.glob(str(pattern.parent / f".{pattern.name}.*{PARTIAL_SUFFIX}")):
