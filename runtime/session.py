@@ -103,7 +103,7 @@ class Session:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the exporter wrote into the file: fingerprint, data set, normalisation, sparsity, ..."""
+        """The metadata of the model file: fingerprint, data set, normalisation, sparsity and others, as text by key."""
         return dict(self._graph.metadata)
 
     def run(self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None) -> dict[str, Floats]:

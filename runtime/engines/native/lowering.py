@@ -74,8 +74,8 @@ class Lowered:
         self.arrays.clear()
 
     def _terms(self, lif: Lif) -> "tuple[list[Conv | Linear], list[str], list[Node]] | None":
-        """What a LIF's current is the sum of, where one kernel can compute it: weighted layers, spikes
-        added as they are, and all the nodes that are taken in. None where it cannot."""
+        """Return the terms of a LIF's current, if one kernel can compute their sum, else None: weighted layers, spikes
+        that are added as they are, and all nodes that the kernel replaces."""
         shapes = set()  # an image added to a vector is left to the Add, which flattens it
         layers: list[Conv | Linear] = []
         residuals: list[str] = []
@@ -196,7 +196,7 @@ class Lowered:
         return _native.Source.of(self.ids[layer.inputs[0]], geometry, groups, *arrays)
 
     def named_operations(self) -> list[tuple[int, str]]:
-        """Where the time of each layer ends in the order of the operations: after (number of operations, name)."""
+        """Return (number of operations, name) of each layer in order: after so many operations, its time ends."""
         names: dict[int, str] = {}
         for node in self.graph.nodes:
             if node.output in self.ids:

@@ -12,7 +12,7 @@ from spiketicket.model.names import METADATA_PREFIX
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a model file says about the training of its network. A file can lack any of it, and hold other keys."""
+    """Facts about the network in a model file and its training. A file may lack any of them and have other keys."""
 
     fingerprint: str | None = None
     arch: str | None = None
