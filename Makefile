@@ -38,9 +38,13 @@ test: $(INSTALLED)
 test-full: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2
 
+# Every C++ and CUDA source.
+CPP := $(wildcard $(addprefix runtime/csrc/,*.cpp */*) runtime/engines/cuda/*.cuh \
+    train/networks/cuda/*.cuh tests/runtime/*.cpp tests/support/cuda_host/*.h)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
 	$(BIN)/mypy
 
 # CIFAR-10 lies in $(DATA)/cifar-10-batches-py; without it, synthetic images are timed.

@@ -17,8 +17,8 @@ std::string name_of(const Choice& choice) {
 }
 
 Choice choice_named(const std::string& name) {
-  for (const Method method : {Method::events, Method::events_int16, Method::sparse_events, Method::masks,
-                              Method::tables})
+  for (const Method method :
+       {Method::events, Method::events_int16, Method::sparse_events, Method::masks, Method::tables})
     for (const int tile : {16, 64})
       if (name_of({method, tile}) == name) return {method, tile};
   throw std::invalid_argument("unknown kernel '" + name + "'");
@@ -62,11 +62,13 @@ double Convolution::estimate(const Choice& choice) const {
   const double vectors = std::ceil(positions / kLanes);
   const double density = nonzeros_ / dense_;
   switch (choice.method) {
-    case Method::events: return positions * (dense_ * rate / 40 + 20) * (choice.tile == 16 || dense_ > 1 << 18 ? 1.0 : 1.01);
+    case Method::events:
+      return positions * (dense_ * rate / 40 + 20) * (choice.tile == 16 || dense_ > 1 << 18 ? 1.0 : 1.01);
     case Method::events_int16: return positions * (dense_ * rate / 65 + 20) * (choice.tile == 16 ? 1.0 : 1.01);
     case Method::sparse_events: return positions * (nonzeros_ * rate + 20);
     case Method::masks: return vectors * nonzeros_ * 0.35 + positions * layer_.outputs / 16;
-    default: return vectors * dense_ / kGroup * (1 - std::pow(1 - density, kGroup)) * 0.6 + positions * layer_.outputs / 16;
+    default:
+      return vectors * dense_ / kGroup * (1 - std::pow(1 - density, kGroup)) * 0.6 + positions * layer_.outputs / 16;
   }
 }
 

@@ -4,8 +4,8 @@
 #include <optional>
 #include <vector>
 
-#include "network/value.h"
 #include "forms/weights.h"
+#include "network/value.h"
 
 namespace spiketicket {
 

@@ -110,7 +110,8 @@ class PlaneForm : public Form {
         for (int mask = 0; mask < flat_masks(); ++mask) {
           uint64_t rows[kBits] = {};
           for (int i = 0; i < std::min(kBits, flat_ - mask * kBits); ++i) {
-            if (x < layer_.width) rows[i] = words[(size_t(y) * layer_.width + x) * v.stride()] >> (first % kWord) & 0xFFFF;
+            if (x < layer_.width)
+              rows[i] = words[(size_t(y) * layer_.width + x) * v.stride()] >> (first % kWord) & 0xFFFF;
             if (++x == pitch_) x = 0, ++y;
           }
           transpose(rows);
@@ -143,8 +144,8 @@ class PlaneForm : public Form {
     uint64_t* bits = fired(context, image, channel);
     for (int p = 0; p < flat_; p += kWord)
       context.kernels.lif(*layer_.lif, current + p, room_, context.timesteps,
-                          (std::min(flat_ - p, kWord) + kLanes - 1) / kLanes, u != nullptr ? u + p : u, bits + p / kWord,
-                          fired_words());
+                          (std::min(flat_ - p, kWord) + kLanes - 1) / kLanes, u != nullptr ? u + p : u,
+                          bits + p / kWord, fired_words());
   }
 
   // From bits of positions per output to words of outputs per position. A phase of its own, so that no two threads
@@ -164,7 +165,8 @@ class PlaneForm : public Form {
         const int last = std::min(kWord, flat_ - int(word) * kWord);
         int y = int(word * kWord / pitch_), x = int(word * kWord % pitch_);
         for (int i = 0; i < last; ++i) {
-          if (x < layer_.width) to[(size_t(y) * layer_.width + x) * stride] = uint16_t(rows[i % kBits] >> (i / kBits * kBits));
+          if (x < layer_.width)
+            to[(size_t(y) * layer_.width + x) * stride] = uint16_t(rows[i % kBits] >> (i / kBits * kBits));
           if (++x == pitch_) x = 0, ++y;
         }
       }
@@ -382,7 +384,8 @@ class TableForm : public PlaneForm {
     const Value& v = layer_.in(s);
     const Layout& layout = weights_.layout(s);
     const size_t groups = (v.channels + kGroup - 1) / kGroup, stride = v.stride();
-    uint8_t* all = context.workspace.arena.planes.data() + (size_t(image) * planes + i) * weights_.step() + weights_.base(s);
+    uint8_t* all =
+        context.workspace.arena.planes.data() + (size_t(image) * planes + i) * weights_.step() + weights_.base(s);
     std::memset(all, 0, groups * layout.plane);
     const uint64_t* words = context.spikes(v, image, layer_.plane(context, i));
     for (size_t group = 0; group < groups; ++group) {
@@ -400,10 +403,9 @@ class TableForm : public PlaneForm {
   void accumulate(const Context& context, int image, int channel, float bias, float* current) const override {
     const std::span<const TableTap> taps = weights_.taps(channel);
     const int planes = layer_.planes(context);
-    context.kernels.accumulate_tables(
-        taps.data(), taps.size(), bias,
-        context.workspace.arena.planes.data() + size_t(image) * planes * weights_.step(), weights_.step(), planes,
-        flat_, current, room_);
+    context.kernels.accumulate_tables(taps.data(), taps.size(), bias,
+                                      context.workspace.arena.planes.data() + size_t(image) * planes * weights_.step(),
+                                      weights_.step(), planes, flat_, current, room_);
   }
 
  private:
@@ -414,7 +416,7 @@ class TableForm : public PlaneForm {
 
 std::unique_ptr<Form> make_mask_form(const Layer& layer) { return std::make_unique<MaskForm>(layer); }
 
-std::unique_ptr<Form> make_table_form(const Layer& layer) { 
+std::unique_ptr<Form> make_table_form(const Layer& layer) {
   return std::make_unique<TableForm>(layer, TableWeights(layer.values, layer.sources, layer.outputs, layer.width));
 }
 

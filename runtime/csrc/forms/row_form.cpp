@@ -40,7 +40,9 @@ class RowForm : public Form {
   }
 
   void reserve(const Context& context) const override;
-  size_t state() const override { return layer_.lif ? size_t(layer_.positions()) * words_of(layer_.outputs) * kWord : 0; }
+  size_t state() const override {
+    return layer_.lif ? size_t(layer_.positions()) * words_of(layer_.outputs) * kWord : 0;
+  }
   size_t bytes() const override { return weights_.bytes(); }
 
  private:
@@ -100,7 +102,8 @@ RowForm::Tile RowForm::tile_of(const Context& context, int task) const {
   const int size = tile_positions(context), positions = context.images * layer_.positions();
   const int tiles = (positions + size - 1) / size, tile = task % tiles, block = task / tiles;
   const bool split = split_blocks(context);
-  return {tile * size, std::min((tile + 1) * size, positions), split ? block : 0, split ? block + 1 : weights_.blocks()};
+  return {tile * size, std::min((tile + 1) * size, positions), split ? block : 0,
+          split ? block + 1 : weights_.blocks()};
 }
 
 // The input positions under the kernel at one output position, of the first source. Returns how many.

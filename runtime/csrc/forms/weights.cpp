@@ -43,9 +43,8 @@ void RowWeights::fill_dense(const std::vector<Value>& values, const std::vector<
       Block& block = blocks_[output / width_];
       float* column = aligned(block.weights) + output % width_;
       const size_t width = size_t(block.vectors) * kLanes;
-      for_nonzeros(sources[s], channels, outputs, output, [&](const Nonzero& n) {
-        column[row_of(sources[s], bases_[s], channels, n) * width] = n.weight;
-      });
+      for_nonzeros(sources[s], channels, outputs, output,
+                   [&](const Nonzero& n) { column[row_of(sources[s], bases_[s], channels, n) * width] = n.weight; });
     }
   }
 }

@@ -5,8 +5,8 @@
 #include <stdexcept>
 #include <vector>
 
-#include "kernels/kernels.h"
 #include "forms/layout.h"
+#include "kernels/kernels.h"
 #include "network/value.h"
 
 namespace spiketicket {

@@ -61,8 +61,7 @@ struct Kernels {
 
   // The weight rows that one output position adds up at one timestep: run.row + event for every event
   // under the kernel. Returns the end; writes up to kSlack more.
-  uint32_t* (*list_rows)(const Run* runs, size_t count, const EventSpan* spans, const uint16_t* events,
-                         uint32_t* rows);
+  uint32_t* (*list_rows)(const Run* runs, size_t count, const EventSpan* spans, const uint16_t* events, uint32_t* rows);
 
   // current[i] = bias + the sum of the weight rows in rows[ends[i - 1]..ends[i]), for `lists` lists;
   // `vectors` (1 to 4) times kLanes floats each.
@@ -71,8 +70,7 @@ struct Kernels {
 
   // The same for rows of which only the nonzeros are stored: row r has entries starts[r]..starts[r + 1).
   void (*gather_sparse)(const uint32_t* rows, const uint32_t* ends, size_t lists, const uint32_t* starts,
-                        const uint16_t* columns, const float* weights, int vectors, const float* bias,
-                        float* current);
+                        const uint16_t* columns, const float* weights, int vectors, const float* bias, float* current);
 
   // The same for whole-number weights of at most kLargest, rows of 32 * ((vectors + 1) / 2) of them: current = bias +
   // scale times the sum. Sums are exact: 16 bits hold kExact rows, 32 bits hold the rest.
@@ -97,8 +95,8 @@ struct Kernels {
 
   // Runs 16 * vectors neurons over all timesteps: spikes[t * spikes_step] gets their bits; u is read and
   // updated, or nullptr: at rest, and forgotten. `current_step` 0 repeats one current.
-  void (*lif)(const LifParameters& lif, const float* current, size_t current_step, int timesteps, int vectors,
-              float* u, uint64_t* spikes, size_t spikes_step);
+  void (*lif)(const LifParameters& lif, const float* current, size_t current_step, int timesteps, int vectors, float* u,
+              uint64_t* spikes, size_t spikes_step);
 
   // Positions instead of channels side by side: current[t][p] = bias + sum over taps of the weights whose bit is
   // set in planes[t][p + offset]. `step`: bytes between timesteps; `current_step`: floats between timesteps.

@@ -166,8 +166,7 @@ void gather_real_sparse(const Tap* taps, size_t count, const float* x, size_t st
 
 void add_spikes(uint64_t spikes, int vectors, float* current) {
   for (int v = 0; v < vectors * kParts; ++v, spikes >>= kWidth)
-    store(current + v * kWidth,
-          add_where(load(current + v * kWidth), unsigned(spikes & kAll), broadcast(1.0f)));
+    store(current + v * kWidth, add_where(load(current + v * kWidth), unsigned(spikes & kAll), broadcast(1.0f)));
 }
 
 void add_rows(const float* a, const float* b, size_t count, float* sum) {
@@ -244,8 +243,8 @@ void table_plane(const TableTap* taps, size_t count, float bias, const uint8_t* 
     switch (wide) {
       case 1: table_tile<TB, 1>(taps, count, bias, planes, step, current, current_step); break;
       case 2: table_tile<TB, 2>(taps, count, bias, planes, step, current, current_step); break;
-      case 3: table_tile<TB, kMost < 3 ? kMost : 3>(taps, count, bias, planes, step, current, current_step); break;
-      case 4: table_tile<TB, kMost < 4 ? kMost : 4>(taps, count, bias, planes, step, current, current_step); break;
+      case 3: table_tile<TB, (kMost < 3 ? kMost : 3)>(taps, count, bias, planes, step, current, current_step); break;
+      case 4: table_tile<TB, (kMost < 4 ? kMost : 4)>(taps, count, bias, planes, step, current, current_step); break;
       default: table_tile<TB, kMost>(taps, count, bias, planes, step, current, current_step);
     }
     planes += wide * kWidth;
@@ -299,8 +298,12 @@ void masked_plane(const MaskTap* taps, size_t count, float bias, const uint16_t*
     const int tiles = (left + kMost - 1) / kMost, wide = (left + tiles - 1) / tiles;
     switch (wide) {
       case 1: masked_tile<TB, 1>(taps, count, bias, masks, row_step, step, current, current_step); break;
-      case 2: masked_tile<TB, kMost < 2 ? kMost : 2>(taps, count, bias, masks, row_step, step, current, current_step); break;
-      case 3: masked_tile<TB, kMost < 3 ? kMost : 3>(taps, count, bias, masks, row_step, step, current, current_step); break;
+      case 2:
+        masked_tile<TB, (kMost < 2 ? kMost : 2)>(taps, count, bias, masks, row_step, step, current, current_step);
+        break;
+      case 3:
+        masked_tile<TB, (kMost < 3 ? kMost : 3)>(taps, count, bias, masks, row_step, step, current, current_step);
+        break;
       default: masked_tile<TB, kMost>(taps, count, bias, masks, row_step, step, current, current_step);
     }
     masks += wide;
@@ -326,9 +329,18 @@ void accumulate_masked(const MaskTap* taps, size_t count, float bias, const uint
   }
 }
 
-constexpr Kernels kKernels = {kIsa,       expand,     list_rows,          gather,
-                              gather_sparse, gather_int16, gather_real,  gather_real_sparse,
-                              add_spikes, add_rows,   lif,                accumulate_tables,
+constexpr Kernels kKernels = {kIsa,
+                              expand,
+                              list_rows,
+                              gather,
+                              gather_sparse,
+                              gather_int16,
+                              gather_real,
+                              gather_real_sparse,
+                              add_spikes,
+                              add_rows,
+                              lif,
+                              accumulate_tables,
                               accumulate_masked};
 
 }  // namespace

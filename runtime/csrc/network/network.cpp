@@ -68,17 +68,27 @@ int Network::layer(std::vector<Source> sources, std::vector<int> residuals, int 
   const Value& in = values_[sources.front().value];
   const int height = out_height(sources.front().geometry, in), width = out_width(sources.front().geometry, in);
   const Value out{.channels = outputs, .height = height, .width = width, .spikes = lif.has_value(), .timed = in.timed};
-  return append(std::make_unique<Convolution>(Layer{values_, std::move(sources), std::move(residuals), outputs, height,
-                                                    width, {bias.begin(), bias.end()}, lif, int16_}),
+  return append(std::make_unique<Convolution>(Layer{values_,
+                                                    std::move(sources),
+                                                    std::move(residuals),
+                                                    outputs,
+                                                    height,
+                                                    width,
+                                                    {bias.begin(), bias.end()},
+                                                    lif,
+                                                    int16_}),
                 out);
 }
 
 int Network::neurons(int input, const LifParameters& lif) {
   input = unrolled(input);
   const Value& in = values_[input];
-  return append(make_neurons(values_, input, lif),
-                {.channels = in.channels, .height = in.height, .width = in.width, .spikes = true, .timed = true,
-                 .periodic = !in.timed && !lif.soft});
+  return append(make_neurons(values_, input, lif), {.channels = in.channels,
+                                                    .height = in.height,
+                                                    .width = in.width,
+                                                    .spikes = true,
+                                                    .timed = true,
+                                                    .periodic = !in.timed && !lif.soft});
 }
 
 int Network::integrators(int input, const Leak& leak) {
@@ -92,8 +102,9 @@ int Network::by_window(int input, const Geometry& g, bool max) {
   input = unrolled(input);
   const Value& in = values_[input];
   const int height = out_height(g, in), width = out_width(g, in);
-  return append(make_pooling(values_, input, g, max, height, width),
-                {.channels = in.channels, .height = height, .width = width, .spikes = in.spikes && max, .timed = in.timed});
+  return append(
+      make_pooling(values_, input, g, max, height, width),
+      {.channels = in.channels, .height = height, .width = width, .spikes = in.spikes && max, .timed = in.timed});
 }
 
 int Network::max_pool(int input, const Geometry& g) { return by_window(input, g, true); }
@@ -104,7 +115,9 @@ int Network::add(int a, int b) {
   a = unrolled(a);
   b = unrolled(b);
   const Value& first = values_[a];
-  return append(make_addition(values_, a, b), {.channels = first.channels, .height = first.height, .width = first.width,
+  return append(make_addition(values_, a, b), {.channels = first.channels,
+                                               .height = first.height,
+                                               .width = first.width,
                                                .timed = first.timed || values_[b].timed});
 }
 

@@ -9,9 +9,9 @@
 
 #include "forms/convolution.h"
 #include "network/ops.h"
-#include "threads/pool.h"
 #include "network/value.h"
 #include "network/workspace_pool.h"
+#include "threads/pool.h"
 
 namespace spiketicket {
 
@@ -52,8 +52,8 @@ class Network {
   // x: [images][C][H][W], of a timed input [timesteps][images][C][H][W]; logits: [timesteps][images][classes].
   // `spikes`: (value, uint8 [timesteps][images][C][H][W]) to record, possibly none. `times`: none, or zeros
   // [operations], which become milliseconds; where threads compute images of their own, the mean over threads.
-  void run(const float* x, int images, int timesteps, float* logits,
-           std::span<const std::pair<int, uint8_t*>> spikes, std::span<double> times = {});
+  void run(const float* x, int images, int timesteps, float* logits, std::span<const std::pair<int, uint8_t*>> spikes,
+           std::span<double> times = {});
   int operations() const { return int(operations_.size()); }
   int operation_of(int value) const;  // its place in order of execution, -1 for the input
 

@@ -10,7 +10,7 @@ namespace spiketicket {
 namespace {
 
 constexpr double kWorthThreads = 100'000;  // nanoseconds of work; waking a thread costs 10 to 50 microseconds
-constexpr int kMostImages = 8;             // that one thread computes layer by layer: their weights are read once
+constexpr int kMostImages = 8;  // that one thread computes layer by layer: their weights are read once
 constexpr size_t kMostElements = size_t(1) << 26;  // of one value of these images
 
 // One timestep for every number of divisors that a timestep up to `timesteps` has.
@@ -77,9 +77,8 @@ void Network::execute(const Context& context, Which which, Team& team, int worke
     const bool fixed = !values_[operation->output].timed;  // computed once per input
     if (which != Which::all && fixed != (which == Which::fixed)) continue;
     for (int phase = 0; phase < operation->phases(); ++phase)
-      team.for_each(operation->tasks(context, phase), [&](int task) {
-        operation->run(context, phase, task, context.workspace.scratch[worker]);
-      });
+      team.for_each(operation->tasks(context, phase),
+                    [&](int task) { operation->run(context, phase, task, context.workspace.scratch[worker]); });
     if (times == nullptr) continue;
     const auto end = Clock::now();  // one reading per operation: what ends one begins the next
     times[operation->index] += std::chrono::duration<double, std::milli>(end - begin).count();
@@ -203,7 +202,8 @@ Network::State Network::begin(const float* x, int images, int timesteps) {
 void Network::step(State& state, float* logits) {
   if (state.taken == state.timesteps) throw std::out_of_range("all timesteps were taken");
   const Context context{values_, kernels_, *state.workspace, state.images, 1, state.taken, state.timesteps, true};
-  if (values_.front().timed) load(context, state.frames.data() + size_t(state.taken) * state.images * size(0), 0, state.images);
+  if (values_.front().timed)
+    load(context, state.frames.data() + size_t(state.taken) * state.images * size(0), 0, state.images);
   together(worth_threads(state.images, 1) ? pool_.size() : 1,
            [&](Team& team, int worker) { execute(context, Which::timed, team, worker); });
   collect(context, logits, 0, size(output_));

@@ -15,8 +15,7 @@ struct Currents {
 };
 
 Currents currents_of(const Context& context, const Value& in, int image, int position, Scratch& scratch) {
-  if (!in.spikes)
-    return {context.reals(in, image) + size_t(position) * in.stride(), in.timed ? in.plane() : 0};
+  if (!in.spikes) return {context.reals(in, image) + size_t(position) * in.stride(), in.timed ? in.plane() : 0};
   const size_t width = padded(in.channels);
   float* sums = scratch.current.data();
   std::fill(sums, sums + context.timesteps * width, 0.0f);

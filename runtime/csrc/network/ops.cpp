@@ -13,7 +13,8 @@ class Pooling : public Operation {
  public:
   Pooling(const Value& v, int input, const Geometry& g, bool max, int height, int width)
       : input_(input), g_(g), max_(max), height_(height), width_(width),
-        work_(double(height) * width * g.kernel_y * g.kernel_x * (v.spikes && max ? words_of(v.channels) : v.channels / 8 + 1)) {}
+        work_(double(height) * width * g.kernel_y * g.kernel_x *
+              (v.spikes && max ? words_of(v.channels) : v.channels / 8 + 1)) {}
   int tasks(const Context& context, int) const override { return position_tasks(context, height_ * width_); }
   double work() const override { return work_; }
 
@@ -152,7 +153,8 @@ class Concatenation : public Operation {
     int channel = 0;
     for (const int part : parts_) {
       const Value& v = context.values[part];
-      append(context.spikes(v, image, plane) + position * v.stride(), v.stride(), to + channel / kWord, channel % kWord);
+      append(context.spikes(v, image, plane) + position * v.stride(), v.stride(), to + channel / kWord,
+             channel % kWord);
       channel += v.channels;
     }
   }
@@ -188,7 +190,9 @@ class Concatenation : public Operation {
 class Flat : public Operation {
  public:
   Flat(const Value& v, int input) : input_(input), work_(double(v.positions()) * v.channels / (v.spikes ? 8 : 1)) {}
-  int tasks(const Context& context, int) const override { return context.images * context.planes(context.values[input_]); }
+  int tasks(const Context& context, int) const override {
+    return context.images * context.planes(context.values[input_]);
+  }
   double work() const override { return work_; }
 
   void run(const Context& context, int, int task, Scratch&) const override {

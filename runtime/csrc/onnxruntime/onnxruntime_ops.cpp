@@ -111,7 +111,8 @@ std::vector<To> constant(const Ort::ConstKernelInfo& info, size_t index, const c
   const Ort::ConstValue value = info.GetTensorConstantInput(index, &is_constant);
   require(is_constant != 0, std::string(name) + " must be an initializer");
   const Ort::TensorTypeAndShapeInfo type = value.GetTensorTypeAndShapeInfo();
-  require(type.GetDimensionsCount() == 1, std::string(name) + " must have one dimension, got shape " + text(type.GetShape()));
+  require(type.GetDimensionsCount() == 1,
+          std::string(name) + " must have one dimension, got shape " + text(type.GetShape()));
   std::vector<To> elements(type.GetElementCount());
   const auto copy = [&]<class Element>(const Element* from) {
     if constexpr (std::is_same_v<Element, Ort::Float16_t>)
@@ -121,7 +122,8 @@ std::vector<To> constant(const Ort::ConstKernelInfo& info, size_t index, const c
   };
   const bool known = ((type.GetElementType() == Ort::TypeToTensorType<From>::type
                            ? (elements.empty() ? void() : copy(value.GetTensorData<From>()), true)
-                           : false) || ...);
+                           : false) ||
+                      ...);
   require(known, std::string(name) + " has an element type that it must not have");
   return elements;
 }
@@ -145,10 +147,10 @@ class LayerKernel {
     Csr csr{constant<float, float, Ort::Float16_t, int8_t, int16_t>(info, 1, "values"),
             constant<uint32_t, uint16_t, uint32_t>(info, 2, "indices"), constant<int32_t, int32_t>(info, 3, "indptr")};
     if (info.GetInputCount() > 5) scale(csr, constant<float, float>(info, 5, "scales"));
-    layer_ = std::make_unique<StandaloneLayer>(
-        std::move(shape), std::move(csr), constant<float, float>(info, 4, "bias"), attribute("strides", {1, 1}),
-        attribute("pads", {0, 0, 0, 0}), attribute("dilations", {1, 1}),
-        linear ? 1 : info.GetAttribute<int64_t>("group"), shared_workspaces());
+    layer_ = std::make_unique<StandaloneLayer>(std::move(shape), std::move(csr),
+                                               constant<float, float>(info, 4, "bias"), attribute("strides", {1, 1}),
+                                               attribute("pads", {0, 0, 0, 0}), attribute("dilations", {1, 1}),
+                                               linear ? 1 : info.GetAttribute<int64_t>("group"), shared_workspaces());
   }
 
   OrtStatusPtr ComputeV2(OrtKernelContext* raw) {
@@ -305,8 +307,7 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(O
                                                                                const OrtApiBase* base) {
   const OrtApi* api = base->GetApi(spiketicket::kApiVersion);
   if (api == nullptr)
-    return base->GetApi(1)->CreateStatus(
-        ORT_FAIL, "the operators of ai.spiketicket need onnxruntime 1.18 or later");
+    return base->GetApi(1)->CreateStatus(ORT_FAIL, "the operators of ai.spiketicket need onnxruntime 1.18 or later");
   Ort::InitApi(api);
   return spiketicket::guarded("", [&] { Ort::ThrowOnError(api->AddCustomOpDomain(options, spiketicket::domain())); });
 }

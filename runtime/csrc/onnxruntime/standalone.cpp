@@ -103,8 +103,8 @@ void fire_rows(const LifParameters& lif, const float* x, int64_t timesteps, size
 }
 
 int checked_int(int64_t value, int64_t least, const std::string& name) {
-  require(value >= least && value <= (1 << 24), name + " must lie between " + std::to_string(least) + " and 2^24, got " +
-                                                    std::to_string(value));
+  require(value >= least && value <= (1 << 24),
+          name + " must lie between " + std::to_string(least) + " and 2^24, got " + std::to_string(value));
   return int(value);
 }
 
@@ -128,8 +128,9 @@ class StandaloneLayer::Borrowed {
 // A layer for one size of input, spikes or real.
 struct StandaloneLayer::Plan {
   Plan(const StandaloneLayer& of, int height, int width, int out_height, int out_width, bool spikes)
-      : values{{.channels = of.channels_, .height = height, .width = width, .spikes = spikes, .timed = true, .storage = 0},
-               {.channels = of.outputs_, .height = out_height, .width = out_width, .timed = true, .storage = 1}},
+      : values{
+            {.channels = of.channels_, .height = height, .width = width, .spikes = spikes, .timed = true, .storage = 0},
+            {.channels = of.outputs_, .height = out_height, .width = out_width, .timed = true, .storage = 1}},
         layer(Layer{values,
                     {Source{0, of.geometry_, of.groups_, {of.csr_.values, of.csr_.indices, of.csr_.indptr}}},
                     {},
@@ -188,14 +189,14 @@ StandaloneLayer::StandaloneLayer(std::vector<int64_t> shape, Csr csr, std::vecto
   channels_ = int(shape[1] * groups);
 
   const size_t nonzeros = csr_.values.size();
-  require(csr_.indices.size() == nonzeros, std::to_string(nonzeros) + " values but " +
-                                               std::to_string(csr_.indices.size()) + " indices");
+  require(csr_.indices.size() == nonzeros,
+          std::to_string(nonzeros) + " values but " + std::to_string(csr_.indices.size()) + " indices");
   require(bias_.size() == size_t(rows),
           "bias has " + std::to_string(bias_.size()) + " entries, expected " + std::to_string(rows));
   require(csr_.indptr.size() == size_t(rows) + 1, "indptr has " + std::to_string(csr_.indptr.size()) +
                                                       " entries, expected rows + 1 = " + std::to_string(rows + 1));
-  require(nonzeros <= size_t(kMostElements) && csr_.indptr.front() == 0 &&
-              csr_.indptr.back() == int64_t(nonzeros) && std::is_sorted(csr_.indptr.begin(), csr_.indptr.end()),
+  require(nonzeros <= size_t(kMostElements) && csr_.indptr.front() == 0 && csr_.indptr.back() == int64_t(nonzeros) &&
+              std::is_sorted(csr_.indptr.begin(), csr_.indptr.end()),
           "indptr must rise from 0 to " + std::to_string(nonzeros) + " (the number of values) without falling");
   for (int64_t row = 0; row < rows; ++row)
     for (int32_t i = csr_.indptr[row]; i < csr_.indptr[row + 1]; ++i) {
@@ -208,8 +209,9 @@ std::pair<int, int> StandaloneLayer::output_size(int64_t channels, int64_t heigh
   require(channels == channels_,
           "X has " + std::to_string(channels) + " channels, the weight expects " + std::to_string(channels_));
   const std::string size = std::to_string(height) + " x " + std::to_string(width);
-  require(height >= 1 && width >= 1 && height <= 1 << 24 && width <= 1 << 24 && height * width <= kMostElements / channels,
-          "images of " + size + " are not supported");
+  require(
+      height >= 1 && width >= 1 && height <= 1 << 24 && width <= 1 << 24 && height * width <= kMostElements / channels,
+      "images of " + size + " are not supported");
   const Geometry& g = geometry_;
   const int64_t h = window(height, g.kernel_y, g.stride_y, g.top, g.bottom, g.dilation_y);
   const int64_t w = window(width, g.kernel_x, g.stride_x, g.left, g.right, g.dilation_x);

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "network/checks.h"
 #include "forms/convolution.h"
+#include "network/checks.h"
 #include "network/workspace_pool.h"
 
 namespace spiketicket {

@@ -13,7 +13,7 @@ enum Kind { NONE, SPIKES, TIMED, STATIC };
 enum Cell { PASS, HARD, SOFT, LEAK };  // what becomes of a current: itself, spikes with hard or soft reset, a potential
 
 // An operand's arguments in the list of a kernel's, and the operand that they make.
-#define OPERAND(p)                                                                                             \
+#define OPERAND(p)                                                                                              \
   void *p##_data, int p##_kind, int p##_width, int p##_area, int p##_pitch, int p##_plane, long long p##_image, \
       long long p##_step
 #define VIEW(p) \
@@ -24,10 +24,10 @@ enum Cell { PASS, HARD, SOFT, LEAK };  // what becomes of a current: itself, spi
   Neuron { cell, keep, gain, level, drop, state, resume }
 
 struct View {
-  void *data;  // the first element that is no border
+  void* data;  // the first element that is no border
   int kind;
-  int width, area;          // of an image
-  int pitch, plane;         // elements from one row, one channel to the next
+  int width, area;  // of an image
+  int pitch, plane;  // elements from one row, one channel to the next
   long long image, step;  // from one image, one timestep to the next
 
   __device__ long long at(int n, int feature) const {  // feature: as in a flattened image
@@ -38,16 +38,16 @@ struct View {
 
 // Adds what lies at `at` to the currents of T timesteps.
 template <int T>
-__device__ void add(float (&x)[T], const View &from, long long at) {
+__device__ void add(float (&x)[T], const View& from, long long at) {
   if (from.kind == SPIKES) {
-    const unsigned word = static_cast<const Word *>(from.data)[at];
+    const unsigned word = static_cast<const Word*>(from.data)[at];
 #pragma unroll
     for (int t = 0; t < T; ++t) x[t] += static_cast<float>(word >> t & 1u);
   } else if (from.kind == TIMED) {
 #pragma unroll
-    for (int t = 0; t < T; ++t) x[t] += static_cast<const float *>(from.data)[at + t * from.step];
+    for (int t = 0; t < T; ++t) x[t] += static_cast<const float*>(from.data)[at + t * from.step];
   } else if (from.kind == STATIC) {
-    const float value = static_cast<const float *>(from.data)[at];
+    const float value = static_cast<const float*>(from.data)[at];
 #pragma unroll
     for (int t = 0; t < T; ++t) x[t] += value;
   }
@@ -58,8 +58,8 @@ __device__ void add(float (&x)[T], const View &from, long long at) {
 struct Neuron {
   int cell;
   float keep, gain, level, drop;
-  float *state;
-  const int *resume;
+  float* state;
+  const int* resume;
 
   // Spikes as a word. Of LEAK, x becomes the potentials.
   template <int T>
@@ -83,8 +83,8 @@ struct Neuron {
 
 // Writes currents as `to` wants them, spikes aside.
 template <int T>
-__device__ void put(const float (&x)[T], const View &to, long long at) {
-  float *data = static_cast<float *>(to.data);
+__device__ void put(const float (&x)[T], const View& to, long long at) {
+  float* data = static_cast<float*>(to.data);
 #pragma unroll
   for (int t = 0; t < T; ++t)
     if (t == 0 || to.kind == TIMED) data[at + t * to.step] = x[t];

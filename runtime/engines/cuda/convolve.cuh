@@ -13,7 +13,7 @@ template <int T>
 struct Source<T, SPIKES> {
   typedef Word Element;
   static const int SUMS = T;
-  static __device__ void add(float (&sum)[T], const Word *x, long long, float weight) {
+  static __device__ void add(float (&sum)[T], const Word* x, long long, float weight) {
     const unsigned word = *x;
 #pragma unroll
     for (int t = 0; t < T; ++t)
@@ -25,7 +25,7 @@ template <int T>
 struct Source<T, TIMED> {
   typedef float Element;
   static const int SUMS = T;
-  static __device__ void add(float (&sum)[T], const float *x, long long step, float weight) {
+  static __device__ void add(float (&sum)[T], const float* x, long long step, float weight) {
 #pragma unroll
     for (int t = 0; t < T; ++t) sum[t] += weight * x[t * step];
   }
@@ -35,13 +35,13 @@ template <int T>
 struct Source<T, STATIC> {  // what is the same at every timestep is computed once
   typedef float Element;
   static const int SUMS = 1;
-  static __device__ void add(float (&sum)[1], const float *x, long long, float weight) { sum[0] += weight * *x; }
+  static __device__ void add(float (&sum)[1], const float* x, long long, float weight) { sum[0] += weight * *x; }
 };
 
 template <int T, int KIND, int PH, int PW, int LANES>
-__global__ void convolve(const typename Source<T, KIND>::Element *in, long long in_image, long long in_step, int down,
+__global__ void convolve(const typename Source<T, KIND>::Element* in, long long in_image, long long in_step, int down,
                          int right,  // elements from one output position's window to the one below, to the right
-                         const uint2 *nonzeros, const int *starts, const float *bias, int rows, int height, int width,
+                         const uint2* nonzeros, const int* starts, const float* bias, int rows, int height, int width,
                          int images, OPERAND(other), OPERAND(out), CELL) {
   typedef Source<T, KIND> In;
   const int row = blockIdx.y * blockDim.y + threadIdx.y;
@@ -52,13 +52,13 @@ __global__ void convolve(const typename Source<T, KIND>::Element *in, long long 
   const long long patch = mine < patches ? mine : patches - 1;
   const int n = static_cast<int>(patch / (high * wide)), place = static_cast<int>(patch % (high * wide));
   const int top = place / wide * PH, left = place % wide * PW;
-  const typename In::Element *corners[PH * PW];  // of the windows
+  const typename In::Element* corners[PH * PW];  // of the windows
 #pragma unroll
   for (int p = 0; p < PH * PW; ++p)
     corners[p] = in + n * in_image + static_cast<long long>(top + p / PW) * down + (left + p % PW) * right;
 
   float sums[PH * PW][In::SUMS] = {};
-  const uint2 *next = nonzeros + starts[row] + threadIdx.x % LANES;
+  const uint2* next = nonzeros + starts[row] + threadIdx.x % LANES;
   int left_over = (starts[row + 1] - starts[row] - static_cast<int>(threadIdx.x) % LANES + LANES - 1) / LANES;
 #pragma unroll 1
   for (; left_over >= AHEAD; left_over -= AHEAD, next += AHEAD * LANES) {
@@ -68,14 +68,12 @@ __global__ void convolve(const typename Source<T, KIND>::Element *in, long long 
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i)
 #pragma unroll
-      for (int p = 0; p < PH * PW; ++p)
-        In::add(sums[p], corners[p] + some[i].x, in_step, __int_as_float(some[i].y));
+      for (int p = 0; p < PH * PW; ++p) In::add(sums[p], corners[p] + some[i].x, in_step, __int_as_float(some[i].y));
   }
 #pragma unroll 1
   for (; left_over > 0; --left_over, next += LANES)
 #pragma unroll
-    for (int p = 0; p < PH * PW; ++p)
-      In::add(sums[p], corners[p] + next->x, in_step, __int_as_float(next->y));
+    for (int p = 0; p < PH * PW; ++p) In::add(sums[p], corners[p] + next->x, in_step, __int_as_float(next->y));
 #pragma unroll
   for (int distance = LANES / 2; distance; distance /= 2)
 #pragma unroll
@@ -99,5 +97,5 @@ __global__ void convolve(const typename Source<T, KIND>::Element *in, long long 
     else
       fired |= neuron.run<T>(x, static_cast<long long>(n) * rows * height * width + feature);
   }
-  if (cell != PASS) static_cast<Word *>(out_data)[to.at(n, (row * high + top / PH) * wide + left / PW)] = fired;
+  if (cell != PASS) static_cast<Word*>(out_data)[to.at(n, (row * high + top / PH) * wide + left / PW)] = fired;
 }

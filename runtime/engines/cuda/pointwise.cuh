@@ -13,7 +13,7 @@ __global__ void pointwise(OPERAND(a), OPERAND(b), OPERAND(out), int features, in
   const unsigned word = cell == PASS ? 0 : (NEURON).run<T>(x, i);
   const long long at = to.at(n, first + feature);
   if (to.kind == SPIKES)
-    static_cast<Word *>(to.data)[at] = word;
+    static_cast<Word*>(to.data)[at] = word;
   else
     put<T>(x, to, at);
 }
@@ -26,12 +26,12 @@ __global__ void gate(OPERAND(a), OPERAND(b), OPERAND(out), int features, int ima
   if (i >= static_cast<long long>(features) * images) return;
   const int n = static_cast<int>(i / features), feature = static_cast<int>(i % features);
   const View one = VIEW(a), two = VIEW(b), to = VIEW(out);
-  unsigned word = static_cast<const Word *>(one.data)[one.at(n, feature)];
+  unsigned word = static_cast<const Word*>(one.data)[one.at(n, feature)];
   if (kind != COPY) {
-    const unsigned other = static_cast<const Word *>(two.data)[two.at(n, feature)];
+    const unsigned other = static_cast<const Word*>(two.data)[two.at(n, feature)];
     word &= kind == AND ? other : ~other;
   }
-  static_cast<Word *>(to.data)[to.at(n, first + feature)] = word;
+  static_cast<Word*>(to.data)[to.at(n, first + feature)] = word;
 }
 
 // Pooling of any window; `mean`, or the largest. Of spikes the largest is a bitwise or.
@@ -53,7 +53,7 @@ __global__ void pool(OPERAND(in), OPERAND(out), int in_height, int channels, int
     for (int column = max(left, 0); column < min(left + kw, in_width); ++column) {
       const long long at = from.at(n, (channel * in_height + y) * in_width + column);
       if (to.kind == SPIKES) {
-        word |= static_cast<const Word *>(from.data)[at];
+        word |= static_cast<const Word*>(from.data)[at];
         continue;
       }
       float value[T] = {};
@@ -62,7 +62,7 @@ __global__ void pool(OPERAND(in), OPERAND(out), int in_height, int channels, int
       for (int t = 0; t < T; ++t) x[t] = mean ? x[t] + value[t] : fmaxf(x[t], value[t]);
     }
   if (to.kind == SPIKES) {
-    static_cast<Word *>(to.data)[to.at(n, feature)] = word;
+    static_cast<Word*>(to.data)[to.at(n, feature)] = word;
     return;
   }
   if (mean)

@@ -14,20 +14,20 @@ const int TILE_ROWS = 64, TILE_DEPTH = 64, TILE = TILE_ROWS * TILE_DEPTH;
 
 // c += a * b, of 16 x 16 and 16 x 8: the layout of mma.m16n8k16 (PTX ISA, "Matrix Fragments"). `volatile`: all lanes
 // must take part, so it must not be moved to where some do not.
-__device__ inline void multiply_add(float (&c)[4], const uint4 &a, const uint2 &b) {
+__device__ inline void multiply_add(float (&c)[4], const uint4& a, const uint2& b) {
 #if !defined(__CUDA_ARCH__)
   emulated_mma(c, a, b);
 #elif __CUDA_ARCH__ >= 800
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y));
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y));
 #else
   asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a.x), "r"(a.y), "r"(b.x));
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a.x), "r"(a.y), "r"(b.x));
   asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a.z), "r"(a.w), "r"(b.y));
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a.z), "r"(a.w), "r"(b.y));
 #endif
 }
 
@@ -37,25 +37,25 @@ struct Entry {
 };
 
 template <int PARTS, bool SPARSE>
-__device__ void fill(uint4 (&tile)[PARTS][TILE / 8], const void *weights, const int *starts, int index) {
+__device__ void fill(uint4 (&tile)[PARTS][TILE / 8], const void* weights, const int* starts, int index) {
   if constexpr (!SPARSE) {
-    const uint4 *from = static_cast<const uint4 *>(weights) + static_cast<long long>(index) * PARTS * (TILE / 8);
+    const uint4* from = static_cast<const uint4*>(weights) + static_cast<long long>(index) * PARTS * (TILE / 8);
     for (int i = threadIdx.x; i < PARTS * (TILE / 8); i += blockDim.x) (&tile[0][0])[i] = from[i];
   } else {
     for (int i = threadIdx.x; i < PARTS * (TILE / 8); i += blockDim.x) (&tile[0][0])[i] = uint4{0, 0, 0, 0};
     __syncthreads();
-    const Entry *entries = static_cast<const Entry *>(weights);
+    const Entry* entries = static_cast<const Entry*>(weights);
     for (int i = starts[index] + threadIdx.x; i < starts[index + 1]; i += blockDim.x)
       for (int part = 0; part < PARTS; ++part)
-        reinterpret_cast<unsigned short *>(tile[part])[entries[i].place] = entries[i].parts[part];
+        reinterpret_cast<unsigned short*>(tile[part])[entries[i].place] = entries[i].parts[part];
   }
 }
 
 template <int T, int PARTS, bool SPARSE, bool POOL>
 __global__ void __launch_bounds__(128)
-    tensor(const Word *in, long long in_image, int down, int right, const void *weights, const int *starts,
-           const int *offsets,  // of each column of the weights from the window's corner
-           const float *scales, const float *bias, int rows, int depth, int height, int width, int images,
+    tensor(const Word* in, long long in_image, int down, int right, const void* weights, const int* starts,
+           const int* offsets,  // of each column of the weights from the window's corner
+           const float* scales, const float* bias, int rows, int depth, int height, int width, int images,
            OPERAND(other), OPERAND(out), CELL) {
   __shared__ uint4 tile[PARTS][TILE / 8];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, quad = lane % 4;
@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(128)
   };
   const long long own = first + group;
   const Position from(own < columns ? own : columns - 1, high, wide);
-  const Word *corner = in + from.n * in_image + static_cast<long long>(from.top) * down + from.left * right;
+  const Word* corner = in + from.n * in_image + static_cast<long long>(from.top) * down + from.left * right;
 
   float sums[4][T][4] = {};
   const int chunks = (depth + TILE_DEPTH - 1) / TILE_DEPTH;
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(128)
     __syncthreads();
 #pragma unroll 1  // more at a time would not fit into registers
     for (int slab = 0; slab < TILE_DEPTH / 16; ++slab) {
-      const int *k = offsets + chunk * TILE_DEPTH + slab * 16 + quad * 2;
+      const int* k = offsets + chunk * TILE_DEPTH + slab * 16 + quad * 2;
       const unsigned low = corner[k[0]] | static_cast<unsigned>(corner[k[1]]) << 16;
       const unsigned up = corner[k[8]] | static_cast<unsigned>(corner[k[9]]) << 16;
       uint4 a[PARTS][4];
@@ -141,14 +141,14 @@ __global__ void __launch_bounds__(128)
         }
         const unsigned word = neuron.run<T>(x, static_cast<long long>(at.n) * rows * height * width + feature);
         window |= word;
-        if (!POOL) static_cast<Word *>(out_data)[to.at(at.n, feature)] = word;
+        if (!POOL) static_cast<Word*>(out_data)[to.at(at.n, feature)] = word;
       }
       if (POOL) {  // the upper two positions of a window are in one lane, the lower two in the next
         window |= __shfl_xor_sync(0xffffffffu, window, 1);
         const long long column = first + quad * 2;
         if (quad % 2 == 0 && row < rows && column < columns) {
           const Position at(column, high, wide);
-          static_cast<Word *>(out_data)[to.at(at.n, (row * high + at.top / 2) * wide + at.left / 2)] = window;
+          static_cast<Word*>(out_data)[to.at(at.n, (row * high + at.top / 2) * wide + at.left / 2)] = window;
         }
       }
     }

@@ -23,7 +23,7 @@ __device__ inline float number(Float16 x) {
 #endif
 }
 
-__device__ inline void store(Float16 &to, float x) {
+__device__ inline void store(Float16& to, float x) {
 #ifdef __CUDA_ARCH__
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to.bits) : "f"(x));
 #else
@@ -33,8 +33,8 @@ __device__ inline void store(Float16 &to, float x) {
 
 __device__ inline float number(float x) { return x; }
 __device__ inline float number(Bfloat16 x) { return __int_as_float(static_cast<int>(x.bits) << 16); }
-__device__ inline void store(float &to, float x) { to = x; }
-__device__ inline void store(Bfloat16 &to, float x) {  // to the nearest, ties to even
+__device__ inline void store(float& to, float x) { to = x; }
+__device__ inline void store(Bfloat16& to, float x) {  // to the nearest, ties to even
   const unsigned bits = static_cast<unsigned>(__float_as_int(x));
   to.bits = x == x ? (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16 : 0x7fc0u;
 }
@@ -103,11 +103,11 @@ __device__ inline float over_warps(float value, float (&shared)[WARPS][33]) {
 // Of a chunk of rows: mean and sum of squared differences from it, to parts [T, chunks, 2, channels]. Differences are
 // from the chunk's first row, so that a large mean costs no digits.
 template <class S>
-__global__ void moments(const S *x, float *parts, int rows, int channels, int chunk) {
+__global__ void moments(const S* x, float* parts, int rows, int channels, int chunk) {
   __shared__ float shared[WARPS][33];
   const int channel = blockIdx.x * 32 + threadIdx.x, t = blockIdx.z;
   const int own = min(channel, channels - 1), begin = blockIdx.y * chunk, end = min(begin + chunk, rows);
-  const S *from = x + static_cast<long long>(t) * rows * channels + own;
+  const S* from = x + static_cast<long long>(t) * rows * channels + own;
   const float first = number(from[static_cast<long long>(begin) * channels]);
   float sum = 0.0f, squares = 0.0f;
   for (int row = begin + threadIdx.y; row < end; row += WARPS) {
@@ -118,7 +118,7 @@ __global__ void moments(const S *x, float *parts, int rows, int channels, int ch
   sum = over_warps(sum, shared);
   squares = over_warps(squares, shared);
   if (threadIdx.y || channel >= channels) return;
-  float *to = parts + (static_cast<long long>(t) * gridDim.y + blockIdx.y) * 2 * channels + channel;
+  float* to = parts + (static_cast<long long>(t) * gridDim.y + blockIdx.y) * 2 * channels + channel;
   to[0] = first + sum / (end - begin);
   to[channels] = squares - sum * sum / (end - begin);
 }
@@ -126,13 +126,13 @@ __global__ void moments(const S *x, float *parts, int rows, int channels, int ch
 // Parts become statistics, and move the running ones by a momentum each, timestep after timestep. A thread of y = t is a
 // timestep.
 template <int T>
-__global__ void statistics(const float *parts, float *statistics, float *running_mean, float *running_var, int rows,
+__global__ void statistics(const float* parts, float* statistics, float* running_mean, float* running_var, int rows,
                            int channels, int chunk, int chunks, float eps, float m0, float m1, float m2, float m3,
                            float m4, float m5, float m6, float m7) {
   const float momenta[8] = {m0, m1, m2, m3, m4, m5, m6, m7};
   __shared__ float means[T][33], variances[T][33];
   const int channel = blockIdx.x * 32 + threadIdx.x, t = threadIdx.y, own = min(channel, channels - 1);
-  const float *from = parts + static_cast<long long>(t) * chunks * 2 * channels + own;
+  const float* from = parts + static_cast<long long>(t) * chunks * 2 * channels + own;
   float mean = 0.0f, squares = 0.0f;
   int count = 0;
   for (int i = 0; i < chunks; ++i, from += 2 * channels) {
@@ -162,26 +162,26 @@ __global__ void statistics(const float *parts, float *statistics, float *running
 
 // One element at all timesteps, each `step` behind the one before: 0 where all are the same.
 template <int T, class S>
-__device__ void read(const S *from, long long element, long long step, float (&values)[T]) {
+__device__ void read(const S* from, long long element, long long step, float (&values)[T]) {
 #pragma unroll
   for (int t = 0; t < T; ++t) values[t] = number(from[element + t * step]);
 }
 
 template <int T, class S>
-__device__ void write(S *to, long long element, long long step, const float (&values)[T]) {
+__device__ void write(S* to, long long element, long long step, const float (&values)[T]) {
 #pragma unroll
   for (int t = 0; t < T; ++t) store(to[element + t * step], values[t]);
 }
 
 template <int T, class S>
-__device__ void write_spikes(S *to, long long element, long long step, const float (&gap)[T]) {
+__device__ void write_spikes(S* to, long long element, long long step, const float (&gap)[T]) {
 #pragma unroll
   for (int t = 0; t < T; ++t) store(to[element + t * step], gap[t] >= 0.0f ? 1.0f : 0.0f);
 }
 
 // Normalised currents z and what goes into the neurons, y.
 template <int T, class S>
-__device__ void normalise(const S *x, const S *added, long long element, long long step, const Norm &norm, int channel,
+__device__ void normalise(const S* x, const S* added, long long element, long long step, const Norm& norm, int channel,
                           float (&z)[T], float (&y)[T]) {
   float more[T] = {};
   if (added) read<T>(added, element, step, more);
@@ -194,7 +194,7 @@ __device__ void normalise(const S *x, const S *added, long long element, long lo
 }
 
 template <int T, class S>
-__global__ void forward(const S *x, const S *added, S *spikes, NORM, long long step, LIF) {
+__global__ void forward(const S* x, const S* added, S* spikes, NORM, long long step, LIF) {
   const long long element = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (element >= step) return;
   float z[T], y[T], gap[T];
@@ -205,8 +205,8 @@ __global__ void forward(const S *x, const S *added, S *spikes, NORM, long long s
 
 // Derivatives by y of one element, and z.
 template <int T, class S>
-__device__ void derive(const S *x, const S *added, const S *by_spikes, long long element, long long step,
-                       const Norm &norm, int channel, const Lif &neuron, float (&z)[T], float (&by)[T]) {
+__device__ void derive(const S* x, const S* added, const S* by_spikes, long long element, long long step,
+                       const Norm& norm, int channel, const Lif& neuron, float (&z)[T], float (&by)[T]) {
   float y[T], gap[T];
   normalise<T>(x, added, element, step, norm, channel, z, y);
   neuron.charge<T>(y, gap);
@@ -216,7 +216,7 @@ __device__ void derive(const S *x, const S *added, const S *by_spikes, long long
 
 // Of a chunk of rows: sums of the derivatives by y, and of these times z, to parts [T, chunks, 2, channels].
 template <int T, class S>
-__global__ void backward_sums(const S *x, const S *added, const S *by_spikes, float *parts, NORM, int rows, int chunk,
+__global__ void backward_sums(const S* x, const S* added, const S* by_spikes, float* parts, NORM, int rows, int chunk,
                               LIF) {
   __shared__ float shared[WARPS][33];
   const int channel = blockIdx.x * 32 + threadIdx.x, own = min(channel, channels - 1);
@@ -245,7 +245,7 @@ __global__ void backward_sums(const S *x, const S *added, const S *by_spikes, fl
 
 // Parts become means over rows, [T, 2, channels], and derivatives by bias and weight, [2, channels].
 template <int T>
-__global__ void totals(const float *parts, float *means, float *by_parameters, int rows, int channels, int chunks) {
+__global__ void totals(const float* parts, float* means, float* by_parameters, int rows, int channels, int chunks) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;  // of [2, channels]
   if (i >= 2 * channels) return;
   float total = 0.0f;
@@ -260,7 +260,7 @@ __global__ void totals(const float *parts, float *means, float *by_parameters, i
 }
 
 template <int T, class S>
-__global__ void backward(const S *x, const S *added, const S *by_spikes, S *by_x, S *by_added, NORM, const float *means,
+__global__ void backward(const S* x, const S* added, const S* by_spikes, S* by_x, S* by_added, NORM, const float* means,
                          long long step, LIF) {
   const long long element = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (element >= step) return;
@@ -271,7 +271,7 @@ __global__ void backward(const S *x, const S *added, const S *by_spikes, S *by_x
   if (by_added) write<T>(by_added, element, step, by);
 #pragma unroll
   for (int t = 0; t < T; ++t) {
-    const float *mean = means + 2 * t * channels + channel;
+    const float* mean = means + 2 * t * channels + channel;
     by[t] = weight[channel] * norm.scale(t, channel) * (by[t] - mean[0] - z[t] * mean[channels]);
   }
   write<T>(by_x, element, step, by);
@@ -279,7 +279,7 @@ __global__ void backward(const S *x, const S *added, const S *by_spikes, S *by_x
 
 // Neurons alone.
 template <int T, class S>
-__global__ void fire(const S *x, long long x_step, S *spikes, long long step, LIF) {
+__global__ void fire(const S* x, long long x_step, S* spikes, long long step, LIF) {
   const long long element = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (element >= step) return;
   float y[T], gap[T];
@@ -289,7 +289,7 @@ __global__ void fire(const S *x, long long x_step, S *spikes, long long step, LI
 }
 
 template <int T, class S>
-__global__ void fire_backward(const S *x, long long x_step, const S *by_spikes, S *by_x, long long step, LIF) {
+__global__ void fire_backward(const S* x, long long x_step, const S* by_spikes, S* by_x, long long step, LIF) {
   const long long element = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (element >= step) return;
   const Lif neuron = NEURON;
