@@ -8,11 +8,14 @@ NATIVE := CMakeLists.txt $(wildcard runtime/csrc/*.cpp runtime/csrc/*/*)
 HEADERS := build/onnxruntime
 OPERATORS := $(if $(wildcard $(HEADERS)),-C cmake.define.SPIKETICKET_ONNXRUNTIME_INCLUDE=$(abspath $(HEADERS)))
 
+# The project's own builds fail on a compiler warning; `make demo` and an installation with pip do not.
+STRICT := -C cmake.define.SPIKETICKET_WERROR=ON
+
 .PHONY: demo test test-full lint bench gpu-bench sanitize sanitize-threads mutants cross wheel-check headers clean
 
 $(INSTALLED): pyproject.toml constraints.txt $(NATIVE) $(wildcard $(HEADERS))
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt $(OPERATORS) -e '.[cpu,train,report,tensorboard,nir,simulators,bench,test,dev]'
+	$(BIN)/pip install -q -c constraints.txt $(STRICT) $(OPERATORS) -e '.[cpu,train,report,tensorboard,nir,simulators,bench,test,dev]'
 	touch $@
 
 # Only what the demo needs, unless everything is there already.
@@ -74,7 +77,7 @@ LIBRARIES := $(shell g++ -print-file-name=libasan.so):$(shell g++ -print-file-na
 SOURCES := $(NATIVE) $(shell find src runtime export train profiling -name '*.py')
 build/sanitize/.installed: pyproject.toml constraints.txt $(SOURCES)
 	$(PYTHON) -m venv build/sanitize
-	$(SANITIZED)/pip install -q -c constraints.txt -C cmake.define.SPIKETICKET_SANITIZE=address $(OPERATORS) '.[cpu,test]'
+	$(SANITIZED)/pip install -q -c constraints.txt -C cmake.define.SPIKETICKET_SANITIZE=address $(STRICT) $(OPERATORS) '.[cpu,test]'
 	touch $@
 
 sanitize: build/sanitize/.installed
@@ -85,7 +88,7 @@ sanitize: build/sanitize/.installed
 RACED := build/sanitize-threads/bin
 build/sanitize-threads/.installed: pyproject.toml constraints.txt $(SOURCES)
 	$(PYTHON) -m venv build/sanitize-threads
-	$(RACED)/pip install -q -c constraints.txt -C cmake.define.SPIKETICKET_SANITIZE=thread '.[cpu,test]'
+	$(RACED)/pip install -q -c constraints.txt -C cmake.define.SPIKETICKET_SANITIZE=thread $(STRICT) '.[cpu,test]'
 	touch $@
 
 sanitize-threads: build/sanitize-threads/.installed
