@@ -1,4 +1,4 @@
-# make demo | test | test-full | lint | bench | gpu-bench | sanitize | sanitize-threads | mutants | cross | wheel-check | headers
+# make demo | test | test-full | lint | stub | bench | gpu-bench | sanitize | sanitize-threads | mutants | cross | wheel-check | headers
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ OPERATORS := $(if $(wildcard $(HEADERS)),-C cmake.define.SPIKETICKET_ONNXRUNTIME
 # The project's own builds fail on a compiler warning; `make demo` and an installation with pip do not.
 STRICT := -C cmake.define.SPIKETICKET_WERROR=ON
 
-.PHONY: demo test test-full lint bench gpu-bench sanitize sanitize-threads mutants cross wheel-check headers clean
+.PHONY: demo test test-full lint stub bench gpu-bench sanitize sanitize-threads mutants cross wheel-check headers clean
 
 $(INSTALLED): pyproject.toml constraints.txt $(NATIVE) $(wildcard $(HEADERS))
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -44,10 +44,21 @@ test-full: $(INSTALLED)
 # Every C++ and CUDA source.
 CPP := $(wildcard $(addprefix runtime/csrc/,*.cpp */*) runtime/engines/cuda/*.cuh \
     train/networks/cuda/*.cuh tests/runtime/*.cpp tests/support/cuda_host/*.h)
-lint: $(INSTALLED)
+# The types of the C++ extension, for mypy; `make stub` after a change of bindings.cpp.
+STUB := runtime/engines/native/_native.pyi
+build/_native.pyi: $(INSTALLED)
+	mkdir -p build
+	$(BIN)/python -m nanobind.stubgen -q -m spiketicket.runtime.engines.native._native -o $@
+	$(BIN)/ruff format -q $@
+
+stub: build/_native.pyi
+	cp build/_native.pyi $(STUB)
+
+lint: build/_native.pyi
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
+	diff -u $(STUB) build/_native.pyi || { echo 'lint: $(STUB) is old: run make stub' >&2; exit 1; }
 	$(BIN)/mypy
 
 # CIFAR-10 lies in $(DATA)/cifar-10-batches-py; without it, synthetic images are timed.

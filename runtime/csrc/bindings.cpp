@@ -65,8 +65,8 @@ int layer(Network& network, const std::vector<Source>& sources, const std::vecto
   return network.layer(sources, residuals, int(bias.size()), view(bias), lif);
 }
 
-nb::dict build_info() {
-  nb::dict info;
+nb::typed<nb::dict, nb::str, nb::str> build_info() {
+  nb::typed<nb::dict, nb::str, nb::str> info;
   info["compiler"] = "g++ " __VERSION__;
 #ifdef __SANITIZE_ADDRESS__
   info["sanitizers"] = "address, undefined";
