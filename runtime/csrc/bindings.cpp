@@ -1,4 +1,5 @@
-// The Python face of the engine: spiketicket.runtime.engines.native._native. Arguments were checked in runtime/engines/native/engine.py.
+// The Python bindings of the engine: the module spiketicket.runtime.engines.native._native. The callers in
+// runtime/engines/native/ have checked the arguments.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -24,7 +25,7 @@ std::span<const Element> view(const Array<const Element>& array) {
   return {array.data(), array.size()};
 }
 
-// A run of one timestep after the other.
+// A run that computes one timestep per call.
 class Stepper {
  public:
   Stepper(Network& network, const Array<const float>& x, int images, int timesteps) : network_(network) {

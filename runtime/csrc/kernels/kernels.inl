@@ -1,4 +1,5 @@
-// One source for every instruction set. The including file defines, in an anonymous namespace:
+// The kernels, in one source for every instruction set; kernels.h says what each computes. The including file defines,
+// in an anonymous namespace:
 //   kIsa, kWidth (floats per vector), Vector and Unaligned (a vector of kWidth floats, and one anywhere in memory),
 //   unsigned fires(Vector h, Vector level): bit i set where h[i] >= level[i];
 //   Vector add_where(Vector sum, unsigned bits, Vector addend): adds where bit i is set;
@@ -36,7 +37,8 @@ uint32_t* list_rows(const Run* runs, size_t count, const EventSpan* spans, const
     const uint16_t* from = events + first;
     const Wide row = Wide{} + runs[k].row;
     uint32_t i = 0;
-    do  // once even if there is none: most often one vector holds them all, and the branch is foreseen
+    // Runs once even if there is no event: one vector mostly holds them all, so that the branch is predicted.
+    do
       *reinterpret_cast<WideUnaligned*>(rows + i) =
           __builtin_convertvector(*reinterpret_cast<const Narrow*>(from + i), Wide) + row;
     while ((i += kWidth) < length);
@@ -214,7 +216,7 @@ void lif(const LifParameters& lif, const float* current, size_t current_step, in
     lif_vectors<false>(lif, current, current_step, timesteps, vectors, u, spikes, spikes_step);
 }
 
-// R vectors of positions times TB timesteps stay in registers while all taps are added.
+// Computes R vectors of positions at TB timesteps. Their sums stay in registers while all taps are added.
 template <int TB, int R>
 void table_tile(const TableTap* taps, size_t count, float bias, const uint8_t* planes, size_t step, float* current,
                 size_t current_step) {
@@ -233,7 +235,7 @@ void table_tile(const TableTap* taps, size_t count, float bias, const uint8_t* p
     for (int r = 0; r < R; ++r) store(current + t * current_step + r * kWidth, sums[t][r]);
 }
 
-// A whole plane in tiles of nearly equal width.
+// Computes a whole plane at TB timesteps, in tiles of nearly equal width.
 template <int TB>
 void table_plane(const TableTap* taps, size_t count, float bias, const uint8_t* planes, size_t step, int positions,
                  float* current, size_t current_step) {
@@ -270,7 +272,7 @@ void accumulate_tables(const TableTap* taps, size_t count, float bias, const uin
   }
 }
 
-// R times 16 positions times TB timesteps stay in registers while all weights are added.
+// Computes R times 16 positions at TB timesteps. Their sums stay in registers while all weights are added.
 template <int TB, int R>
 void masked_tile(const MaskTap* taps, size_t count, float bias, const uint16_t* masks, size_t row_step, size_t step,
                  float* current, size_t current_step) {

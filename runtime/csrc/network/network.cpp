@@ -1,4 +1,4 @@
-// Building a network, and choosing what computes its layers. How it runs: network_run.cpp.
+// Builds a network and chooses the kernels of its layers. network_run.cpp runs it.
 #include "network/network.h"
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 namespace spiketicket {
 namespace {
 
-constexpr int kRepeats = 3;  // of a measurement, the fastest counts
+constexpr int kRepeats = 3;  // runs per measurement, of which the fastest counts
 
 int window(int size, int kernel, int stride, int before, int after, int dilation) {
   return (size + before + after - dilation * (kernel - 1) - 1) / stride + 1;
@@ -48,7 +48,7 @@ int Network::input(int channels, int height, int width, bool timed) {
   return define({.channels = channels, .height = height, .width = width, .timed = timed});
 }
 
-// The value itself, or, of periodic spikes, the spikes of every timestep.
+// Returns the value itself or, if it holds periodic spikes, a value with the spikes of every timestep.
 int Network::unrolled(int value) {
   if (!values_[value].periodic) return value;
   if (unrolled_[value] == 0) {
@@ -175,7 +175,7 @@ void Network::guess() {
     }
 }
 
-// In order of execution, so that every layer is measured on the spikes that it gets.
+// Layers are measured in order of execution, so that each is measured on the spikes that it receives.
 void Network::measure(const float* x, int images, int timesteps) {
   Workspace workspace;
   workspace.scratch.resize(1);
@@ -189,7 +189,7 @@ void Network::measure(const float* x, int images, int timesteps) {
           operation->run(context, phase, task, workspace.scratch[0]);
     };
     auto* convolution = dynamic_cast<Convolution*>(operation.get());
-    Plan& plan = plans_[operation->index];
+    ExecutionPlan& plan = plans_[operation->index];
     if (convolution != nullptr && !plan.decided) {
       double best = std::numeric_limits<double>::infinity();
       Choice fastest;

@@ -1,7 +1,7 @@
 // The operations without weights that go through time.
 #include <algorithm>
 
-#include "forms/fire.h"
+#include "layouts/fire.h"
 #include "network/ops.h"
 #include "network/positions.h"
 

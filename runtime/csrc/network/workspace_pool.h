@@ -1,4 +1,5 @@
-// Workspaces between runs: the last one given back is the first to be lent again.
+// Keeps workspaces between runs. The last one that was given back is the first to be reused, since it may still be in the
+// cache.
 #pragma once
 #include <memory>
 #include <mutex>

@@ -19,7 +19,7 @@ constexpr int64_t kMostElements = std::numeric_limits<int32_t>::max();  // of on
 constexpr int64_t kMostInputs = int64_t(1) << 26;   // of one output: the engine has an entry for each
 constexpr int64_t kMostEvents = int64_t(1) << 16;   // channels that an event can number
 constexpr size_t kTogether = size_t(1) << 20;       // elements of the images that are computed layer by layer
-constexpr size_t kMostPlans = 4;
+constexpr size_t kMostSizes = 4;
 constexpr int64_t kMostTimesteps = 1 << 14;
 constexpr double kWorthThreads = 50'000;            // nanoseconds
 constexpr uint32_t kOne = 0x3F800000;               // 1.0f
@@ -126,8 +126,8 @@ class StandaloneLayer::Borrowed {
 };
 
 // A layer for one size of input, spikes or real.
-struct StandaloneLayer::Plan {
-  Plan(const StandaloneLayer& of, int height, int width, int out_height, int out_width, bool spikes)
+struct StandaloneLayer::SizedLayer {
+  SizedLayer(const StandaloneLayer& of, int height, int width, int out_height, int out_width, bool spikes)
       : values{
             {.channels = of.channels_, .height = height, .width = width, .spikes = spikes, .timed = true, .storage = 0},
             {.channels = of.outputs_, .height = out_height, .width = out_width, .timed = true, .storage = 1}},
@@ -222,18 +222,18 @@ std::pair<int, int> StandaloneLayer::output_size(int64_t channels, int64_t heigh
   return {int(h), int(w)};
 }
 
-std::shared_ptr<StandaloneLayer::Plan> StandaloneLayer::plan(int height, int width, bool spikes) const {
+std::shared_ptr<StandaloneLayer::SizedLayer> StandaloneLayer::layer_for(int height, int width, bool spikes) const {
   const std::lock_guard lock(mutex_);
-  auto found = std::find_if(plans_.begin(), plans_.end(), [&](const auto& plan) {
-    return plan->in().height == height && plan->in().width == width && plan->in().spikes == spikes;
+  auto found = std::find_if(sized_layers_.begin(), sized_layers_.end(), [&](const auto& sized) {
+    return sized->in().height == height && sized->in().width == width && sized->in().spikes == spikes;
   });
-  if (found == plans_.end()) {
+  if (found == sized_layers_.end()) {
     const auto [h, w] = output_size(channels_, height, width);
-    if (plans_.size() == kMostPlans) plans_.pop_back();
-    found = plans_.insert(plans_.end(), std::make_shared<Plan>(*this, height, width, h, w, spikes));
+    if (sized_layers_.size() == kMostSizes) sized_layers_.pop_back();
+    found = sized_layers_.insert(sized_layers_.end(), std::make_shared<SizedLayer>(*this, height, width, h, w, spikes));
   }
-  std::rotate(plans_.begin(), found, found + 1);
-  return plans_.front();
+  std::rotate(sized_layers_.begin(), found, found + 1);
+  return sized_layers_.front();
 }
 
 void StandaloneLayer::run(const float* x, int64_t timesteps, int64_t images, int height, int width, float* y,
@@ -268,28 +268,30 @@ void StandaloneLayer::run(const float* x, int64_t timesteps, int64_t images, int
       });
       spikes = !real;  // and so are the images after them
     }
-    const std::shared_ptr<Plan> plan = this->plan(height, width, spikes);
-    const Context context{plan->values, kernels_, *workspace, count, steps, 0, steps};
+    const std::shared_ptr<SizedLayer> sized = layer_for(height, width, spikes);
+    const Context context{sized->values, kernels_, *workspace, count, steps, 0, steps};
     if (!spikes) {
-      float* to = workspace->reals[0].reserve(planes * plan->in().plane());
+      float* to = workspace->reals[0].reserve(planes * sized->in().plane());
       workers.for_each(planes, [&](int i, int) {
-        transpose(x + place(i) * in_size, positions, channels_, positions, to + i * plan->in().plane(),
-                  plan->in().stride());
+        transpose(x + place(i) * in_size, positions, channels_, positions, to + i * sized->in().plane(),
+                  sized->in().stride());
       });
     }
-    const float* from = workspace->reals[1].reserve(planes * plan->out().plane());
-    plan->layer.reserve(context);
-    const bool worth = plan->layer.work() * planes > kWorthThreads;
-    for (int phase = 0; phase < plan->layer.phases(); ++phase) {
-      const int tasks = plan->layer.tasks(context, phase);
-      const auto run = [&](int task, int worker) { plan->layer.run(context, phase, task, workspace->scratch[worker]); };
+    const float* from = workspace->reals[1].reserve(planes * sized->out().plane());
+    sized->layer.reserve(context);
+    const bool worth = sized->layer.work() * planes > kWorthThreads;
+    for (int phase = 0; phase < sized->layer.phases(); ++phase) {
+      const int tasks = sized->layer.tasks(context, phase);
+      const auto run = [&](int task, int worker) {
+        sized->layer.run(context, phase, task, workspace->scratch[worker]);
+      };
       if (worth)
         workers.for_each(tasks, run);
       else
         for (int task = 0; task < tasks; ++task) run(task, 0);
     }
     workers.for_each(planes, [&](int i, int) {
-      transpose(from + i * plan->out().plane(), plan->out().stride(), int(out_positions), outputs_,
+      transpose(from + i * sized->out().plane(), sized->out().stride(), int(out_positions), outputs_,
                 y + place(i) * out_size, out_positions);
     });
   }

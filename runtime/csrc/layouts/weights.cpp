@@ -1,4 +1,4 @@
-#include "forms/weights.h"
+#include "layouts/weights.h"
 
 #include <algorithm>
 #include <cmath>
@@ -114,11 +114,11 @@ TableWeights::TableWeights(const std::vector<Value>& values, const std::vector<S
   int64_t pitch = width;  // one for all sources, so that one output position is one position of each
   for (const Source& source : sources) {
     const Value& in = values[source.value];
-    pitch = std::max(pitch, Layout::for_window(source.geometry, in.height, in.width).pitch);
+    pitch = std::max(pitch, PaddedPlane::for_window(source.geometry, in.height, in.width).pitch);
   }
   for (const Source& source : sources) {
     const Value& in = values[source.value];
-    layouts_.push_back(Layout::for_window(source.geometry, in.height, in.width, pitch));
+    layouts_.push_back(PaddedPlane::for_window(source.geometry, in.height, in.width, pitch));
     bases_.push_back(step_);
     step_ += size_t((in.channels + kGroup - 1) / kGroup) * layouts_.back().plane;
   }
@@ -135,7 +135,7 @@ TableWeights::TableWeights(const std::vector<Value>& values, const std::vector<S
 // Nonzeros whose input channels share a byte become one tap, in the order in which they first appear.
 void TableWeights::add_row(const Source& source, size_t s, int channels, int rows, int row) {
   const Geometry& g = source.geometry;
-  const Layout& layout = layouts_[s];
+  const PaddedPlane& layout = layouts_[s];
   const size_t start = taps_.size();
   int group = -1;
   std::vector<size_t> tap_of(size_t(g.kernel_y) * g.kernel_x);  // of the present group; 0: none yet, else its place + 1

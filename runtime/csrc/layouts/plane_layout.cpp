@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "forms/form.h"
+#include "layouts/memory_layout.h"
 
 namespace spiketicket {
 namespace {
@@ -26,9 +26,9 @@ void transpose(uint64_t rows[kBits]) {
       }
 }
 
-class PlaneForm : public Form {
+class PlaneLayout : public MemoryLayout {
  public:
-  PlaneForm(const Layer& layer, int64_t pitch)
+  PlaneLayout(const Layer& layer, int64_t pitch)
       : layer_(layer), pitch_(pitch), flat_(int((layer.height - 1) * pitch + layer.width)),
         room_(rounded(flat_) + kWord) {}
 
@@ -184,10 +184,10 @@ class PlaneForm : public Form {
 };
 
 // A masked addition per weight: arena.masks[image][row][plane][16 positions], rows of whole words.
-class MaskForm : public PlaneForm {
+class MaskLayout : public PlaneLayout {
  public:
-  explicit MaskForm(const Layer& layer)
-      : PlaneForm(layer, layer.width), weights_(layer.values, layer.sources, layer.outputs) {
+  explicit MaskLayout(const Layer& layer)
+      : PlaneLayout(layer, layer.width), weights_(layer.values, layer.sources, layer.outputs) {
     for (size_t s = 0; s < layer.sources.size(); ++s) {
       inputs_.push_back(inputs_of(s));
       valid_.push_back(valid_of(s));
@@ -361,10 +361,10 @@ class MaskForm : public PlaneForm {
 
 // A table look-up per 4 weights: arena.planes[image][plane][source][group][position], the spikes of 4 channels per
 // byte, with the border that taps need.
-class TableForm : public PlaneForm {
+class TableLayout : public PlaneLayout {
  public:
-  TableForm(const Layer& layer, TableWeights weights)
-      : PlaneForm(layer, weights.pitch()), weights_(std::move(weights)) {}
+  TableLayout(const Layer& layer, TableWeights weights)
+      : PlaneLayout(layer, weights.pitch()), weights_(std::move(weights)) {}
 
   size_t bytes() const override { return weights_.bytes(); }
 
@@ -382,7 +382,7 @@ class TableForm : public PlaneForm {
     const size_t s = task % sources;
     const int i = task / sources % planes, image = task / sources / planes;
     const Value& v = layer_.in(s);
-    const Layout& layout = weights_.layout(s);
+    const PaddedPlane& layout = weights_.layout(s);
     const size_t groups = (v.channels + kGroup - 1) / kGroup, stride = v.stride();
     uint8_t* all =
         context.workspace.arena.planes.data() + (size_t(image) * planes + i) * weights_.step() + weights_.base(s);
@@ -414,10 +414,10 @@ class TableForm : public PlaneForm {
 
 }  // namespace
 
-std::unique_ptr<Form> make_mask_form(const Layer& layer) { return std::make_unique<MaskForm>(layer); }
+std::unique_ptr<MemoryLayout> make_mask_layout(const Layer& layer) { return std::make_unique<MaskLayout>(layer); }
 
-std::unique_ptr<Form> make_table_form(const Layer& layer) {
-  return std::make_unique<TableForm>(layer, TableWeights(layer.values, layer.sources, layer.outputs, layer.width));
+std::unique_ptr<MemoryLayout> make_table_layout(const Layer& layer) {
+  return std::make_unique<TableLayout>(layer, TableWeights(layer.values, layer.sources, layer.outputs, layer.width));
 }
 
 }  // namespace spiketicket

@@ -1,4 +1,4 @@
-#include "forms/convolution.h"
+#include "layouts/convolution.h"
 
 #include <algorithm>
 #include <cmath>
@@ -74,13 +74,13 @@ double Convolution::estimate(const Choice& choice) const {
 
 void Convolution::choose(const Choice& choice) {
   choice_ = choice;
-  form_.reset();
+  memory_layout_.reset();
   switch (choice.method) {
-    case Method::events: form_ = make_row_form(layer_, Storage::dense, choice.tile); break;
-    case Method::events_int16: form_ = make_row_form(layer_, Storage::int16, choice.tile); break;
-    case Method::sparse_events: form_ = make_row_form(layer_, Storage::sparse, choice.tile); break;
-    case Method::masks: form_ = make_mask_form(layer_); break;
-    default: form_ = make_table_form(layer_);
+    case Method::events: memory_layout_ = make_row_layout(layer_, Storage::dense, choice.tile); break;
+    case Method::events_int16: memory_layout_ = make_row_layout(layer_, Storage::int16, choice.tile); break;
+    case Method::sparse_events: memory_layout_ = make_row_layout(layer_, Storage::sparse, choice.tile); break;
+    case Method::masks: memory_layout_ = make_mask_layout(layer_); break;
+    default: memory_layout_ = make_table_layout(layer_);
   }
 }
 
