@@ -1,5 +1,5 @@
-// Holds every instruction set that this build and CPU have against the portable kernels, bit by bit, on random
-// data of awkward sizes. Needs no Python, so that it runs under an emulator too: `make cross`.
+// Compares the kernels of every instruction set that this build and CPU support with the portable kernels, bit by bit,
+// on random data of awkward sizes. It needs no Python, so that it also runs under an emulator: `make cross`.
 #include <cstdio>
 #include <cstring>
 #include <random>

@@ -36,8 +36,8 @@ struct Tap {
   uint32_t position, row;
 };
 
-// Neighbouring input positions under the kernel, from `first` to `last`. Event numbers continue from one position to the
-// next exactly as weight rows do, so that adding `row` to an event's number (modulo 2^32) gives its weight row.
+// Neighbouring input positions under the kernel, from `first` to `last`. Event numbers continue from one position to
+// the next exactly as weight rows do, so that adding `row` to an event's number (modulo 2^32) gives its weight row.
 struct Run {
   uint32_t first, last, row;
 };
@@ -111,8 +111,8 @@ struct Kernels {
                             int timesteps, int positions, float* current, size_t current_step);
 
   // Computes the same currents weight by weight: current[t][p] = bias + the sum of the weights whose mask has the bit
-  // of position p set. masks[tap.row * row_step + t * step + v] holds the bits of the positions 16 v to 16 v + 15, for v
-  // in [0, vectors).
+  // of position p set. masks[tap.row * row_step + t * step + v] holds the bits of the positions 16 v to 16 v + 15, for
+  // v in [0, vectors).
   void (*accumulate_masked)(const MaskTap* taps, size_t count, float bias, const uint16_t* masks, size_t row_step,
                             size_t step, int timesteps, int vectors, float* current, size_t current_step);
 };
@@ -120,8 +120,8 @@ struct Kernels {
 // Returns the kernels of all instruction sets that both this CPU and this build support, the fastest first.
 std::vector<const Kernels*> present_kernels();
 
-// Returns the kernels of the fastest instruction set, or of the one that the environment variable SPIKETICKET_ISA names.
-// Throws std::invalid_argument if that one is unknown, or not supported by this CPU and build.
+// Returns the kernels of the fastest instruction set, or of the one that the environment variable SPIKETICKET_ISA
+// names. Throws std::invalid_argument if that one is unknown, or not supported by this CPU and build.
 const Kernels& select_kernels();
 
 const Kernels& portable_kernels();

@@ -55,7 +55,8 @@ std::vector<Choice> Convolution::choices() const {
   return all;
 }
 
-// Rough nanoseconds per image and timestep, with one spike in eight; only for what is not measured.
+// Returns roughly the nanoseconds per image and timestep if one input in eight fires. It decides only what is not
+// measured.
 double Convolution::estimate(const Choice& choice) const {
   constexpr double kRate = 1.0 / 8;
   const double positions = layer_.positions(), rate = layer_.real() ? 1.0 : kRate;

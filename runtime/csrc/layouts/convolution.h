@@ -9,9 +9,9 @@
 
 namespace spiketicket {
 
-// How a layer is computed (docs/engine.md). `events` adds the weight row of every spike, `sparse_events` only the nonzeros
-// of that row, and `events_int16` rows of integers. `masks` adds every weight where its input fires, at 16 positions at
-// once, and `tables` looks up the sums of 4 channels at 16 positions at once.
+// How a layer is computed (docs/engine.md). `events` adds the weight row of every spike, `sparse_events` only the
+// nonzeros of that row, and `events_int16` rows of integers. `masks` adds every weight where its input fires, at 16
+// positions at once, and `tables` looks up the sums of 4 channels at 16 positions at once.
 enum class Method { events, events_int16, sparse_events, masks, tables };
 
 struct Choice {
@@ -29,7 +29,7 @@ class Convolution : public Operation {
  public:
   explicit Convolution(Layer layer);
 
-  // Returns the kernels that suit the layer, the one with the best estimate first. The caller must keep the CSR arrays
+  // Returns the kernels that suit the layer, the best guess first. The caller must keep the CSR arrays
   // until forget_csr().
   std::vector<Choice> choices() const;
   void choose(const Choice& choice);

@@ -9,8 +9,8 @@
 
 namespace spiketicket {
 
-// The sum of one or more convolutions, of spikes that are added unweighted (residuals) and of a bias, optionally followed
-// by neurons.
+// The sum of one or more convolutions, of spikes that are added unweighted (residuals) and of a bias, optionally
+// followed by neurons.
 struct Layer {
   const std::vector<Value>& values;
   std::vector<Source> sources;
@@ -52,9 +52,9 @@ std::unique_ptr<MemoryLayout> make_row_layout(const Layer& layer, Storage storag
 std::unique_ptr<MemoryLayout> make_mask_layout(const Layer& layer);
 std::unique_ptr<MemoryLayout> make_table_layout(const Layer& layer);
 
-// Computes the currents of a layer that reads periodic spikes: out[t] = bias + the sum of planes[i] over the planes whose
-// period divides timestep t, counted from 1. `bias`, planes and currents are rows of `width` floats. Plane i has period
-// i + 1, except in a stateful run, which passes only the planes that belong to its one timestep.
+// Computes the currents of a layer that reads periodic spikes: out[t] = bias + the sum of planes[i] over the planes
+// whose period divides timestep t, counted from 1. `bias`, planes and currents are rows of `width` floats. Plane i has
+// period i + 1, except in a stateful run, which passes only the planes that belong to its one timestep.
 void sum_periods(const Context& context, const float* planes, int count, size_t width, const float* bias, float* out);
 
 }  // namespace spiketicket

@@ -1,8 +1,8 @@
 // The memory layout of an input plane for the table kernel.
 //
-// The kernel reads a flat plane with a border of zeros, so that the input of output position p under one kernel tap is at
-// p + offset. One shared column of zeros is both the right border of a row and the left border of the next row. With a
-// stride of s, the padded plane is split into s x s phases (row mod s, column mod s), each of them flat, so that
+// The kernel reads a flat plane with a border of zeros, so that the input of output position p under one kernel tap is
+// at p + offset. One shared column of zeros is both the right border of a row and the left border of the next row. With
+// a stride of s, the padded plane is split into s x s phases (row mod s, column mod s), each of them flat, so that
 // consecutive outputs read consecutive inputs.
 #pragma once
 #include <algorithm>
@@ -25,15 +25,15 @@ struct PaddedPlane {
   int64_t phase = 0;  // elements per phase
   int64_t plane = 0;  // elements per plane, which holds all phases
 
-  // Returns the index of pixel (y, x). It is valid for border pixels too, and for columns past the right border that are
-  // within the window of a valid output.
+  // Returns the index of pixel (y, x). It is valid for border pixels too, and for columns past the right border that
+  // are within the window of a valid output.
   int64_t at(int64_t y, int64_t x) const {
     const int64_t row = y + top, column = x + left;
     return (row % phases_y * phases_x + column % phases_x) * phase + row / phases_y * pitch + column / phases_x;
   }
 
-  // Returns the layout in which a convolution with geometry `g` reads a height x width plane. Rows have at least `pitch`
-  // elements.
+  // Returns the layout in which a convolution with geometry `g` reads a height x width plane. Rows have at least
+  // `pitch` elements.
   static PaddedPlane for_window(const Geometry& g, int height, int width, int64_t pitch = 0) {
     PaddedPlane l;
     l.top = g.top;

@@ -1,5 +1,6 @@
-// Positions side by side: the current of one output at many positions, weight by weight. First the spikes are turned
-// from words of 64 channels into planes of positions, as a kernel wants them.
+// Vectors of positions: the current of one output at many positions, weight by weight. The first phase turns the spikes
+// from words of 64 channels into planes of positions, the second computes the outputs, and the third packs their spikes
+// into words of channels.
 #include <algorithm>
 #include <cstdlib>
 
@@ -13,8 +14,7 @@ constexpr int kBits = 16;  // positions per mask
 
 size_t rounded(size_t positions) { return (positions + kWord - 1) / kWord * kWord; }
 
-// Transposes each of the four 16x16 bit matrices that lie side by side in 16 words: bit 16 b + c of row r
-// becomes bit 16 b + r of row c.
+// Transposes the four 16 x 16 bit matrices that 16 words hold: bit 16 b + c of row r becomes bit 16 b + r of row c.
 void transpose(uint64_t rows[kBits]) {
   constexpr uint64_t kHalves[] = {0x00FF00FF00FF00FF, 0x0F0F0F0F0F0F0F0F, 0x3333333333333333, 0x5555555555555555};
   for (int round = 0, j = 8; j > 0; ++round, j /= 2)
@@ -66,13 +66,13 @@ class PlaneLayout : public MemoryLayout {
   virtual int layout_tasks(const Context& context) const = 0;
   virtual void lay_out(const Context& context, int task, Scratch& scratch) const = 0;
   virtual void reserve_arena(const Context& context) const = 0;
-  // current[plane][position] of one output, planes room_ apart.
+  // Computes current[plane][position] of one output. Planes are room_ floats apart.
   virtual void accumulate(const Context& context, int image, int channel, float bias, float* current) const = 0;
 
   const Layer& layer_;
   const int64_t pitch_;  // from one row of positions to the next
-  const int flat_;       // positions, with the gaps between rows
-  const size_t room_;    // elements for them
+  const int flat_;  // positions, with the gaps between rows
+  const size_t room_;  // elements for them
 
  private:
   int output_tasks() const { return (layer_.outputs + kOutputsPerTask - 1) / kOutputsPerTask; }
@@ -98,7 +98,8 @@ class PlaneLayout : public MemoryLayout {
 
   int flat_masks() const { return (flat_ + kBits - 1) / kBits; }
 
-  // The spikes to add to 16 outputs as bits of positions: scratch.residuals[residual][output][t][16 positions].
+  // Writes the spikes that are added to 16 outputs as bits of positions: scratch.residuals[residual][output][t][16
+  // positions].
   void lay_out_residuals(const Context& context, int image, int first, Scratch& scratch) const {
     uint16_t* out = scratch.residuals.data();
     const size_t step = size_t(context.timesteps) * flat_masks();
@@ -131,7 +132,7 @@ class PlaneLayout : public MemoryLayout {
           context.kernels.add_spikes(masks[t * flat_masks() + mask], 1, current + t * room_ + mask * kBits);
   }
 
-  // arena.fired[image][output][t][64 positions].
+  // Returns the spikes of one output in arena.fired[image][output][t][64 positions].
   size_t fired_words() const { return (flat_ + kWord - 1) / kWord; }
   uint64_t* fired(const Context& context, int image, int channel) const {
     return context.workspace.arena.fired.data() +
@@ -148,8 +149,8 @@ class PlaneLayout : public MemoryLayout {
                           bits + p / kWord, fired_words());
   }
 
-  // From bits of positions per output to words of outputs per position. A phase of its own, so that no two threads
-  // write to one cache line in turn.
+  // Packs the bits of positions per output into words of outputs per position. This is a phase of its own, because
+  // otherwise threads would write to the same cache line in turn.
   void pack(const Context& context, int image, int t) const {
     const Value& out = context.values[layer_.output];
     const size_t stride = out.stride() * sizeof(uint64_t) / sizeof(uint16_t);
@@ -183,7 +184,8 @@ class PlaneLayout : public MemoryLayout {
   }
 };
 
-// A masked addition per weight: arena.masks[image][row][plane][16 positions], rows of whole words.
+// Computes a layer by one masked addition per weight. The masks are arena.masks[image][row][plane][16 positions], in
+// which a row occupies whole 64-bit words.
 class MaskLayout : public PlaneLayout {
  public:
   explicit MaskLayout(const Layer& layer)
@@ -216,7 +218,7 @@ class MaskLayout : public PlaneLayout {
     }
   }
 
-  // The masks of one word of input channels, for all timesteps and kernel taps.
+  // Makes the masks of one word of input channels, for all planes and kernel taps.
   void lay_out(const Context& context, int task, Scratch& scratch) const override {
     size_t s = 0;
     for (; task >= source_tasks(context, s); ++s) task -= source_tasks(context, s);
@@ -252,7 +254,8 @@ class MaskLayout : public PlaneLayout {
   size_t image_step(const Context& context) const { return weights_.rows() * row_step(context); }
   int source_tasks(const Context& context, size_t s) const { return context.images * int(layer_.in(s).stride()); }
 
-  // How far every kernel tap sees the input plane shifted, rounded down to words; none where a tap sees more than that.
+  // Returns the shift of the input plane that each kernel tap reads, split into words and bits. It is empty if the taps
+  // are not mere shifts: with a stride, or if input and output differ in size.
   std::vector<Shift> shifts_of(size_t s) const {
     const Geometry& g = layer_.sources[s].geometry;
     const Value& v = layer_.in(s);
@@ -266,7 +269,8 @@ class MaskLayout : public PlaneLayout {
     return shifts;
   }
 
-  // Calls store(channel, mask) with the 16 bits of 16 positions for 64 channels; `from`: input positions, -1 none.
+  // Calls store(channel, mask) for 64 channels, with the bits of up to 16 positions. `from` holds the input positions,
+  // or -1 where there is none.
   template <class Store>
   void transposed(const uint64_t* words, size_t stride, const int32_t* from, int count, const Store& store) const {
     uint64_t rows[kBits] = {};
@@ -291,7 +295,7 @@ class MaskLayout : public PlaneLayout {
     }
   }
 
-  // Every channel's bits once, [plane][position], zeros on both sides; then shifted tap by tap.
+  // Collects the bits [plane][position] of every channel once, with zeros on both sides, and shifts them for each tap.
   void by_shifts(const Context& context, size_t s, int image, int word, uint16_t* rows, Scratch& scratch) const {
     const Value& v = layer_.in(s);
     const int channels = std::min(kWord, v.channels - word * kWord), planes = layer_.planes(context);
@@ -319,7 +323,7 @@ class MaskLayout : public PlaneLayout {
       }
   }
 
-  // The bits [plane][position] whose input position under tap k lies inside the plane.
+  // Sets the bits [plane][position] whose input position under tap k is inside the plane.
   void mark_valid(size_t s, size_t k, int planes, size_t words, uint64_t* valid) const {
     valid[words - 1] = 0;
     for (int i = 0; i < planes; ++i)
@@ -335,7 +339,7 @@ class MaskLayout : public PlaneLayout {
     return valid;
   }
 
-  // The input position of every kernel tap and output position, -1 outside the plane.
+  // Returns the input position of every kernel tap and output position, -1 outside the plane.
   std::vector<int32_t> inputs_of(size_t s) const {
     const Geometry& g = layer_.sources[s].geometry;
     const Value& v = layer_.in(s);
@@ -352,15 +356,16 @@ class MaskLayout : public PlaneLayout {
   }
 
   MaskWeights weights_;
-  // Per source, [kernel tap][output position]: the input position or -1, and whether there is one.
+  // For every source, [kernel tap][output position]: the input position or -1, and the bits of those that are valid.
   std::vector<std::vector<int32_t>> inputs_;
   std::vector<std::vector<uint16_t>> valid_;
   std::vector<std::vector<Shift>> shifts_;
   size_t margin_ = 1;  // words of zeros beside a channel's bits
 };
 
-// A table look-up per 4 weights: arena.planes[image][plane][source][group][position], the spikes of 4 channels per
-// byte, with the border that taps need.
+// Computes a layer by one table look-up per 4 weights. The spikes are
+// arena.planes[image][plane][source][group][position]: a byte holds those of 4 channels, and planes have the border
+// that the taps need.
 class TableLayout : public PlaneLayout {
  public:
   TableLayout(const Layer& layer, TableWeights weights)

@@ -1,5 +1,6 @@
-// Channels side by side: the current of 64 outputs at one position is the sum of the weight rows of the spikes under
-// the kernel. First the events of every input position are listed, then the rows of every output position.
+// Vectors of channels: the current of 64 outputs at one position is the sum of the weight rows of the spikes under the
+// kernel. The first phase lists the events of every input position; the second lists the weight rows of every output
+// position, sums them and runs the neurons.
 #include <algorithm>
 
 #include "layouts/fire.h"
@@ -65,9 +66,9 @@ class RowLayout : public MemoryLayout {
   Tile tile_of(const Context& context, int task) const;
   size_t taps_of(int position, Tap* taps) const;
   size_t runs_of(size_t s, int position, Run* runs) const;
-  // Events of one input row are numbered on from position to position, where 16 bits suffice.
+  // Whether event numbers continue from one position of an input row to the next, which they do if 16 bits suffice.
   bool numbered_on(size_t s) const { return layer_.in(s).width * layer_.in(s).channels <= 1 << 16; }
-  // A plane's events are listed in parts of some rows, by different threads; each part has its own room.
+  // Different threads list the events of a plane in parts of a few rows. Each part has memory of its own.
   int parts(size_t s) const { return std::min((layer_.in(s).positions() + 255) / 256, layer_.in(s).height); }
   int part_rows(size_t s) const { return (layer_.in(s).height + parts(s) - 1) / parts(s); }
   size_t part_room(size_t s) const;
@@ -84,7 +85,7 @@ class RowLayout : public MemoryLayout {
   RowWeights weights_;
 };
 
-// Positions per task: as chosen, but fewer where their lists would be long or the tasks too few to share.
+// Returns the positions per task: the chosen tile, or fewer if the lists would be too long or the tasks too few.
 int RowLayout::tile_positions(const Context& context) const {
   const size_t positions = size_t(context.images) * layer_.positions();
   const size_t listed = kListRoom / (rows() * layer_.planes(context)) + 1;
@@ -92,7 +93,8 @@ int RowLayout::tile_positions(const Context& context) const {
   return int(std::min({size_t(tile_), listed, shared}));
 }
 
-// Weights beyond the cache: one block of them per task, so that it stays there from tile to tile.
+// Returns whether a task computes only one block of outputs. It does if the weights exceed the cache, so that a block
+// stays in the cache from tile to tile.
 bool RowLayout::split_blocks(const Context& context) const {
   const int positions = context.images * layer_.positions();
   return weights_.blocks() > 1 && (weights_.bytes() > kCached || positions < 8 * tile_positions(context));
@@ -106,7 +108,7 @@ RowLayout::Tile RowLayout::tile_of(const Context& context, int task) const {
           split ? block + 1 : weights_.blocks()};
 }
 
-// The input positions under the kernel at one output position, of the first source. Returns how many.
+// Lists the input positions of the first source under the kernel at one output position. Returns how many there are.
 size_t RowLayout::taps_of(int position, Tap* taps) const {
   const Geometry& g = layer_.sources[0].geometry;
   const Value& v = layer_.in(0);
@@ -124,7 +126,8 @@ size_t RowLayout::taps_of(int position, Tap* taps) const {
   return count;
 }
 
-// The same as runs: one per kernel row where the positions are neighbours and their events are numbered on.
+// Lists the same positions of source s as runs: one run per kernel row if its positions are neighbours and their event
+// numbers continue, otherwise one per position. Returns how many there are.
 size_t RowLayout::runs_of(size_t s, int position, Run* runs) const {
   const Geometry& g = layer_.sources[s].geometry;
   const Value& v = layer_.in(s);
@@ -266,7 +269,7 @@ void RowLayout::gather_real(const Context& context, const Tile& tile, Scratch& s
   }
 }
 
-// From the currents of one position and block, [plane][channel], to the output.
+// Turns the currents [plane][channel] of one position and block into the output: adds residuals and runs the neurons.
 void RowLayout::finish(const Context& context, int image, int position, int block, float* current,
                        Scratch& scratch) const {
   const Value& out = context.values[layer_.output];

@@ -50,7 +50,7 @@ void RowWeights::fill_dense(const std::vector<Value>& values, const std::vector<
 }
 
 void RowWeights::fill_sparse(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs) {
-  // Counting sort by row; within a row, outputs ascend.
+  // A counting sort by row, which keeps the outputs within a row in ascending order.
   for (int b = 0; b < blocks(); ++b) {
     Block& block = blocks_[b];
     const int end = std::min(first(b) + width_, outputs);
@@ -74,7 +74,7 @@ void RowWeights::fill_sparse(const std::vector<Value>& values, const std::vector
   }
 }
 
-// A weight is scale * whole, rounded; the largest of an output becomes kLargest.
+// A weight is rounded to scale * integer. The scale of an output makes its largest weight kLargest.
 void RowWeights::fill_int16(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs) {
   const auto width_of = [](const Block& block) { return size_t(block.vectors + 1) / 2 * 2 * kLanes; };
   for (Block& block : blocks_) {
@@ -132,7 +132,7 @@ TableWeights::TableWeights(const std::vector<Value>& values, const std::vector<S
   taps_.shrink_to_fit();
 }
 
-// Nonzeros whose input channels share a byte become one tap, in the order in which they first appear.
+// Nonzeros whose input channels share a byte become one tap. Taps keep the order in which they first appear.
 void TableWeights::add_row(const Source& source, size_t s, int channels, int rows, int row) {
   const Geometry& g = source.geometry;
   const PaddedPlane& layout = layouts_[s];

@@ -11,7 +11,8 @@
 
 namespace spiketicket {
 
-// Sparse weights that belong to the caller. A row is an output channel, a column is (input channel of the group, ky, kx).
+// Sparse weights that belong to the caller. A row is an output channel, a column is (input channel of the group, ky,
+// kx).
 struct CsrView {
   std::span<const float> values;
   std::span<const uint32_t> indices;
@@ -48,8 +49,8 @@ void for_nonzeros(const Source& source, int channels, int rows, int row, const V
 // How weight rows are stored: all weights, the nonzeros, or all weights as integers with a scale per output.
 enum class Storage { dense, sparse, int16 };
 
-// Weights for vectors of channels. A row holds the weights from (source, ky, kx, input channel) to all outputs, split into
-// blocks of output channels.
+// Weights for vectors of channels. A row holds the weights from (source, ky, kx, input channel) to all outputs, split
+// into blocks of output channels.
 class RowWeights {
  public:
   RowWeights(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs, Storage storage);

@@ -35,9 +35,9 @@ class Network {
   int flat(int input);
   void finish(int output);
 
-  // These choose the kernel of every layer. choices() returns the kernels that suit the layer of a value, the one with the
-  // best estimate first; choose() takes one by name; measure() times the kernels of all undecided layers on images as
-  // run() takes them, and takes the fastest; guess() takes the best estimate. planned() frees what only planning needs.
+  // These choose the kernel of every layer. choices() returns the kernels that suit the layer of a value, the
+  // best guess first; choose() takes one by name; measure() times the kernels of all undecided layers on images as
+  // run() takes them, and takes the fastest; guess() takes the best guess. planned() frees what only planning needs.
   std::vector<std::string> choices(int value) const;
   void choose(int value, const std::string& name);
   void measure(const float* x, int images, int timesteps);

@@ -138,7 +138,8 @@ void Network::run(const float* x, int images, int timesteps, float* logits,
                   std::span<const std::pair<int, uint8_t*>> spikes, std::span<double> times) {
   const size_t classes = size(output_);
   const int threads = worth_threads(images, timesteps) ? pool_.size() : 1;
-  // With enough images, each thread computes groups of its own, without waiting. Otherwise the threads share each group.
+  // With enough images, each thread computes groups of its own, without waiting. Otherwise the threads share each
+  // group.
   const bool share = images < threads;
   size_t largest = 1;
   for (const Value& v : values_) largest = std::max(largest, v.plane() * (v.timed ? timesteps : 1));
@@ -186,7 +187,7 @@ Network::State Network::begin(const float* x, int images, int timesteps) {
   state.workspace->scratch.resize(pool_.size());
   const Context context{values_, kernels_, *state.workspace, images, 1, 0, timesteps, true};
   prepare(context);
-  // A timestep reads the planes of all its divisors: some need more memory than the first.
+  // A timestep reads the planes of all its divisors, so that some timesteps need more memory than the first.
   for (const int t : one_per_divisor_count(timesteps)) {
     const Context later{values_, kernels_, *state.workspace, images, 1, t - 1, timesteps, true};
     for (const auto& operation : operations_) operation->reserve(later);

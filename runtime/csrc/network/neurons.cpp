@@ -1,4 +1,4 @@
-// The operations without weights that go through time.
+// The operations without weights that carry state from timestep to timestep.
 #include <algorithm>
 
 #include "layouts/fire.h"
@@ -8,7 +8,7 @@
 namespace spiketicket {
 namespace {
 
-// What flows into the neurons of one position: `x` at the first timestep, `step` floats from one to the next.
+// The currents of the neurons of one position: `x` at the first timestep, `step` floats from one timestep to the next.
 struct Currents {
   const float* x;
   size_t step;  // 0: the same at every timestep
@@ -59,7 +59,7 @@ class Neurons : public Operation {
   LifParameters lif_;
 };
 
-// Potentials that leak and never fire.
+// Leaky integrators: potentials that never fire.
 class Integrators : public Operation {
  public:
   Integrators(const Value& v, int input, const Leak& leak)
@@ -86,7 +86,7 @@ class Integrators : public Operation {
   }
 
  private:
-  // Those that the timestep before has left, or at rest.
+  // Returns the potentials after the previous timestep, or potentials at rest.
   float* potentials(const Context& context, int image, int position, Scratch& scratch) const {
     if (context.stateful)
       return context.workspace.potentials[index].data() + (size_t(image) * positions_ + position) * channels_;
@@ -98,7 +98,7 @@ class Integrators : public Operation {
   Leak leak_;
 };
 
-// Periodic spikes as spikes per timestep.
+// Expands periodic spikes into the spikes of every timestep.
 class Unroll : public Operation {
  public:
   Unroll(const Value& v, int input) : input_(input), work_(double(v.plane()) / 4) {}

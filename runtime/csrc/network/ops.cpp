@@ -1,4 +1,4 @@
-// The operations without weights that treat every timestep alike.
+// The operations without weights that compute every timestep independently.
 #include "network/ops.h"
 
 #include <algorithm>
@@ -37,7 +37,7 @@ class Pooling : public Operation {
   }
 
  private:
-  // Calls body(input position) for the pixels of a window that lie inside the plane.
+  // Calls body(input position) for the pixels of a window that are inside the plane.
   template <class Body>
   void for_window(const Value& in, int position, const Body& body) const {
     const int top = position / width_ * g_.stride_y - g_.top, left = position % width_ * g_.stride_x - g_.left;
@@ -159,7 +159,8 @@ class Concatenation : public Operation {
     }
   }
 
-  // Words into words, `shift` bits up. Bits beyond the channels are zero, and so nothing is written past the last word.
+  // Copies words `shift` bits higher into others. Bits beyond the channels are zero, so that nothing is written past
+  // the last word.
   static void append(const uint64_t* from, size_t words, uint64_t* to, int shift) {
     for (size_t w = 0; w < words; ++w) {
       to[w] |= from[w] << shift;

@@ -106,8 +106,8 @@ struct Context {
   }
 };
 
-// One operation of a network. Its phases run one after the other. The tasks of a phase write disjoint parts of memory and
-// may run at the same time.
+// One operation of a network. Its phases run one after the other. The tasks of a phase write disjoint parts of memory
+// and may run at the same time.
 class Operation {
  public:
   virtual ~Operation() = default;

@@ -1,5 +1,4 @@
-// Keeps workspaces between runs. The last one that was given back is the first to be reused, since it may still be in the
-// cache.
+// Keeps workspaces between runs. The last one that was given back is the first to be reused.
 #pragma once
 #include <memory>
 #include <mutex>

@@ -5,7 +5,7 @@
 #include <limits>
 #include <stdexcept>
 
-// The loops of this file, once per instruction set; chosen when the library is loaded.
+// Compiles a loop of this file once per instruction set. The one to use is chosen when the library is loaded.
 #if defined(SPIKETICKET_X86) && defined(__GNUC__) && !defined(__clang__)
 #define SPIKETICKET_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
@@ -26,13 +26,13 @@ constexpr uint32_t kOne = 0x3F800000;               // 1.0f
 constexpr int kRow = 64;                            // positions packed at once
 constexpr int kNeurons = 2048;                      // whose potentials stay in the first cache
 
-// Output size of one axis, or 0 where the window does not fit.
+// Returns the output size of one axis, or 0 if the window does not fit.
 int64_t window(int64_t size, int64_t kernel, int64_t stride, int64_t before, int64_t after, int64_t dilation) {
   const int64_t room = size + before + after - (dilation * (kernel - 1) + 1);
   return room < 0 ? 0 : room / stride + 1;
 }
 
-// Bit c of bits[p] says whether x[c * step + p] is 1, for up to 32 channels. Returns false if one is neither 0 nor 1.
+// Sets bit c of bits[p] if x[c * step + p] is 1, for up to 32 channels. Returns false if an element is neither 0 nor 1.
 SPIKETICKET_CLONES
 bool pack_row(const uint32_t* x, size_t step, int channels, int count, uint32_t* bits) {
   uint32_t others = 0;
@@ -56,7 +56,8 @@ bool pack_row(const uint32_t* x, size_t step, int channels, int count, uint32_t*
   return others == 0;
 }
 
-// One word of channels of one image, from [channel][position] to [position][word].
+// Packs one word of channels of one image from [channel][position] to [position][word]. Returns false if an element is
+// neither 0 nor 1.
 bool pack(const float* x, int channels, int positions, uint64_t* words, size_t stride) {
   const auto* raw = reinterpret_cast<const uint32_t*>(x);
   uint32_t low[kRow], high[kRow];
@@ -73,7 +74,8 @@ bool pack(const float* x, int channels, int positions, uint64_t* words, size_t s
   return true;
 }
 
-// to[column][row] = from[row][column], rows `from_step` and `to_step` apart; in tiles whose lines stay in the cache.
+// Transposes a matrix: to[column][row] = from[row][column], with rows `from_step` and `to_step` floats apart. It works
+// in tiles whose cache lines stay in the cache.
 void transpose(const float* from, size_t from_step, int rows, int columns, float* to, size_t to_step) {
   constexpr int kTile = 16;
   for (int r = 0; r < rows; r += kTile)
@@ -110,7 +112,7 @@ int checked_int(int64_t value, int64_t least, const std::string& name) {
 
 }  // namespace
 
-// A workspace until the end of the scope.
+// A workspace that is returned to its pool at the end of the scope.
 class StandaloneLayer::Borrowed {
  public:
   explicit Borrowed(WorkspacePool& pool) : pool_(pool), workspace_(pool.borrow()) {}
@@ -125,7 +127,7 @@ class StandaloneLayer::Borrowed {
   std::unique_ptr<Workspace> workspace_;
 };
 
-// A layer for one size of input, spikes or real.
+// The layer for inputs of one size, spikes or real: its weights in the memory layout of the kernel that was chosen.
 struct StandaloneLayer::SizedLayer {
   SizedLayer(const StandaloneLayer& of, int height, int width, int out_height, int out_width, bool spikes)
       : values{
@@ -216,7 +218,7 @@ std::pair<int, int> StandaloneLayer::output_size(int64_t channels, int64_t heigh
   const int64_t h = window(height, g.kernel_y, g.stride_y, g.top, g.bottom, g.dilation_y);
   const int64_t w = window(width, g.kernel_x, g.stride_x, g.left, g.right, g.dilation_x);
   require(h >= 1 && w >= 1, "the kernel does not fit into images of " + size);
-  // Padded rows and channels count as well.
+  // The limit includes padded rows and channels.
   require((h + 1) * (w + 1) <= kMostElements / (outputs_ + kWord),
           "outputs of " + std::to_string(h) + " x " + std::to_string(w) + " are not supported");
   return {int(h), int(w)};
@@ -254,7 +256,7 @@ void StandaloneLayer::run(const float* x, int64_t timesteps, int64_t images, int
   bool spikes = channels_ <= kMostEvents;
   for (int64_t first = 0; first < images; first += group) {
     const int count = int(std::min<int64_t>(group, images - first)), planes = count * steps;
-    // The engine keeps the timesteps of an image together, the host the images of a timestep.
+    // In the engine the timesteps of an image are adjacent, in the host the images of a timestep.
     const auto place = [&](int plane) { return size_t(plane % steps) * images + first + plane / steps; };
     if (spikes) {
       uint64_t* to = workspace->spikes[0].reserve(size_t(planes) * positions * words);

@@ -13,8 +13,8 @@
 
 namespace spiketicket {
 
-// The threads of the host. for_each() runs body(task, worker) for every task in [0, tasks), with worker in [0, workers()),
-// and returns when all are done. Two bodies with the same worker never run at the same time.
+// The threads of the host. for_each() runs body(task, worker) for every task in [0, tasks), with worker in [0,
+// workers()), and returns when all are done. Two bodies with the same worker never run at the same time.
 class Workers {
  public:
   virtual ~Workers() = default;
@@ -29,8 +29,8 @@ struct Csr {
   std::vector<int32_t> indptr;
 };
 
-// A convolution, or a linear layer as the convolution of one pixel. An input of zeros and ones is packed into spikes and
-// computed by events; any other input is multiplied with the nonzero weights.
+// A convolution, or a linear layer as the convolution of one pixel. An input of zeros and ones is packed into spikes
+// and computed by events; any other input is multiplied with the nonzero weights.
 class StandaloneLayer {
  public:
   // `shape` is that of the weight: {outputs, inputs per group, ky, kx}, or {outputs, inputs}. Throws

@@ -5,8 +5,8 @@
 namespace spiketicket {
 namespace {
 
-// The threads of a run finish within microseconds of each other, and waking one takes longer than that. So a thread spins
-// for this long before it sleeps.
+// The threads of a run finish within microseconds of each other, and waking one takes longer than that. So a thread
+// spins for this long before it sleeps.
 constexpr std::chrono::microseconds kSpin{100};
 
 void pause() {

@@ -1,11 +1,12 @@
-// A layer of sparse weights: convolution (or linear layer), bias, what is added to it, neurons over all T, max-pooling.
+// A layer with sparse weights: convolution (or linear layer), bias, residual, neurons over all T, max-pooling.
 //
-// A warp computes one output channel. Its lanes are patches of PH x PW positions, or, where those are few (LANES > 1),
-// LANES of them share a patch and each takes every so many of the nonzeros. A nonzero is an offset from the corner of
-// the window in the input, and a weight: the same for all lanes, so that no memory traffic is spent on zeros.
+// A warp computes one output channel. Each of its lanes computes a patch of PH x PW positions; if there are few
+// patches, LANES > 1 lanes share a patch, and each takes every LANES-th nonzero. A nonzero is a weight and its offset
+// from the corner of the window in the input. It is the same for all patches, so that zeros cost no memory traffic.
 
-const int AHEAD = 4;  // nonzeros that are under way at once
+const int AHEAD = 4;  // nonzeros that are loaded before they are used
 
+// How the input of a layer is read: add() adds `weight` times the input at x to SUMS sums, one per timestep.
 template <int T, int KIND>
 struct Source;
 
@@ -32,12 +33,16 @@ struct Source<T, TIMED> {
 };
 
 template <int T>
-struct Source<T, STATIC> {  // what is the same at every timestep is computed once
+struct Source<T, STATIC> {  // an input that is the same at every timestep needs one sum
   typedef float Element;
   static const int SUMS = 1;
   static __device__ void add(float (&sum)[1], const float* x, long long, float weight) { sum[0] += weight * *x; }
 };
 
+// Computes rows x height x width outputs of `images` images: the sum of the nonzeros [starts[row], starts[row + 1])
+// times the input of kind KIND, plus bias[row] and `other`, through the neuron to `out`. With neurons, `out` gets the
+// spikes, combined by a bitwise or over each patch of PH x PW positions; with PASS, it gets the real-valued sums. A
+// block is 32 lanes by 4 rows; the grid covers patches * LANES lanes and all rows.
 template <int T, int KIND, int PH, int PW, int LANES>
 __global__ void convolve(const typename Source<T, KIND>::Element* in, long long in_image, long long in_step, int down,
                          int right,  // elements from one output position's window to the one below, to the right
@@ -45,7 +50,7 @@ __global__ void convolve(const typename Source<T, KIND>::Element* in, long long 
                          int images, OPERAND(other), OPERAND(out), CELL) {
   typedef Source<T, KIND> In;
   const int row = blockIdx.y * blockDim.y + threadIdx.y;
-  if (row >= rows) return;  // the whole warp
+  if (row >= rows) return;  // for the whole warp
   const int high = height / PH, wide = width / PW;  // patches
   const long long patches = static_cast<long long>(images) * high * wide;
   const long long mine = (static_cast<long long>(blockIdx.x) * 32 + threadIdx.x) / LANES;

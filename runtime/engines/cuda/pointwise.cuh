@@ -1,6 +1,7 @@
-// What needs no weights: sums, neurons on their own, copies from one layout into another, gates, pooling.
+// The operations without weights: sums, neurons alone, copies from one memory layout to another, gates, pooling.
 
-// One thread per feature and image: a (+ b), through a neuron, to `out` beginning at channel `shift`.
+// Writes a, or a + b if there is a b, through the neuron to `out`, beginning at its feature `first`. A thread computes
+// one of `features` features of one of `images` images at all T timesteps.
 template <int T>
 __global__ void pointwise(OPERAND(a), OPERAND(b), OPERAND(out), int features, int images, int first, CELL) {
   const long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -20,7 +21,7 @@ __global__ void pointwise(OPERAND(a), OPERAND(b), OPERAND(out), int features, in
 
 enum Gate { COPY, AND, AND_NOT };
 
-// The same for words, without neurons.
+// Does the same for spikes without neurons: copies a, or combines a and b by AND or AND_NOT, word by word.
 __global__ void gate(OPERAND(a), OPERAND(b), OPERAND(out), int features, int images, int first, int kind) {
   const long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= static_cast<long long>(features) * images) return;
@@ -34,7 +35,8 @@ __global__ void gate(OPERAND(a), OPERAND(b), OPERAND(out), int features, int ima
   static_cast<Word*>(to.data)[to.at(n, first + feature)] = word;
 }
 
-// Pooling of any window; `mean`, or the largest. Of spikes the largest is a bitwise or.
+// Pools windows of kh x kw with strides sy, sx and padding `above`, `before`: the mean if `mean` is set, otherwise the
+// maximum, which for spikes is a bitwise or. A mean counts padding as zeros.
 template <int T>
 __global__ void pool(OPERAND(in), OPERAND(out), int in_height, int channels, int height, int width, int images, int kh,
                      int kw, int sy, int sx, int above, int before, int mean) {

@@ -1,19 +1,19 @@
-// A layer on the tensor cores, for spikes: weights times words, as many matrix products as there are timesteps.
+// A layer that reads spikes, on the tensor cores: a product of the weights with the spikes of each timestep.
 //
 // A block computes 64 output channels x 32 positions, each of its four warps 8 positions at all T. Weights pass through
-// shared memory in the order in which lanes hold them. They come dense, or as nonzeros that are scattered into zeros there
-// (SPARSE): then zeros cost no memory traffic, though they do cost products.
+// shared memory in the order in which lanes hold them. They are dense in memory, or (SPARSE) nonzeros that are
+// scattered into zeros in shared memory, so that zeros cost no memory traffic, though they do cost products.
 //
-// Weights are float16, scaled per row by a power of two. With PARTS == 2 a second float16 holds what the first one
-// misses, times 2^11: for that product spikes count 2^-11 instead of 1. Products of spikes are exact, and of a weight less
-// is lost than 2^-22 of the row's largest. Sums are float32. Tensor cores cut off where others round, always downwards in
-// size, which a long sum would show: so with two parts they sum 16 columns from zero, and an ordinary addition does the
-// rest. (One part is so coarse that it does not matter.)
+// Weights are float16, scaled per row by a power of two. With PARTS == 2 a second float16 holds the rounding error of
+// the first, times 2^11; in its product spikes count 2^-11 instead of 1. Products with spikes are exact, and a weight
+// loses less than 2^-22 of the largest of its row. Sums are float32. Tensor cores truncate where others round, always
+// towards zero, and a long sum would accumulate this error. So with two parts they sum 16 columns from zero, and
+// ordinary additions sum the results. (One part is so coarse that it does not matter.)
 
 const int TILE_ROWS = 64, TILE_DEPTH = 64, TILE = TILE_ROWS * TILE_DEPTH;
 
-// c += a * b, of 16 x 16 and 16 x 8: the layout of mma.m16n8k16 (PTX ISA, "Matrix Fragments"). `volatile`: all lanes
-// must take part, so it must not be moved to where some do not.
+// Computes c += a * b for a 16 x 16 and a 16 x 8 matrix, in the layout of mma.m16n8k16 (PTX ISA, "Matrix Fragments").
+// All lanes must take part; `volatile` keeps the compiler from moving it to where some do not.
 __device__ inline void multiply_add(float (&c)[4], const uint4& a, const uint2& b) {
 #if !defined(__CUDA_ARCH__)
   emulated_mma(c, a, b);
@@ -31,11 +31,13 @@ __device__ inline void multiply_add(float (&c)[4], const uint4& a, const uint2& 
 #endif
 }
 
-// One nonzero: where it stands in a tile, and its float16 parts.
+// One nonzero: its index in a tile, and its float16 parts.
 struct Entry {
   unsigned short place, parts[2], unused;
 };
 
+// Fills a tile of shared memory with the weights of tile `index`: a copy, or with SPARSE its nonzeros
+// [starts[index], starts[index + 1]) among zeros. All threads of the block must call it, and synchronise afterwards.
 template <int PARTS, bool SPARSE>
 __device__ void fill(uint4 (&tile)[PARTS][TILE / 8], const void* weights, const int* starts, int index) {
   if constexpr (!SPARSE) {
@@ -51,6 +53,10 @@ __device__ void fill(uint4 (&tile)[PARTS][TILE / 8], const void* weights, const 
   }
 }
 
+// Computes rows x height x width outputs of `images` images: the product of the weights, `depth` columns wide, with the
+// spikes at the columns' `offsets` from the window's corner, times scales[row], plus bias[row] and `other`, through the
+// neuron to `out`. With POOL, the spikes are combined by a bitwise or over windows of 2 x 2. A block is 128 threads; the
+// grid covers the positions by 32 and the rows by 64.
 template <int T, int PARTS, bool SPARSE, bool POOL>
 __global__ void __launch_bounds__(128)
     tensor(const Word* in, long long in_image, int down, int right, const void* weights, const int* starts,

@@ -1,9 +1,9 @@
 // Runs CUDA kernels on the CPU: just as much of CUDA as runtime/cuda and train/cuda use.
 //
-// The threads of a block are fibers of one thread of the CPU, run in turn until they end or meet a barrier; blocks run one
-// after the other. A barrier that not all threads of a block (or lanes of a warp) reach is an error, as is memory outside
-// of arrays (cupy_standin.py). Between barriers threads run first to last, the next time last to first: where they race, one
-// of the two is wrong. What it cannot show: what the hardware does, and speed.
+// The threads of a block are fibers of one thread of the CPU, run in turn until they end or meet a barrier; blocks run
+// one after the other. A barrier that not all threads of a block (or lanes of a warp) reach is an error, as is memory
+// outside of arrays (cupy_standin.py). Between barriers threads run first to last, the next time last to first: where
+// they race, one of the two is wrong. What it cannot show: what the hardware does, and speed.
 #pragma once
 
 #include <setjmp.h>
@@ -58,8 +58,8 @@ namespace emulator {
 const int WARP = 32;
 const size_t STACK = 1 << 18;
 
-// A fiber outlasts a block: it then runs a thread of the next one. It begins by swapcontext; after that, jumps spare the
-// system calls.
+// A fiber outlasts a block: it then runs a thread of the next one. It begins by swapcontext; after that, jumps spare
+// the system calls.
 struct Fiber {
   ucontext_t context;
   jmp_buf place;
@@ -239,8 +239,8 @@ struct Halves {
 inline const Halves halves;
 
 // What a tensor core makes of terms of exact products: all are cut off at the last digit that the largest has as a
-// float, and so is their sum (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021; GPUs keep
-// up to two digits more).
+// float, and so is their sum (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021; GPUs
+// keep up to two digits more).
 template <int N>
 inline float cut_sum(const double (&terms)[N]) {
   double largest = 0, plain = 0;
@@ -261,8 +261,8 @@ inline float cut_sum(const double (&terms)[N]) {
   return std::fabs(near) > std::fabs(whole) ? std::nextafter(near, 0.0f) : near;
 }
 
-// mma.m16n8k16, float16 times float16 to float32, eight products at a time. Lane 4 g + q holds of a, two by two, (g, 2q),
-// (g + 8, 2q), (g, 2q + 8), (g + 8, 2q + 8); of b (2q, g), (2q + 8, g); of c (g, 2q), (g + 8, 2q).
+// mma.m16n8k16, float16 times float16 to float32, eight products at a time. Lane 4 g + q holds of a, two by two, (g,
+// 2q), (g + 8, 2q), (g, 2q + 8), (g + 8, 2q + 8); of b (2q, g), (2q + 8, g); of c (g, 2q), (g + 8, 2q).
 inline void emulated_mma(float (&c)[4], const uint4& a, const uint2& b) {
   const unsigned own[6] = {a.x, a.y, a.z, a.w, b.x, b.y};
   const auto all = emulator::exchange(own);
