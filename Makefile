@@ -1,4 +1,4 @@
-# make demo | test | test-full | lint | bench | gpu-bench | sanitize | sanitize-threads | mutants | cross | wheel-check | headers
+# make demo | test | test-full | lint | stub | bench | gpu-bench | sanitize | sanitize-threads | mutants | cross | wheel-check | headers
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,11 +8,14 @@ NATIVE := CMakeLists.txt $(wildcard runtime/csrc/*.cpp runtime/csrc/*/*)
 HEADERS := build/onnxruntime
 OPERATORS := $(if $(wildcard $(HEADERS)),-C cmake.define.SPIKETICKET_ONNXRUNTIME_INCLUDE=$(abspath $(HEADERS)))
 
-.PHONY: demo test test-full lint bench gpu-bench sanitize sanitize-threads mutants cross wheel-check headers clean
+# The project's own builds fail on a compiler warning; `make demo` and an installation with pip do not.
+STRICT := -C cmake.define.SPIKETICKET_WERROR=ON
+
+.PHONY: demo test test-full lint stub bench gpu-bench sanitize sanitize-threads mutants cross wheel-check headers clean
 
 $(INSTALLED): pyproject.toml constraints.txt $(NATIVE) $(wildcard $(HEADERS))
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt $(OPERATORS) -e '.[cpu,train,report,tensorboard,nir,simulators,bench,test,dev]'
+	$(BIN)/pip install -q -c constraints.txt $(STRICT) $(OPERATORS) -e '.[cpu,train,report,tensorboard,nir,simulators,bench,test,dev]'
 	touch $@
 
 # Only what the demo needs, unless everything is there already.
@@ -38,9 +41,24 @@ test: $(INSTALLED)
 test-full: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2
 
-lint: $(INSTALLED)
+# Every C++ and CUDA source.
+CPP := $(wildcard $(addprefix runtime/csrc/,*.cpp */*) runtime/engines/cuda/*.cuh \
+    train/networks/cuda/*.cuh tests/runtime/*.cpp tests/support/cuda_host/*.h)
+# The types of the C++ extension, for mypy; `make stub` after a change of bindings.cpp.
+STUB := runtime/engines/native/_native.pyi
+build/_native.pyi: $(INSTALLED)
+	mkdir -p build
+	$(BIN)/python -m nanobind.stubgen -q -m spiketicket.runtime.engines.native._native -o $@
+	$(BIN)/ruff format -q $@
+
+stub: build/_native.pyi
+	cp build/_native.pyi $(STUB)
+
+lint: build/_native.pyi
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+	diff -u $(STUB) build/_native.pyi || { echo 'lint: $(STUB) is old: run make stub' >&2; exit 1; }
 	$(BIN)/mypy
 
 # CIFAR-10 lies in $(DATA)/cifar-10-batches-py; without it, synthetic images are timed.
@@ -70,7 +88,7 @@ LIBRARIES := $(shell g++ -print-file-name=libasan.so):$(shell g++ -print-file-na
 SOURCES := $(NATIVE) $(shell find src runtime export train profiling -name '*.py')
 build/sanitize/.installed: pyproject.toml constraints.txt $(SOURCES)
 	$(PYTHON) -m venv build/sanitize
-	$(SANITIZED)/pip install -q -c constraints.txt -C cmake.define.SPIKETICKET_SANITIZE=address $(OPERATORS) '.[cpu,test]'
+	$(SANITIZED)/pip install -q -c constraints.txt -C cmake.define.SPIKETICKET_SANITIZE=address $(STRICT) $(OPERATORS) '.[cpu,test]'
 	touch $@
 
 sanitize: build/sanitize/.installed
@@ -81,7 +99,7 @@ sanitize: build/sanitize/.installed
 RACED := build/sanitize-threads/bin
 build/sanitize-threads/.installed: pyproject.toml constraints.txt $(SOURCES)
 	$(PYTHON) -m venv build/sanitize-threads
-	$(RACED)/pip install -q -c constraints.txt -C cmake.define.SPIKETICKET_SANITIZE=thread '.[cpu,test]'
+	$(RACED)/pip install -q -c constraints.txt -C cmake.define.SPIKETICKET_SANITIZE=thread $(STRICT) '.[cpu,test]'
 	touch $@
 
 sanitize-threads: build/sanitize-threads/.installed

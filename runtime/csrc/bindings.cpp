@@ -1,4 +1,5 @@
-// The Python face of the engine: spiketicket.runtime.engines.native._native. Arguments were checked in runtime/engines/native/engine.py.
+// The Python bindings of the engine: the module spiketicket.runtime.engines.native._native. The callers in
+// runtime/engines/native/ have checked the arguments.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -24,7 +25,7 @@ std::span<const Element> view(const Array<const Element>& array) {
   return {array.data(), array.size()};
 }
 
-// A run of one timestep after the other.
+// A run that computes one timestep per call.
 class Stepper {
  public:
   Stepper(Network& network, const Array<const float>& x, int images, int timesteps) : network_(network) {
@@ -65,8 +66,8 @@ int layer(Network& network, const std::vector<Source>& sources, const std::vecto
   return network.layer(sources, residuals, int(bias.size()), view(bias), lif);
 }
 
-nb::dict build_info() {
-  nb::dict info;
+nb::typed<nb::dict, nb::str, nb::str> build_info() {
+  nb::typed<nb::dict, nb::str, nb::str> info;
   info["compiler"] = "g++ " __VERSION__;
 #ifdef __SANITIZE_ADDRESS__
   info["sanitizers"] = "address, undefined";
@@ -86,22 +87,23 @@ nb::dict build_info() {
 
 NB_MODULE(_native, m) {
   nb::class_<LifParameters>(m, "Lif").def(nb::init<float, float, float, float, bool>(), "keep"_a, "gain"_a, "level"_a,
-                                         "drop"_a, "soft"_a);
+                                          "drop"_a, "soft"_a);
 
   nb::class_<Leak>(m, "Leak").def(nb::init<float, float>(), "keep"_a, "gain"_a);
 
   nb::class_<Geometry>(m, "Geometry")
-      .def("__init__",
-           [](Geometry* self, std::tuple<int, int> kernel, std::tuple<int, int> strides,
-              std::tuple<int, int, int, int> pads, std::tuple<int, int> dilations) {
-             const auto [ky, kx] = kernel;
-             const auto [sy, sx] = strides;
-             const auto [top, left, bottom, right] = pads;
-             const auto [dy, dx] = dilations;
-             new (self) Geometry{ky, kx, sy, sx, top, left, bottom, right, dy, dx};
-           },
-           "kernel"_a, "strides"_a = std::make_tuple(1, 1), "pads"_a = std::make_tuple(0, 0, 0, 0),
-           "dilations"_a = std::make_tuple(1, 1));
+      .def(
+          "__init__",
+          [](Geometry* self, std::tuple<int, int> kernel, std::tuple<int, int> strides,
+             std::tuple<int, int, int, int> pads, std::tuple<int, int> dilations) {
+            const auto [ky, kx] = kernel;
+            const auto [sy, sx] = strides;
+            const auto [top, left, bottom, right] = pads;
+            const auto [dy, dx] = dilations;
+            new (self) Geometry{ky, kx, sy, sx, top, left, bottom, right, dy, dx};
+          },
+          "kernel"_a, "strides"_a = std::make_tuple(1, 1), "pads"_a = std::make_tuple(0, 0, 0, 0),
+          "dilations"_a = std::make_tuple(1, 1));
 
   nb::class_<Source>(m, "Source", "One convolution of a layer. Does not own the arrays.")
       .def_static("of", &source, "value"_a, "geometry"_a, "groups"_a, "values"_a, "indices"_a, "indptr"_a);
@@ -121,28 +123,29 @@ NB_MODULE(_native, m) {
       .def("concatenation", &Network::concatenation, "parts"_a)
       .def("flat", &Network::flat, "input"_a)
       .def("finish", &Network::finish, "output"_a)
-      .def("run", &run, "x"_a, "images"_a, "timesteps"_a, "logits"_a, "recordings"_a,
-           "times"_a.none())
+      .def("run", &run, "x"_a, "images"_a, "timesteps"_a, "logits"_a, "recordings"_a, "times"_a.none())
       .def_prop_ro("operations", &Network::operations)
       .def("choices", &Network::choices, "value"_a)
       .def("choose", &Network::choose, "value"_a, "kernel"_a)
-      .def("measure",
-           [](Network& network, const Array<const float>& x, int images, int timesteps) {
-             const nb::gil_scoped_release release;
-             network.measure(x.data(), images, timesteps);
-           },
-           "x"_a, "images"_a, "timesteps"_a)
+      .def(
+          "measure",
+          [](Network& network, const Array<const float>& x, int images, int timesteps) {
+            const nb::gil_scoped_release release;
+            network.measure(x.data(), images, timesteps);
+          },
+          "x"_a, "images"_a, "timesteps"_a)
       .def("guess", &Network::guess)
       .def("planned", &Network::planned)
       .def("chosen", &Network::chosen, "value"_a)
       .def("measured", &Network::measured, "value"_a)
       .def("weight_bytes", &Network::weight_bytes, "value"_a)
       .def("operation_of", &Network::operation_of, "value"_a)
-      .def("begin",
-           [](Network& network, const Array<const float>& x, int images, int timesteps) {
-             return std::make_unique<Stepper>(network, x, images, timesteps);
-           },
-           "x"_a, "images"_a, "timesteps"_a, nb::keep_alive<0, 1>())
+      .def(
+          "begin",
+          [](Network& network, const Array<const float>& x, int images, int timesteps) {
+            return std::make_unique<Stepper>(network, x, images, timesteps);
+          },
+          "x"_a, "images"_a, "timesteps"_a, nb::keep_alive<0, 1>())
       .def_prop_ro("isa", &Network::isa);
 
   m.def("build_info", &build_info, "Compiler, sanitizers and instruction set in use.");

@@ -1,5 +1,5 @@
-// Holds every instruction set that this build and CPU have against the portable kernels, bit by bit, on random
-// data of awkward sizes. Needs no Python, so that it runs under an emulator too: `make cross`.
+// Compares the kernels of every instruction set that this build and CPU support with the portable kernels, bit by bit,
+// on random data of awkward sizes. It needs no Python, so that it also runs under an emulator: `make cross`.
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -105,7 +105,8 @@ void check(const Kernels& k, const Kernels& portable) {
       std::vector<MaskTap> taps;
       for (int i = 0; i < 60; ++i) taps.push_back({uint32_t(below(kRows)), real()});
       std::vector<float> a(timesteps * room), b(timesteps * room);
-      k.accumulate_masked(taps.data(), taps.size(), 0.5f, masks.data(), row_step, step, timesteps, vectors, a.data(), room);
+      k.accumulate_masked(taps.data(), taps.size(), 0.5f, masks.data(), row_step, step, timesteps, vectors, a.data(),
+                          room);
       portable.accumulate_masked(taps.data(), taps.size(), 0.5f, masks.data(), row_step, step, timesteps, vectors,
                                  b.data(), room);
       const auto planes = filled<uint8_t>(timesteps * 512, [] { return below(16); });

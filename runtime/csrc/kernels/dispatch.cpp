@@ -11,8 +11,8 @@ std::vector<const Kernels*> present_kernels() {
   std::vector<const Kernels*> present;
 #ifdef SPIKETICKET_X86
   const bool bmi2 = __builtin_cpu_supports("bmi2");
-  if (bmi2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq"))
+  if (bmi2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
     present.push_back(&avx512_kernels());
   if (bmi2 && __builtin_cpu_supports("avx2")) present.push_back(&avx2_kernels());
 #endif

@@ -1,4 +1,5 @@
-// One source for every instruction set. The including file defines, in an anonymous namespace:
+// The kernels, in one source for every instruction set; kernels.h says what each computes. The including file defines,
+// in an anonymous namespace:
 //   kIsa, kWidth (floats per vector), Vector and Unaligned (a vector of kWidth floats, and one anywhere in memory),
 //   unsigned fires(Vector h, Vector level): bit i set where h[i] >= level[i];
 //   Vector add_where(Vector sum, unsigned bits, Vector addend): adds where bit i is set;
@@ -36,7 +37,8 @@ uint32_t* list_rows(const Run* runs, size_t count, const EventSpan* spans, const
     const uint16_t* from = events + first;
     const Wide row = Wide{} + runs[k].row;
     uint32_t i = 0;
-    do  // once even if there is none: most often one vector holds them all, and the branch is foreseen
+    // Runs once even if there is no event: one vector mostly holds them all, so that the branch is predicted.
+    do
       *reinterpret_cast<WideUnaligned*>(rows + i) =
           __builtin_convertvector(*reinterpret_cast<const Narrow*>(from + i), Wide) + row;
     while ((i += kWidth) < length);
@@ -166,8 +168,7 @@ void gather_real_sparse(const Tap* taps, size_t count, const float* x, size_t st
 
 void add_spikes(uint64_t spikes, int vectors, float* current) {
   for (int v = 0; v < vectors * kParts; ++v, spikes >>= kWidth)
-    store(current + v * kWidth,
-          add_where(load(current + v * kWidth), unsigned(spikes & kAll), broadcast(1.0f)));
+    store(current + v * kWidth, add_where(load(current + v * kWidth), unsigned(spikes & kAll), broadcast(1.0f)));
 }
 
 void add_rows(const float* a, const float* b, size_t count, float* sum) {
@@ -215,7 +216,7 @@ void lif(const LifParameters& lif, const float* current, size_t current_step, in
     lif_vectors<false>(lif, current, current_step, timesteps, vectors, u, spikes, spikes_step);
 }
 
-// R vectors of positions times TB timesteps stay in registers while all taps are added.
+// Computes R vectors of positions at TB timesteps. Their sums stay in registers while all taps are added.
 template <int TB, int R>
 void table_tile(const TableTap* taps, size_t count, float bias, const uint8_t* planes, size_t step, float* current,
                 size_t current_step) {
@@ -234,7 +235,7 @@ void table_tile(const TableTap* taps, size_t count, float bias, const uint8_t* p
     for (int r = 0; r < R; ++r) store(current + t * current_step + r * kWidth, sums[t][r]);
 }
 
-// A whole plane in tiles of nearly equal width.
+// Computes a whole plane at TB timesteps, in tiles of nearly equal width.
 template <int TB>
 void table_plane(const TableTap* taps, size_t count, float bias, const uint8_t* planes, size_t step, int positions,
                  float* current, size_t current_step) {
@@ -244,8 +245,8 @@ void table_plane(const TableTap* taps, size_t count, float bias, const uint8_t* 
     switch (wide) {
       case 1: table_tile<TB, 1>(taps, count, bias, planes, step, current, current_step); break;
       case 2: table_tile<TB, 2>(taps, count, bias, planes, step, current, current_step); break;
-      case 3: table_tile<TB, kMost < 3 ? kMost : 3>(taps, count, bias, planes, step, current, current_step); break;
-      case 4: table_tile<TB, kMost < 4 ? kMost : 4>(taps, count, bias, planes, step, current, current_step); break;
+      case 3: table_tile<TB, (kMost < 3 ? kMost : 3)>(taps, count, bias, planes, step, current, current_step); break;
+      case 4: table_tile<TB, (kMost < 4 ? kMost : 4)>(taps, count, bias, planes, step, current, current_step); break;
       default: table_tile<TB, kMost>(taps, count, bias, planes, step, current, current_step);
     }
     planes += wide * kWidth;
@@ -271,7 +272,7 @@ void accumulate_tables(const TableTap* taps, size_t count, float bias, const uin
   }
 }
 
-// R times 16 positions times TB timesteps stay in registers while all weights are added.
+// Computes R times 16 positions at TB timesteps. Their sums stay in registers while all weights are added.
 template <int TB, int R>
 void masked_tile(const MaskTap* taps, size_t count, float bias, const uint16_t* masks, size_t row_step, size_t step,
                  float* current, size_t current_step) {
@@ -299,8 +300,12 @@ void masked_plane(const MaskTap* taps, size_t count, float bias, const uint16_t*
     const int tiles = (left + kMost - 1) / kMost, wide = (left + tiles - 1) / tiles;
     switch (wide) {
       case 1: masked_tile<TB, 1>(taps, count, bias, masks, row_step, step, current, current_step); break;
-      case 2: masked_tile<TB, kMost < 2 ? kMost : 2>(taps, count, bias, masks, row_step, step, current, current_step); break;
-      case 3: masked_tile<TB, kMost < 3 ? kMost : 3>(taps, count, bias, masks, row_step, step, current, current_step); break;
+      case 2:
+        masked_tile<TB, (kMost < 2 ? kMost : 2)>(taps, count, bias, masks, row_step, step, current, current_step);
+        break;
+      case 3:
+        masked_tile<TB, (kMost < 3 ? kMost : 3)>(taps, count, bias, masks, row_step, step, current, current_step);
+        break;
       default: masked_tile<TB, kMost>(taps, count, bias, masks, row_step, step, current, current_step);
     }
     masks += wide;
@@ -326,9 +331,18 @@ void accumulate_masked(const MaskTap* taps, size_t count, float bias, const uint
   }
 }
 
-constexpr Kernels kKernels = {kIsa,       expand,     list_rows,          gather,
-                              gather_sparse, gather_int16, gather_real,  gather_real_sparse,
-                              add_spikes, add_rows,   lif,                accumulate_tables,
+constexpr Kernels kKernels = {kIsa,
+                              expand,
+                              list_rows,
+                              gather,
+                              gather_sparse,
+                              gather_int16,
+                              gather_real,
+                              gather_real_sparse,
+                              add_spikes,
+                              add_rows,
+                              lif,
+                              accumulate_tables,
                               accumulate_masked};
 
 }  // namespace

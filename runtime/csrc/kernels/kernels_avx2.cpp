@@ -19,7 +19,7 @@ inline unsigned fires(Vector h, Vector level) {
   return unsigned(_mm256_movemask_ps(_mm256_cmp_ps(h, level, _CMP_GE_OQ)));
 }
 
-// All ones in the lanes whose bit is set: one load is quicker than making it.
+// Vectors with all ones in the lanes whose bit is set. Loading one is faster than computing it.
 struct LaneMasks {
   alignas(32) uint32_t lane[256][8];
   constexpr LaneMasks() : lane() {

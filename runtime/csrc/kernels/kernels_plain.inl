@@ -1,4 +1,4 @@
-// The parts of an instruction set without an instruction for them, for vectors of 4 floats.
+// What an instruction set supplies to kernels.inl, in plain C++ for vectors of 4 floats.
 
 struct Table {
   float entry[16];
@@ -31,7 +31,7 @@ inline Table make_table(const float weight[4]) {
   return table;
 }
 
-// Past the last position the bytes may be anything.
+// Bytes past the last position may have any value, so only their lower four bits are used.
 inline Vector look_up(const Table& table, const uint8_t* bytes) {
   return Vector{table.entry[bytes[0] & 15], table.entry[bytes[1] & 15], table.entry[bytes[2] & 15],
                 table.entry[bytes[3] & 15]};

@@ -1,4 +1,4 @@
-// Plain C++ with the compiler's vectors of 4 floats: correct everywhere.
+// Plain C++ with the compiler's vectors of 4 floats, which works on every processor.
 #include "kernels/kernels.h"
 
 namespace {

@@ -1,4 +1,4 @@
-// Messages about what a host hands over.
+// Checks of arguments, and the text of their messages.
 #pragma once
 #include <cstdint>
 #include <stdexcept>
@@ -7,7 +7,7 @@
 
 namespace spiketicket {
 
-// Throws std::invalid_argument, saying `what`, unless the condition holds.
+// Throws std::invalid_argument with the message `what` unless the condition is true.
 inline void require(bool condition, const std::string& what) {
   if (!condition) throw std::invalid_argument(what);
 }

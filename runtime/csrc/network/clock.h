@@ -1,4 +1,4 @@
-// Time that passes.
+// A monotonic clock.
 #pragma once
 #include <chrono>
 

@@ -1,4 +1,4 @@
-// Building a network, and choosing what computes its layers. How it runs: network_run.cpp.
+// Builds a network and chooses the kernels of its layers. network_run.cpp runs it.
 #include "network/network.h"
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 namespace spiketicket {
 namespace {
 
-constexpr int kRepeats = 3;  // of a measurement, the fastest counts
+constexpr int kRepeats = 3;  // runs per measurement, of which the fastest counts
 
 int window(int size, int kernel, int stride, int before, int after, int dilation) {
   return (size + before + after - dilation * (kernel - 1) - 1) / stride + 1;
@@ -48,7 +48,7 @@ int Network::input(int channels, int height, int width, bool timed) {
   return define({.channels = channels, .height = height, .width = width, .timed = timed});
 }
 
-// The value itself, or, of periodic spikes, the spikes of every timestep.
+// Returns the value itself or, if it holds periodic spikes, a value with the spikes of every timestep.
 int Network::unrolled(int value) {
   if (!values_[value].periodic) return value;
   if (unrolled_[value] == 0) {
@@ -68,17 +68,27 @@ int Network::layer(std::vector<Source> sources, std::vector<int> residuals, int 
   const Value& in = values_[sources.front().value];
   const int height = out_height(sources.front().geometry, in), width = out_width(sources.front().geometry, in);
   const Value out{.channels = outputs, .height = height, .width = width, .spikes = lif.has_value(), .timed = in.timed};
-  return append(std::make_unique<Convolution>(Layer{values_, std::move(sources), std::move(residuals), outputs, height,
-                                                    width, {bias.begin(), bias.end()}, lif, int16_}),
+  return append(std::make_unique<Convolution>(Layer{values_,
+                                                    std::move(sources),
+                                                    std::move(residuals),
+                                                    outputs,
+                                                    height,
+                                                    width,
+                                                    {bias.begin(), bias.end()},
+                                                    lif,
+                                                    int16_}),
                 out);
 }
 
 int Network::neurons(int input, const LifParameters& lif) {
   input = unrolled(input);
   const Value& in = values_[input];
-  return append(make_neurons(values_, input, lif),
-                {.channels = in.channels, .height = in.height, .width = in.width, .spikes = true, .timed = true,
-                 .periodic = !in.timed && !lif.soft});
+  return append(make_neurons(values_, input, lif), {.channels = in.channels,
+                                                    .height = in.height,
+                                                    .width = in.width,
+                                                    .spikes = true,
+                                                    .timed = true,
+                                                    .periodic = !in.timed && !lif.soft});
 }
 
 int Network::integrators(int input, const Leak& leak) {
@@ -92,8 +102,9 @@ int Network::by_window(int input, const Geometry& g, bool max) {
   input = unrolled(input);
   const Value& in = values_[input];
   const int height = out_height(g, in), width = out_width(g, in);
-  return append(make_pooling(values_, input, g, max, height, width),
-                {.channels = in.channels, .height = height, .width = width, .spikes = in.spikes && max, .timed = in.timed});
+  return append(
+      make_pooling(values_, input, g, max, height, width),
+      {.channels = in.channels, .height = height, .width = width, .spikes = in.spikes && max, .timed = in.timed});
 }
 
 int Network::max_pool(int input, const Geometry& g) { return by_window(input, g, true); }
@@ -104,7 +115,9 @@ int Network::add(int a, int b) {
   a = unrolled(a);
   b = unrolled(b);
   const Value& first = values_[a];
-  return append(make_addition(values_, a, b), {.channels = first.channels, .height = first.height, .width = first.width,
+  return append(make_addition(values_, a, b), {.channels = first.channels,
+                                               .height = first.height,
+                                               .width = first.width,
                                                .timed = first.timed || values_[b].timed});
 }
 
@@ -162,7 +175,7 @@ void Network::guess() {
     }
 }
 
-// In order of execution, so that every layer is measured on the spikes that it gets.
+// Layers are measured in order of execution, so that each is measured on the spikes that it receives.
 void Network::measure(const float* x, int images, int timesteps) {
   Workspace workspace;
   workspace.scratch.resize(1);
@@ -176,7 +189,7 @@ void Network::measure(const float* x, int images, int timesteps) {
           operation->run(context, phase, task, workspace.scratch[0]);
     };
     auto* convolution = dynamic_cast<Convolution*>(operation.get());
-    Plan& plan = plans_[operation->index];
+    ExecutionPlan& plan = plans_[operation->index];
     if (convolution != nullptr && !plan.decided) {
       double best = std::numeric_limits<double>::infinity();
       Choice fastest;

@@ -1,4 +1,4 @@
-// A network as the engine runs it: values, operations in order, threads, and the plan of its layers.
+// A network as the engine runs it: its values, its operations in order, its threads, and the kernels of its layers.
 #pragma once
 #include <memory>
 #include <optional>
@@ -7,21 +7,21 @@
 #include <utility>
 #include <vector>
 
-#include "forms/convolution.h"
+#include "layouts/convolution.h"
 #include "network/ops.h"
-#include "threads/pool.h"
 #include "network/value.h"
 #include "network/workspace_pool.h"
+#include "threads/thread_pool.h"
 
 namespace spiketicket {
 
 class Network {
  public:
-  // `int16`: weights may be rounded to whole numbers where that is faster.
+  // With `int16`, weights may be rounded to integers where that is faster.
   Network(int threads, bool int16);
 
-  // Building, in order of execution; each returns the id of its output value. The caller
-  // (runtime/engines/native/engine.py) has checked all shapes and indices, and keeps the CSR arrays until planned().
+  // These build the network, in order of execution; each returns the id of its output value. The caller
+  // (runtime/engines/native/lowering.py) has checked all shapes and indices, and keeps the CSR arrays until planned().
   int input(int channels, int height, int width, bool timed);
   int layer(std::vector<Source> sources, std::vector<int> residuals, int outputs, std::span<const float> bias,
             std::optional<LifParameters> lif);
@@ -35,8 +35,9 @@ class Network {
   int flat(int input);
   void finish(int output);
 
-  // Planning: what could compute the layer of a value, the best guess first; choosing one by name; measuring what is
-  // undecided on images as run() takes them; or taking the guess. planned() drops what only planning needs.
+  // These choose the kernel of every layer. choices() returns the kernels that suit the layer of a value, the
+  // best guess first; choose() takes one by name; measure() times the kernels of all undecided layers on images as
+  // run() takes them, and takes the fastest; guess() takes the best guess. planned() frees what only planning needs.
   std::vector<std::string> choices(int value) const;
   void choose(int value, const std::string& name);
   void measure(const float* x, int images, int timesteps);
@@ -49,27 +50,30 @@ class Network {
   const Value& value(int id) const { return values_[id]; }
   const char* isa() const { return kernels_.isa; }
 
-  // x: [images][C][H][W], of a timed input [timesteps][images][C][H][W]; logits: [timesteps][images][classes].
-  // `spikes`: (value, uint8 [timesteps][images][C][H][W]) to record, possibly none. `times`: none, or zeros
-  // [operations], which become milliseconds; where threads compute images of their own, the mean over threads.
-  void run(const float* x, int images, int timesteps, float* logits,
-           std::span<const std::pair<int, uint8_t*>> spikes, std::span<double> times = {});
+  // Runs the network on x [images][C][H][W], or, if its input is timed, [timesteps][images][C][H][W], and writes
+  // logits [timesteps][images][classes]. `spikes` lists the values to record with their output, uint8
+  // [timesteps][images][C][H][W]. `times` is empty, or zeros [operations], to which the milliseconds of each operation
+  // are added: the mean over threads where each thread computes images of its own.
+  void run(const float* x, int images, int timesteps, float* logits, std::span<const std::pair<int, uint8_t*>> spikes,
+           std::span<double> times = {});
   int operations() const { return int(operations_.size()); }
-  int operation_of(int value) const;  // its place in order of execution, -1 for the input
+  int operation_of(int value) const;  // index of the operation that computes a value, -1 for the input
 
-  // One timestep after the other: begin() once, then step() up to `timesteps` times, logits [images][classes].
+  // Run one timestep after the other: call begin() once, then step() up to `timesteps` times, each of which writes
+  // logits [images][classes].
   struct State {
     std::unique_ptr<Workspace> workspace;
     int images, timesteps, taken;
-    std::vector<float> frames;  // of a timed input, those of all timesteps
+    std::vector<float> frames;  // a copy of a timed input, all timesteps
   };
   State begin(const float* x, int images, int timesteps);
   void step(State& state, float* logits);
 
  private:
-  struct Plan {  // of an operation with weights
+  // What is known about the kernel of one operation with weights.
+  struct ExecutionPlan {
     bool decided = false;
-    std::vector<std::pair<std::string, double>> measured;
+    std::vector<std::pair<std::string, double>> measured;  // kernel, ms on one thread
   };
   enum class Which { all, fixed, timed };
 
@@ -90,10 +94,10 @@ class Network {
 
   const Kernels& kernels_;
   const bool int16_;
-  Pool pool_;
+  ThreadPool pool_;
   std::vector<Value> values_;
   std::vector<std::unique_ptr<Operation>> operations_;
-  std::vector<Plan> plans_;         // per operation
+  std::vector<ExecutionPlan> plans_;         // per operation
   std::vector<int> unrolled_;       // per value: its unrolled form, or 0
   std::vector<int> operation_of_;   // per value, -1: none
   int output_ = 0;

@@ -1,4 +1,5 @@
-// Running a network: images into values, operations on threads, values out; whole runs and one timestep after the other.
+// Runs a network, either all timesteps at once or one timestep after the other: loads images into values, executes the
+// operations on threads, and collects logits and recorded spikes.
 #include <algorithm>
 #include <atomic>
 #include <stdexcept>
@@ -10,10 +11,10 @@ namespace spiketicket {
 namespace {
 
 constexpr double kWorthThreads = 100'000;  // nanoseconds of work; waking a thread costs 10 to 50 microseconds
-constexpr int kMostImages = 8;             // that one thread computes layer by layer: their weights are read once
+constexpr int kMostImages = 8;  // that one thread computes layer by layer: their weights are read once
 constexpr size_t kMostElements = size_t(1) << 26;  // of one value of these images
 
-// One timestep for every number of divisors that a timestep up to `timesteps` has.
+// Returns one timestep for every number of divisors that occurs among the timesteps 1 to `timesteps`.
 std::vector<int> one_per_divisor_count(int timesteps) {
   std::vector<int> divisors(timesteps + 1, 0), found;
   for (int d = 1; d <= timesteps; ++d)
@@ -56,7 +57,7 @@ void Network::prepare(const Context& context) const {
   }
 }
 
-// The context's images, of which the first is number `first` of the `images` in x.
+// Loads the images of the context, the first of which is image `first` of the `images` in x.
 void Network::load(const Context& context, const float* x, int first, int images) const {
   const Value& in = values_.front();
   const size_t area = in.positions(), stride = in.stride();
@@ -70,16 +71,15 @@ void Network::load(const Context& context, const float* x, int first, int images
     }
 }
 
-// Adds what each operation took to `times` [operations], milliseconds, unless that is null.
+// Executes the operations, and adds the milliseconds of each to `times` [operations] unless that is null.
 void Network::execute(const Context& context, Which which, Team& team, int worker, double* times) const {
   auto begin = times ? Clock::now() : Clock::time_point();
   for (const auto& operation : operations_) {
     const bool fixed = !values_[operation->output].timed;  // computed once per input
     if (which != Which::all && fixed != (which == Which::fixed)) continue;
     for (int phase = 0; phase < operation->phases(); ++phase)
-      team.for_each(operation->tasks(context, phase), [&](int task) {
-        operation->run(context, phase, task, context.workspace.scratch[worker]);
-      });
+      team.for_each(operation->tasks(context, phase),
+                    [&](int task) { operation->run(context, phase, task, context.workspace.scratch[worker]); });
     if (times == nullptr) continue;
     const auto end = Clock::now();  // one reading per operation: what ends one begins the next
     times[operation->index] += std::chrono::duration<double, std::milli>(end - begin).count();
@@ -138,7 +138,8 @@ void Network::run(const float* x, int images, int timesteps, float* logits,
                   std::span<const std::pair<int, uint8_t*>> spikes, std::span<double> times) {
   const size_t classes = size(output_);
   const int threads = worth_threads(images, timesteps) ? pool_.size() : 1;
-  // Enough images: one group of them per thread, without waiting for each other. Otherwise the threads share each group.
+  // With enough images, each thread computes groups of its own, without waiting. Otherwise the threads share each
+  // group.
   const bool share = images < threads;
   size_t largest = 1;
   for (const Value& v : values_) largest = std::max(largest, v.plane() * (v.timed ? timesteps : 1));
@@ -186,7 +187,7 @@ Network::State Network::begin(const float* x, int images, int timesteps) {
   state.workspace->scratch.resize(pool_.size());
   const Context context{values_, kernels_, *state.workspace, images, 1, 0, timesteps, true};
   prepare(context);
-  // A timestep reads the planes of all its divisors: some need more memory than the first.
+  // A timestep reads the planes of all its divisors, so that some timesteps need more memory than the first.
   for (const int t : one_per_divisor_count(timesteps)) {
     const Context later{values_, kernels_, *state.workspace, images, 1, t - 1, timesteps, true};
     for (const auto& operation : operations_) operation->reserve(later);
@@ -203,7 +204,8 @@ Network::State Network::begin(const float* x, int images, int timesteps) {
 void Network::step(State& state, float* logits) {
   if (state.taken == state.timesteps) throw std::out_of_range("all timesteps were taken");
   const Context context{values_, kernels_, *state.workspace, state.images, 1, state.taken, state.timesteps, true};
-  if (values_.front().timed) load(context, state.frames.data() + size_t(state.taken) * state.images * size(0), 0, state.images);
+  if (values_.front().timed)
+    load(context, state.frames.data() + size_t(state.taken) * state.images * size(0), 0, state.images);
   together(worth_threads(state.images, 1) ? pool_.size() : 1,
            [&](Team& team, int worker) { execute(context, Which::timed, team, worker); });
   collect(context, logits, 0, size(output_));

@@ -1,22 +1,21 @@
-// The operations without weights that go through time.
+// The operations without weights that carry state from timestep to timestep.
 #include <algorithm>
 
-#include "forms/fire.h"
+#include "layouts/fire.h"
 #include "network/ops.h"
 #include "network/positions.h"
 
 namespace spiketicket {
 namespace {
 
-// What flows into the neurons of one position: `x` at the first timestep, `step` floats from one to the next.
+// The currents of the neurons of one position: `x` at the first timestep, `step` floats from one timestep to the next.
 struct Currents {
   const float* x;
   size_t step;  // 0: the same at every timestep
 };
 
 Currents currents_of(const Context& context, const Value& in, int image, int position, Scratch& scratch) {
-  if (!in.spikes)
-    return {context.reals(in, image) + size_t(position) * in.stride(), in.timed ? in.plane() : 0};
+  if (!in.spikes) return {context.reals(in, image) + size_t(position) * in.stride(), in.timed ? in.plane() : 0};
   const size_t width = padded(in.channels);
   float* sums = scratch.current.data();
   std::fill(sums, sums + context.timesteps * width, 0.0f);
@@ -60,7 +59,7 @@ class Neurons : public Operation {
   LifParameters lif_;
 };
 
-// Potentials that leak and never fire.
+// Leaky integrators: potentials that never fire.
 class Integrators : public Operation {
  public:
   Integrators(const Value& v, int input, const Leak& leak)
@@ -87,7 +86,7 @@ class Integrators : public Operation {
   }
 
  private:
-  // Those that the timestep before has left, or at rest.
+  // Returns the potentials after the previous timestep, or potentials at rest.
   float* potentials(const Context& context, int image, int position, Scratch& scratch) const {
     if (context.stateful)
       return context.workspace.potentials[index].data() + (size_t(image) * positions_ + position) * channels_;
@@ -99,7 +98,7 @@ class Integrators : public Operation {
   Leak leak_;
 };
 
-// Periodic spikes as spikes per timestep.
+// Expands periodic spikes into the spikes of every timestep.
 class Unroll : public Operation {
  public:
   Unroll(const Value& v, int input) : input_(input), work_(double(v.plane()) / 4) {}

@@ -1,4 +1,4 @@
-// The operations without weights that treat every timestep alike.
+// The operations without weights that compute every timestep independently.
 #include "network/ops.h"
 
 #include <algorithm>
@@ -13,7 +13,8 @@ class Pooling : public Operation {
  public:
   Pooling(const Value& v, int input, const Geometry& g, bool max, int height, int width)
       : input_(input), g_(g), max_(max), height_(height), width_(width),
-        work_(double(height) * width * g.kernel_y * g.kernel_x * (v.spikes && max ? words_of(v.channels) : v.channels / 8 + 1)) {}
+        work_(double(height) * width * g.kernel_y * g.kernel_x *
+              (v.spikes && max ? words_of(v.channels) : v.channels / 8 + 1)) {}
   int tasks(const Context& context, int) const override { return position_tasks(context, height_ * width_); }
   double work() const override { return work_; }
 
@@ -36,7 +37,7 @@ class Pooling : public Operation {
   }
 
  private:
-  // Calls body(input position) for the pixels of a window that lie inside the plane.
+  // Calls body(input position) for the pixels of a window that are inside the plane.
   template <class Body>
   void for_window(const Value& in, int position, const Body& body) const {
     const int top = position / width_ * g_.stride_y - g_.top, left = position % width_ * g_.stride_x - g_.left;
@@ -152,12 +153,14 @@ class Concatenation : public Operation {
     int channel = 0;
     for (const int part : parts_) {
       const Value& v = context.values[part];
-      append(context.spikes(v, image, plane) + position * v.stride(), v.stride(), to + channel / kWord, channel % kWord);
+      append(context.spikes(v, image, plane) + position * v.stride(), v.stride(), to + channel / kWord,
+             channel % kWord);
       channel += v.channels;
     }
   }
 
-  // Words into words, `shift` bits up. Bits beyond the channels are zero, and so nothing is written past the last word.
+  // Copies words `shift` bits higher into others. Bits beyond the channels are zero, so that nothing is written past
+  // the last word.
   static void append(const uint64_t* from, size_t words, uint64_t* to, int shift) {
     for (size_t w = 0; w < words; ++w) {
       to[w] |= from[w] << shift;
@@ -188,7 +191,9 @@ class Concatenation : public Operation {
 class Flat : public Operation {
  public:
   Flat(const Value& v, int input) : input_(input), work_(double(v.positions()) * v.channels / (v.spikes ? 8 : 1)) {}
-  int tasks(const Context& context, int) const override { return context.images * context.planes(context.values[input_]); }
+  int tasks(const Context& context, int) const override {
+    return context.images * context.planes(context.values[input_]);
+  }
   double work() const override { return work_; }
 
   void run(const Context& context, int, int task, Scratch&) const override {

@@ -3,12 +3,12 @@
 #include <memory>
 #include <vector>
 
-#include "forms/layout.h"
+#include "layouts/padded_plane.h"
 #include "network/value.h"
 
 namespace spiketicket {
 
-// Of an integrator without spikes: v = keep v + gain x.
+// The factors of an integrator, which never fires: v = keep * v + gain * x.
 struct Leak {
   float keep, gain;
 };
@@ -19,11 +19,11 @@ std::unique_ptr<Operation> make_unroll(const std::vector<Value>& values, int inp
 std::unique_ptr<Operation> make_pooling(const std::vector<Value>& values, int input, const Geometry& geometry, bool max,
                                         int height, int width);
 std::unique_ptr<Operation> make_addition(const std::vector<Value>& values, int a, int b);
-// Of spikes: where both fire, or (negated) where a fires and b does not.
+// Combines spikes: fires where both fire or, if negated, where a fires and b does not.
 std::unique_ptr<Operation> make_conjunction(const std::vector<Value>& values, int a, int b, bool negated);
-// The channels of all parts, one part behind the other: spikes if all are, otherwise real.
+// Concatenates the channels of all parts. The result is spikes if all parts are, otherwise real.
 std::unique_ptr<Operation> make_concatenation(const std::vector<Value>& values, std::vector<int> parts);
-// An image as a vector, [C][H][W] in this order.
+// Flattens an image to a vector in the order [C][H][W].
 std::unique_ptr<Operation> make_flat(const std::vector<Value>& values, int input);
 
 }  // namespace spiketicket

@@ -1,4 +1,4 @@
-// Work on one position after the other: how operations without weights share it out.
+// How operations without weights divide the positions of images into tasks.
 #pragma once
 #include <algorithm>
 
@@ -19,7 +19,7 @@ void for_positions(const Context& context, int positions, int task, const Body& 
   for (int p = task * kPositionsPerTask; p < last; ++p) body(p / positions, p % positions);
 }
 
-// Adds the value of one position and plane to `sum`, spikes as 0 and 1.
+// Adds the channels of one position and plane to `sum`; spikes count as 0 and 1.
 inline void add_position(const Context& context, const Value& v, int image, int plane, int position, float* sum) {
   const int width = padded(v.channels);
   if (v.spikes) {

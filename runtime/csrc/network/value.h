@@ -1,12 +1,12 @@
-// Values in memory, and the operations between them.
+// The values of a network in memory, and the operations that compute them.
 //
 // Spikes are packed over channels: 64 channels of one position share a word, bit c % 64 of word
-// [image][plane][position][c / 64]. Real values are floats [image][plane][position][channel], the channels
-// padded to a multiple of 16. A timed value has one plane per timestep, a static one a single plane.
+// [image][plane][position][c / 64]. Real values are floats [image][plane][position][channel], with the number of
+// channels padded to a multiple of 16. A timed value has one plane per timestep, a static value has a single plane.
 //
-// Periodic spikes are those of a neuron with a hard reset and a constant current: it fires first at some
-// timestep d and then at every multiple of d. Plane d - 1 holds the neurons whose first spike is at d, so
-// that every neuron is in one plane at most; the spikes at t are the planes of t's divisors together.
+// Periodic spikes are those of neurons with a hard reset and a constant current. Such a neuron fires first at some
+// timestep d and then at every multiple of d. Plane d - 1 holds the neurons whose first spike is at d, so that every
+// neuron is in one plane at most. The spikes at timestep t are the union of the planes of the divisors of t.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -24,23 +24,23 @@ inline int padded(int channels) { return (channels + kLanes - 1) / kLanes * kLan
 struct Value {
   int channels = 1, height = 1, width = 1;
   bool spikes = false;
-  bool timed = false;     // differs from timestep to timestep
-  bool periodic = false;  // spikes by their period
-  int storage = 0;        // index of its buffer; a repeated value shares its source's
+  bool timed = false;     // whether it differs from timestep to timestep
+  bool periodic = false;  // whether planes are periods instead of timesteps
+  int storage = 0;        // index of its buffer
 
   int positions() const { return height * width; }
   size_t stride() const { return spikes ? words_of(channels) : padded(channels); }  // elements per position
   size_t plane() const { return positions() * stride(); }
 };
 
-// Memory that only grows and is not touched before it is used.
+// Uninitialised memory that only grows.
 template <class Element>
 class Buffer {
  public:
   Element* reserve(size_t count) {
     if (size_ < count + kSlack) {
       data_.reset();
-      size_ = 0;  // for good if there is no memory
+      size_ = 0;  // remains 0 if the allocation throws
       data_ = std::unique_ptr<Element[]>(new Element[count + kSlack]);
       size_ = count + kSlack;
     }
@@ -58,7 +58,7 @@ class Buffer {
   size_t size_ = 0;
 };
 
-// Memory of one thread, for the part of an operation that it works on.
+// The memory that one thread needs for its tasks.
 struct Scratch {
   Buffer<Tap> taps;
   Buffer<Run> runs;
@@ -68,7 +68,7 @@ struct Scratch {
   Buffer<uint16_t> residuals;
 };
 
-// Memory of one operation at a time, shared by the threads that work on it.
+// The memory that one operation at a time needs, shared by its tasks.
 struct Arena {
   Buffer<EventSpan> spans;
   Buffer<uint16_t> events;
@@ -77,7 +77,7 @@ struct Arena {
   Buffer<uint64_t> fired;
 };
 
-// Memory for the images of one run.
+// The memory for the images of one run.
 struct Workspace {
   std::vector<Buffer<float>> reals;  // per storage; only one of reals and spikes is used
   std::vector<Buffer<uint64_t>> spikes;
@@ -106,7 +106,7 @@ struct Context {
   }
 };
 
-// One operation. Its phases run one after the other; the tasks of a phase write disjoint parts of memory
+// One operation of a network. Its phases run one after the other. The tasks of a phase write disjoint parts of memory
 // and may run at the same time.
 class Operation {
  public:
@@ -114,11 +114,11 @@ class Operation {
   virtual int phases() const { return 1; }
   virtual int tasks(const Context& context, int phase) const = 0;
   virtual void run(const Context& context, int phase, int task, Scratch& scratch) const = 0;
-  virtual void reserve(const Context&) const {}  // the arena's memory
-  virtual double work() const = 0;               // rough nanoseconds per image and timestep
-  virtual size_t state() const { return 0; }     // potentials per image
+  virtual void reserve(const Context&) const {}  // reserves memory in the arena and the scratches
+  virtual double work() const = 0;               // estimated nanoseconds per image and timestep
+  virtual size_t state() const { return 0; }     // number of potentials per image
 
-  // Which value it computes, and its place in the network.
+  // Sets which value it computes, and its index in the order of execution.
   virtual void place(int output, int index) {
     this->output = output;
     this->index = index;

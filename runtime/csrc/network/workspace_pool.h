@@ -1,4 +1,4 @@
-// Workspaces between runs: the last one given back is the first to be lent again.
+// Keeps workspaces between runs. The last one that was given back is the first to be reused.
 #pragma once
 #include <memory>
 #include <mutex>

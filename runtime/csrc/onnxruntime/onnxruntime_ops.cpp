@@ -1,7 +1,8 @@
-// The operators of the domain ai.spiketicket for onnxruntime, as a library of custom operators: where it is
-// registered, onnxruntime runs these kernels in place of the operators' bodies in the model file (docs/formats.md).
+// The operators of the domain ai.spiketicket as a library of custom operators for onnxruntime. If it is registered,
+// onnxruntime runs these kernels instead of the operators' bodies in the model file (docs/formats.md).
 //
-// The library is not linked against onnxruntime, which hands its functions over; no exception leaves it.
+// The library is not linked against onnxruntime, which passes its functions as pointers. No exception leaves the
+// library.
 #define ORT_API_MANUAL_INIT
 #include <onnxruntime_cxx_api.h>
 
@@ -36,7 +37,7 @@ OrtStatusPtr failure(OrtErrorCode code, const std::string& name, const char* wha
   return Ort::GetApi().CreateStatus(code, message.empty() ? what : message.c_str());
 }
 
-// Calls body(), and turns what it throws into onnxruntime's status.
+// Calls body(), and returns an exception that it throws as a status of onnxruntime.
 template <class Body>
 OrtStatusPtr guarded(const std::string& name, const Body& body) noexcept {
   try {
@@ -53,7 +54,7 @@ OrtStatusPtr guarded(const std::string& name, const Body& body) noexcept {
   }
 }
 
-// onnxruntime's threads, in strips: a strip takes tasks until none is left.
+// The threads of onnxruntime. Each of them takes tasks until none is left.
 class Strips : public Workers {
  public:
   explicit Strips(const Ort::KernelContext& context) : context_(context) {}
@@ -94,7 +95,7 @@ class Strips : public Workers {
   const Ort::KernelContext& context_;
 };
 
-// One for all layers, as long as there is one.
+// Returns the pool of workspaces that all layers share, and which is freed with the last of them.
 std::shared_ptr<WorkspacePool> shared_workspaces() {
   static std::mutex mutex;
   static std::weak_ptr<WorkspacePool> present;
@@ -104,14 +105,15 @@ std::shared_ptr<WorkspacePool> shared_workspaces() {
   return pool;
 }
 
-// The elements of a constant input, whose type must be one of those given.
+// Returns the elements of a constant input. Throws if its element type is none of `From`.
 template <class To, class... From>
 std::vector<To> constant(const Ort::ConstKernelInfo& info, size_t index, const char* name) {
   int is_constant = 0;
   const Ort::ConstValue value = info.GetTensorConstantInput(index, &is_constant);
   require(is_constant != 0, std::string(name) + " must be an initializer");
   const Ort::TensorTypeAndShapeInfo type = value.GetTensorTypeAndShapeInfo();
-  require(type.GetDimensionsCount() == 1, std::string(name) + " must have one dimension, got shape " + text(type.GetShape()));
+  require(type.GetDimensionsCount() == 1,
+          std::string(name) + " must have one dimension, got shape " + text(type.GetShape()));
   std::vector<To> elements(type.GetElementCount());
   const auto copy = [&]<class Element>(const Element* from) {
     if constexpr (std::is_same_v<Element, Ort::Float16_t>)
@@ -121,7 +123,8 @@ std::vector<To> constant(const Ort::ConstKernelInfo& info, size_t index, const c
   };
   const bool known = ((type.GetElementType() == Ort::TypeToTensorType<From>::type
                            ? (elements.empty() ? void() : copy(value.GetTensorData<From>()), true)
-                           : false) || ...);
+                           : false) ||
+                      ...);
   require(known, std::string(name) + " has an element type that it must not have");
   return elements;
 }
@@ -132,7 +135,7 @@ int64_t product(std::vector<int64_t>::const_iterator from, std::vector<int64_t>:
   return std::accumulate(from, to, int64_t(1), std::multiplies<int64_t>());
 }
 
-// SparseConv and SparseLinear.
+// The kernel of SparseConv and SparseLinear.
 class LayerKernel {
  public:
   LayerKernel(const Ort::ConstKernelInfo& info, const std::string& name, bool linear) : name_(name), linear_(linear) {
@@ -145,10 +148,10 @@ class LayerKernel {
     Csr csr{constant<float, float, Ort::Float16_t, int8_t, int16_t>(info, 1, "values"),
             constant<uint32_t, uint16_t, uint32_t>(info, 2, "indices"), constant<int32_t, int32_t>(info, 3, "indptr")};
     if (info.GetInputCount() > 5) scale(csr, constant<float, float>(info, 5, "scales"));
-    layer_ = std::make_unique<StandaloneLayer>(
-        std::move(shape), std::move(csr), constant<float, float>(info, 4, "bias"), attribute("strides", {1, 1}),
-        attribute("pads", {0, 0, 0, 0}), attribute("dilations", {1, 1}),
-        linear ? 1 : info.GetAttribute<int64_t>("group"), shared_workspaces());
+    layer_ = std::make_unique<StandaloneLayer>(std::move(shape), std::move(csr),
+                                               constant<float, float>(info, 4, "bias"), attribute("strides", {1, 1}),
+                                               attribute("pads", {0, 0, 0, 0}), attribute("dilations", {1, 1}),
+                                               linear ? 1 : info.GetAttribute<int64_t>("group"), shared_workspaces());
   }
 
   OrtStatusPtr ComputeV2(OrtKernelContext* raw) {
@@ -181,7 +184,7 @@ class LayerKernel {
   }
 
  private:
-  // Whole numbers times their row's scale. The layer checks the rows themselves.
+  // Multiplies integer weights by the scale of their row. The layer checks the rows themselves.
   static void scale(Csr& csr, const std::vector<float>& scales) {
     require(csr.indptr.size() == scales.size() + 1, "scales must have an entry for every row");
     for (size_t row = 0; row < scales.size(); ++row)
@@ -194,7 +197,7 @@ class LayerKernel {
   std::unique_ptr<StandaloneLayer> layer_;
 };
 
-// An attribute that may be missing.
+// Returns an attribute, or a default if it is missing.
 std::optional<float> optional_float(const Ort::ConstKernelInfo& info, const char* name) {
   float value = 0.0f;
   const Ort::Status missing(Ort::GetApi().KernelInfoGetAttribute_float(info, name, &value));
@@ -207,7 +210,7 @@ std::optional<float> optional_float(const Ort::ConstKernelInfo& info, const char
 class LifKernel {
  public:
   LifKernel(const Ort::ConstKernelInfo& info, const std::string& name) : name_(name) {
-    // Rounded as the operator's body rounds: potentials above rest.
+    // The factors are rounded as in the operator's body, and potentials are relative to rest.
     const float tau = info.GetAttribute<float>("tau"), threshold = info.GetAttribute<float>("v_threshold");
     require(tau > 0, "tau must be above 0, got " + std::to_string(tau));
     const bool decays = info.GetAttribute<int64_t>("decay_input") != 0;
@@ -240,7 +243,7 @@ class LifKernel {
   LifParameters lif_;
 };
 
-// Makes a kernel; an error names the operator and, as soon as it is known, the node.
+// Creates a kernel. The message of an error names the operator and, once it is known, the node.
 template <class Kernel, class... Options>
 OrtStatusPtr create(const char* op, const OrtKernelInfo* raw, void** kernel, Options... options) {
   std::string name = op;
@@ -285,7 +288,7 @@ struct LifOp : CustomOp<LifOp, LifKernel> {
   }
 };
 
-// Sessions refer to it for as long as they live, so it is never destroyed.
+// Sessions refer to it until they are destroyed, possibly at exit, so it is never destroyed.
 OrtCustomOpDomain* domain() {
   static OrtCustomOpDomain* const domain = [] {
     Ort::CustomOpDomain made(kDomain);
@@ -300,13 +303,12 @@ OrtCustomOpDomain* domain() {
 }  // namespace
 }  // namespace spiketicket
 
-// What SessionOptions.register_custom_ops_library calls.
+// The entry point that SessionOptions.register_custom_ops_library calls.
 extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
                                                                                const OrtApiBase* base) {
   const OrtApi* api = base->GetApi(spiketicket::kApiVersion);
   if (api == nullptr)
-    return base->GetApi(1)->CreateStatus(
-        ORT_FAIL, "the operators of ai.spiketicket need onnxruntime 1.18 or later");
+    return base->GetApi(1)->CreateStatus(ORT_FAIL, "the operators of ai.spiketicket need onnxruntime 1.18 or later");
   Ort::InitApi(api);
   return spiketicket::guarded("", [&] { Ort::ThrowOnError(api->AddCustomOpDomain(options, spiketicket::domain())); });
 }

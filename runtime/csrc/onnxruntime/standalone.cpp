@@ -5,7 +5,7 @@
 #include <limits>
 #include <stdexcept>
 
-// The loops of this file, once per instruction set; chosen when the library is loaded.
+// Compiles a loop of this file once per instruction set. The one to use is chosen when the library is loaded.
 #if defined(SPIKETICKET_X86) && defined(__GNUC__) && !defined(__clang__)
 #define SPIKETICKET_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
@@ -19,20 +19,20 @@ constexpr int64_t kMostElements = std::numeric_limits<int32_t>::max();  // of on
 constexpr int64_t kMostInputs = int64_t(1) << 26;   // of one output: the engine has an entry for each
 constexpr int64_t kMostEvents = int64_t(1) << 16;   // channels that an event can number
 constexpr size_t kTogether = size_t(1) << 20;       // elements of the images that are computed layer by layer
-constexpr size_t kMostPlans = 4;
+constexpr size_t kMostSizes = 4;
 constexpr int64_t kMostTimesteps = 1 << 14;
 constexpr double kWorthThreads = 50'000;            // nanoseconds
 constexpr uint32_t kOne = 0x3F800000;               // 1.0f
 constexpr int kRow = 64;                            // positions packed at once
 constexpr int kNeurons = 2048;                      // whose potentials stay in the first cache
 
-// Output size of one axis, or 0 where the window does not fit.
+// Returns the output size of one axis, or 0 if the window does not fit.
 int64_t window(int64_t size, int64_t kernel, int64_t stride, int64_t before, int64_t after, int64_t dilation) {
   const int64_t room = size + before + after - (dilation * (kernel - 1) + 1);
   return room < 0 ? 0 : room / stride + 1;
 }
 
-// Bit c of bits[p] says whether x[c * step + p] is 1, for up to 32 channels. Returns false if one is neither 0 nor 1.
+// Sets bit c of bits[p] if x[c * step + p] is 1, for up to 32 channels. Returns false if an element is neither 0 nor 1.
 SPIKETICKET_CLONES
 bool pack_row(const uint32_t* x, size_t step, int channels, int count, uint32_t* bits) {
   uint32_t others = 0;
@@ -56,7 +56,8 @@ bool pack_row(const uint32_t* x, size_t step, int channels, int count, uint32_t*
   return others == 0;
 }
 
-// One word of channels of one image, from [channel][position] to [position][word].
+// Packs one word of channels of one image from [channel][position] to [position][word]. Returns false if an element is
+// neither 0 nor 1.
 bool pack(const float* x, int channels, int positions, uint64_t* words, size_t stride) {
   const auto* raw = reinterpret_cast<const uint32_t*>(x);
   uint32_t low[kRow], high[kRow];
@@ -73,7 +74,8 @@ bool pack(const float* x, int channels, int positions, uint64_t* words, size_t s
   return true;
 }
 
-// to[column][row] = from[row][column], rows `from_step` and `to_step` apart; in tiles whose lines stay in the cache.
+// Transposes a matrix: to[column][row] = from[row][column], with rows `from_step` and `to_step` floats apart. It works
+// in tiles whose cache lines stay in the cache.
 void transpose(const float* from, size_t from_step, int rows, int columns, float* to, size_t to_step) {
   constexpr int kTile = 16;
   for (int r = 0; r < rows; r += kTile)
@@ -103,14 +105,14 @@ void fire_rows(const LifParameters& lif, const float* x, int64_t timesteps, size
 }
 
 int checked_int(int64_t value, int64_t least, const std::string& name) {
-  require(value >= least && value <= (1 << 24), name + " must lie between " + std::to_string(least) + " and 2^24, got " +
-                                                    std::to_string(value));
+  require(value >= least && value <= (1 << 24),
+          name + " must lie between " + std::to_string(least) + " and 2^24, got " + std::to_string(value));
   return int(value);
 }
 
 }  // namespace
 
-// A workspace until the end of the scope.
+// A workspace that is returned to its pool at the end of the scope.
 class StandaloneLayer::Borrowed {
  public:
   explicit Borrowed(WorkspacePool& pool) : pool_(pool), workspace_(pool.borrow()) {}
@@ -125,11 +127,12 @@ class StandaloneLayer::Borrowed {
   std::unique_ptr<Workspace> workspace_;
 };
 
-// A layer for one size of input, spikes or real.
-struct StandaloneLayer::Plan {
-  Plan(const StandaloneLayer& of, int height, int width, int out_height, int out_width, bool spikes)
-      : values{{.channels = of.channels_, .height = height, .width = width, .spikes = spikes, .timed = true, .storage = 0},
-               {.channels = of.outputs_, .height = out_height, .width = out_width, .timed = true, .storage = 1}},
+// The layer for inputs of one size, spikes or real: its weights in the memory layout of the kernel that was chosen.
+struct StandaloneLayer::SizedLayer {
+  SizedLayer(const StandaloneLayer& of, int height, int width, int out_height, int out_width, bool spikes)
+      : values{
+            {.channels = of.channels_, .height = height, .width = width, .spikes = spikes, .timed = true, .storage = 0},
+            {.channels = of.outputs_, .height = out_height, .width = out_width, .timed = true, .storage = 1}},
         layer(Layer{values,
                     {Source{0, of.geometry_, of.groups_, {of.csr_.values, of.csr_.indices, of.csr_.indptr}}},
                     {},
@@ -188,14 +191,14 @@ StandaloneLayer::StandaloneLayer(std::vector<int64_t> shape, Csr csr, std::vecto
   channels_ = int(shape[1] * groups);
 
   const size_t nonzeros = csr_.values.size();
-  require(csr_.indices.size() == nonzeros, std::to_string(nonzeros) + " values but " +
-                                               std::to_string(csr_.indices.size()) + " indices");
+  require(csr_.indices.size() == nonzeros,
+          std::to_string(nonzeros) + " values but " + std::to_string(csr_.indices.size()) + " indices");
   require(bias_.size() == size_t(rows),
           "bias has " + std::to_string(bias_.size()) + " entries, expected " + std::to_string(rows));
   require(csr_.indptr.size() == size_t(rows) + 1, "indptr has " + std::to_string(csr_.indptr.size()) +
                                                       " entries, expected rows + 1 = " + std::to_string(rows + 1));
-  require(nonzeros <= size_t(kMostElements) && csr_.indptr.front() == 0 &&
-              csr_.indptr.back() == int64_t(nonzeros) && std::is_sorted(csr_.indptr.begin(), csr_.indptr.end()),
+  require(nonzeros <= size_t(kMostElements) && csr_.indptr.front() == 0 && csr_.indptr.back() == int64_t(nonzeros) &&
+              std::is_sorted(csr_.indptr.begin(), csr_.indptr.end()),
           "indptr must rise from 0 to " + std::to_string(nonzeros) + " (the number of values) without falling");
   for (int64_t row = 0; row < rows; ++row)
     for (int32_t i = csr_.indptr[row]; i < csr_.indptr[row + 1]; ++i) {
@@ -208,30 +211,31 @@ std::pair<int, int> StandaloneLayer::output_size(int64_t channels, int64_t heigh
   require(channels == channels_,
           "X has " + std::to_string(channels) + " channels, the weight expects " + std::to_string(channels_));
   const std::string size = std::to_string(height) + " x " + std::to_string(width);
-  require(height >= 1 && width >= 1 && height <= 1 << 24 && width <= 1 << 24 && height * width <= kMostElements / channels,
-          "images of " + size + " are not supported");
+  require(
+      height >= 1 && width >= 1 && height <= 1 << 24 && width <= 1 << 24 && height * width <= kMostElements / channels,
+      "images of " + size + " are not supported");
   const Geometry& g = geometry_;
   const int64_t h = window(height, g.kernel_y, g.stride_y, g.top, g.bottom, g.dilation_y);
   const int64_t w = window(width, g.kernel_x, g.stride_x, g.left, g.right, g.dilation_x);
   require(h >= 1 && w >= 1, "the kernel does not fit into images of " + size);
-  // Padded rows and channels count as well.
+  // The limit includes padded rows and channels.
   require((h + 1) * (w + 1) <= kMostElements / (outputs_ + kWord),
           "outputs of " + std::to_string(h) + " x " + std::to_string(w) + " are not supported");
   return {int(h), int(w)};
 }
 
-std::shared_ptr<StandaloneLayer::Plan> StandaloneLayer::plan(int height, int width, bool spikes) const {
+std::shared_ptr<StandaloneLayer::SizedLayer> StandaloneLayer::layer_for(int height, int width, bool spikes) const {
   const std::lock_guard lock(mutex_);
-  auto found = std::find_if(plans_.begin(), plans_.end(), [&](const auto& plan) {
-    return plan->in().height == height && plan->in().width == width && plan->in().spikes == spikes;
+  auto found = std::find_if(sized_layers_.begin(), sized_layers_.end(), [&](const auto& sized) {
+    return sized->in().height == height && sized->in().width == width && sized->in().spikes == spikes;
   });
-  if (found == plans_.end()) {
+  if (found == sized_layers_.end()) {
     const auto [h, w] = output_size(channels_, height, width);
-    if (plans_.size() == kMostPlans) plans_.pop_back();
-    found = plans_.insert(plans_.end(), std::make_shared<Plan>(*this, height, width, h, w, spikes));
+    if (sized_layers_.size() == kMostSizes) sized_layers_.pop_back();
+    found = sized_layers_.insert(sized_layers_.end(), std::make_shared<SizedLayer>(*this, height, width, h, w, spikes));
   }
-  std::rotate(plans_.begin(), found, found + 1);
-  return plans_.front();
+  std::rotate(sized_layers_.begin(), found, found + 1);
+  return sized_layers_.front();
 }
 
 void StandaloneLayer::run(const float* x, int64_t timesteps, int64_t images, int height, int width, float* y,
@@ -252,7 +256,7 @@ void StandaloneLayer::run(const float* x, int64_t timesteps, int64_t images, int
   bool spikes = channels_ <= kMostEvents;
   for (int64_t first = 0; first < images; first += group) {
     const int count = int(std::min<int64_t>(group, images - first)), planes = count * steps;
-    // The engine keeps the timesteps of an image together, the host the images of a timestep.
+    // In the engine the timesteps of an image are adjacent, in the host the images of a timestep.
     const auto place = [&](int plane) { return size_t(plane % steps) * images + first + plane / steps; };
     if (spikes) {
       uint64_t* to = workspace->spikes[0].reserve(size_t(planes) * positions * words);
@@ -266,28 +270,30 @@ void StandaloneLayer::run(const float* x, int64_t timesteps, int64_t images, int
       });
       spikes = !real;  // and so are the images after them
     }
-    const std::shared_ptr<Plan> plan = this->plan(height, width, spikes);
-    const Context context{plan->values, kernels_, *workspace, count, steps, 0, steps};
+    const std::shared_ptr<SizedLayer> sized = layer_for(height, width, spikes);
+    const Context context{sized->values, kernels_, *workspace, count, steps, 0, steps};
     if (!spikes) {
-      float* to = workspace->reals[0].reserve(planes * plan->in().plane());
+      float* to = workspace->reals[0].reserve(planes * sized->in().plane());
       workers.for_each(planes, [&](int i, int) {
-        transpose(x + place(i) * in_size, positions, channels_, positions, to + i * plan->in().plane(),
-                  plan->in().stride());
+        transpose(x + place(i) * in_size, positions, channels_, positions, to + i * sized->in().plane(),
+                  sized->in().stride());
       });
     }
-    const float* from = workspace->reals[1].reserve(planes * plan->out().plane());
-    plan->layer.reserve(context);
-    const bool worth = plan->layer.work() * planes > kWorthThreads;
-    for (int phase = 0; phase < plan->layer.phases(); ++phase) {
-      const int tasks = plan->layer.tasks(context, phase);
-      const auto run = [&](int task, int worker) { plan->layer.run(context, phase, task, workspace->scratch[worker]); };
+    const float* from = workspace->reals[1].reserve(planes * sized->out().plane());
+    sized->layer.reserve(context);
+    const bool worth = sized->layer.work() * planes > kWorthThreads;
+    for (int phase = 0; phase < sized->layer.phases(); ++phase) {
+      const int tasks = sized->layer.tasks(context, phase);
+      const auto run = [&](int task, int worker) {
+        sized->layer.run(context, phase, task, workspace->scratch[worker]);
+      };
       if (worth)
         workers.for_each(tasks, run);
       else
         for (int task = 0; task < tasks; ++task) run(task, 0);
     }
     workers.for_each(planes, [&](int i, int) {
-      transpose(from + i * plan->out().plane(), plan->out().stride(), int(out_positions), outputs_,
+      transpose(from + i * sized->out().plane(), sized->out().stride(), int(out_positions), outputs_,
                 y + place(i) * out_size, out_positions);
     });
   }

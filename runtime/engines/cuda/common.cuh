@@ -1,19 +1,19 @@
-// What all kernels share: how values lie in memory, and the neuron.
+// What all kernels share: the memory layout of values, and the neuron.
 //
-// Spikes of one neuron are the bits of one word: bit t is timestep t. Images lie in planes with a border that stays zero,
-// wide enough for whoever reads them, so that no kernel asks whether it is still inside. Numbers are float, one array per
-// timestep (TIMED), or one for all of them (STATIC).
+// The spikes of one neuron are the bits of one word: bit t is timestep t. Images are stored as planes with a border of
+// zeros that is as wide as their readers need, so that no kernel has to test whether a position is inside. Real values
+// are float, with one array per timestep (TIMED), or a single one for all timesteps (STATIC).
 //
-// T, the number of timesteps that a launch computes, is at most 8 and known at compile time. Longer runs are several
-// launches, between which potentials are kept (`state`).
+// T, the number of timesteps that a launch computes, is at most 8 and known at compile time. A longer run takes several
+// launches, between which potentials are kept in memory (`state`).
 
 typedef unsigned char Word;
 
 enum Kind { NONE, SPIKES, TIMED, STATIC };
-enum Cell { PASS, HARD, SOFT, LEAK };  // what becomes of a current: itself, spikes with hard or soft reset, a potential
+enum Cell { PASS, HARD, SOFT, LEAK };  // what a current becomes: itself, spikes with hard or soft reset, a potential
 
-// An operand's arguments in the list of a kernel's, and the operand that they make.
-#define OPERAND(p)                                                                                             \
+// The parameters of a kernel that describe one operand, and the View that they make.
+#define OPERAND(p)                                                                                              \
   void *p##_data, int p##_kind, int p##_width, int p##_area, int p##_pitch, int p##_plane, long long p##_image, \
       long long p##_step
 #define VIEW(p) \
@@ -24,44 +24,46 @@ enum Cell { PASS, HARD, SOFT, LEAK };  // what becomes of a current: itself, spi
   Neuron { cell, keep, gain, level, drop, state, resume }
 
 struct View {
-  void *data;  // the first element that is no border
+  void* data;  // the first element that is not border
   int kind;
-  int width, area;          // of an image
-  int pitch, plane;         // elements from one row, one channel to the next
-  long long image, step;  // from one image, one timestep to the next
+  int width, area;  // of an image
+  int pitch, plane;  // elements from one row to the next, from one channel to the next
+  long long image, step;  // elements from one image to the next, from one timestep to the next
 
-  __device__ long long at(int n, int feature) const {  // feature: as in a flattened image
+  // Returns the index of a feature, numbered as in a flattened image, of image n.
+  __device__ long long at(int n, int feature) const {
     const int channel = feature / area, rest = feature % area;
     return n * image + static_cast<long long>(channel) * plane + rest / width * pitch + rest % width;
   }
 };
 
-// Adds what lies at `at` to the currents of T timesteps.
+// Adds the value at index `at` to the currents of T timesteps; spikes count as 0 and 1.
 template <int T>
-__device__ void add(float (&x)[T], const View &from, long long at) {
+__device__ void add(float (&x)[T], const View& from, long long at) {
   if (from.kind == SPIKES) {
-    const unsigned word = static_cast<const Word *>(from.data)[at];
+    const unsigned word = static_cast<const Word*>(from.data)[at];
 #pragma unroll
     for (int t = 0; t < T; ++t) x[t] += static_cast<float>(word >> t & 1u);
   } else if (from.kind == TIMED) {
 #pragma unroll
-    for (int t = 0; t < T; ++t) x[t] += static_cast<const float *>(from.data)[at + t * from.step];
+    for (int t = 0; t < T; ++t) x[t] += static_cast<const float*>(from.data)[at + t * from.step];
   } else if (from.kind == STATIC) {
-    const float value = static_cast<const float *>(from.data)[at];
+    const float value = static_cast<const float*>(from.data)[at];
 #pragma unroll
     for (int t = 0; t < T; ++t) x[t] += value;
   }
 }
 
-// Potentials are kept above rest. `state`: one per neuron where a run is several launches, else null; `resume`: 0 at
-// the first of them.
+// A neuron, whose potential is relative to rest. If a run takes several launches, `state` holds one potential per
+// neuron and *resume is 0 in the first launch; otherwise `state` is null.
 struct Neuron {
   int cell;
   float keep, gain, level, drop;
-  float *state;
-  const int *resume;
+  float* state;
+  const int* resume;
 
-  // Spikes as a word. Of LEAK, x becomes the potentials.
+  // Runs the neuron over T timesteps on the currents x and returns its spikes as a word. For LEAK, x becomes the
+  // potentials and the word is 0.
   template <int T>
   __device__ unsigned run(float (&x)[T], long long at) const {
     unsigned word = 0;
@@ -81,10 +83,10 @@ struct Neuron {
   }
 };
 
-// Writes currents as `to` wants them, spikes aside.
+// Writes real values to `to`: those of all timesteps, or only the first if it is STATIC.
 template <int T>
-__device__ void put(const float (&x)[T], const View &to, long long at) {
-  float *data = static_cast<float *>(to.data);
+__device__ void put(const float (&x)[T], const View& to, long long at) {
+  float* data = static_cast<float*>(to.data);
 #pragma unroll
   for (int t = 0; t < T; ++t)
     if (t == 0 || to.kind == TIMED) data[at + t * to.step] = x[t];

@@ -1,61 +1,67 @@
-// A layer on the tensor cores, for spikes: weights times words, as many matrix products as there are timesteps.
+// A layer that reads spikes, on the tensor cores: a product of the weights with the spikes of each timestep.
 //
 // A block computes 64 output channels x 32 positions, each of its four warps 8 positions at all T. Weights pass through
-// shared memory in the order in which lanes hold them. They come dense, or as nonzeros that are scattered into zeros there
-// (SPARSE): then zeros cost no memory traffic, though they do cost products.
+// shared memory in the order in which lanes hold them. They are dense in memory, or (SPARSE) nonzeros that are
+// scattered into zeros in shared memory, so that zeros cost no memory traffic, though they do cost products.
 //
-// Weights are float16, scaled per row by a power of two. With PARTS == 2 a second float16 holds what the first one
-// misses, times 2^11: for that product spikes count 2^-11 instead of 1. Products of spikes are exact, and of a weight less
-// is lost than 2^-22 of the row's largest. Sums are float32. Tensor cores cut off where others round, always downwards in
-// size, which a long sum would show: so with two parts they sum 16 columns from zero, and an ordinary addition does the
-// rest. (One part is so coarse that it does not matter.)
+// Weights are float16, scaled per row by a power of two. With PARTS == 2 a second float16 holds the rounding error of
+// the first, times 2^11; in its product spikes count 2^-11 instead of 1. Products with spikes are exact, and a weight
+// loses less than 2^-22 of the largest of its row. Sums are float32. Tensor cores truncate where others round, always
+// towards zero, and a long sum would accumulate this error. So with two parts they sum 16 columns from zero, and
+// ordinary additions sum the results. (One part is so coarse that it does not matter.)
 
 const int TILE_ROWS = 64, TILE_DEPTH = 64, TILE = TILE_ROWS * TILE_DEPTH;
 
-// c += a * b, of 16 x 16 and 16 x 8: the layout of mma.m16n8k16 (PTX ISA, "Matrix Fragments"). `volatile`: all lanes
-// must take part, so it must not be moved to where some do not.
-__device__ inline void multiply_add(float (&c)[4], const uint4 &a, const uint2 &b) {
+// Computes c += a * b for a 16 x 16 and a 16 x 8 matrix, in the layout of mma.m16n8k16 (PTX ISA, "Matrix Fragments").
+// All lanes must take part; `volatile` keeps the compiler from moving it to where some do not.
+__device__ inline void multiply_add(float (&c)[4], const uint4& a, const uint2& b) {
 #if !defined(__CUDA_ARCH__)
   emulated_mma(c, a, b);
 #elif __CUDA_ARCH__ >= 800
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y));
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y));
 #else
   asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a.x), "r"(a.y), "r"(b.x));
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a.x), "r"(a.y), "r"(b.x));
   asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a.z), "r"(a.w), "r"(b.y));
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a.z), "r"(a.w), "r"(b.y));
 #endif
 }
 
-// One nonzero: where it stands in a tile, and its float16 parts.
+// One nonzero: its index in a tile, and its float16 parts.
 struct Entry {
   unsigned short place, parts[2], unused;
 };
 
+// Fills a tile of shared memory with the weights of tile `index`: a copy, or with SPARSE its nonzeros
+// [starts[index], starts[index + 1]) among zeros. All threads of the block must call it, and synchronise afterwards.
 template <int PARTS, bool SPARSE>
-__device__ void fill(uint4 (&tile)[PARTS][TILE / 8], const void *weights, const int *starts, int index) {
+__device__ void fill(uint4 (&tile)[PARTS][TILE / 8], const void* weights, const int* starts, int index) {
   if constexpr (!SPARSE) {
-    const uint4 *from = static_cast<const uint4 *>(weights) + static_cast<long long>(index) * PARTS * (TILE / 8);
+    const uint4* from = static_cast<const uint4*>(weights) + static_cast<long long>(index) * PARTS * (TILE / 8);
     for (int i = threadIdx.x; i < PARTS * (TILE / 8); i += blockDim.x) (&tile[0][0])[i] = from[i];
   } else {
     for (int i = threadIdx.x; i < PARTS * (TILE / 8); i += blockDim.x) (&tile[0][0])[i] = uint4{0, 0, 0, 0};
     __syncthreads();
-    const Entry *entries = static_cast<const Entry *>(weights);
+    const Entry* entries = static_cast<const Entry*>(weights);
     for (int i = starts[index] + threadIdx.x; i < starts[index + 1]; i += blockDim.x)
       for (int part = 0; part < PARTS; ++part)
-        reinterpret_cast<unsigned short *>(tile[part])[entries[i].place] = entries[i].parts[part];
+        reinterpret_cast<unsigned short*>(tile[part])[entries[i].place] = entries[i].parts[part];
   }
 }
 
+// Computes rows x height x width outputs of `images` images: the product of the weights, `depth` columns wide, with the
+// spikes at the columns' `offsets` from the window's corner, times scales[row], plus bias[row] and `other`, through the
+// neuron to `out`. With POOL, the spikes are combined by a bitwise or over windows of 2 x 2. A block is 128 threads; the
+// grid covers the positions by 32 and the rows by 64.
 template <int T, int PARTS, bool SPARSE, bool POOL>
 __global__ void __launch_bounds__(128)
-    tensor(const Word *in, long long in_image, int down, int right, const void *weights, const int *starts,
-           const int *offsets,  // of each column of the weights from the window's corner
-           const float *scales, const float *bias, int rows, int depth, int height, int width, int images,
+    tensor(const Word* in, long long in_image, int down, int right, const void* weights, const int* starts,
+           const int* offsets,  // of each column of the weights from the window's corner
+           const float* scales, const float* bias, int rows, int depth, int height, int width, int images,
            OPERAND(other), OPERAND(out), CELL) {
   __shared__ uint4 tile[PARTS][TILE / 8];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, quad = lane % 4;
@@ -77,7 +83,7 @@ __global__ void __launch_bounds__(128)
   };
   const long long own = first + group;
   const Position from(own < columns ? own : columns - 1, high, wide);
-  const Word *corner = in + from.n * in_image + static_cast<long long>(from.top) * down + from.left * right;
+  const Word* corner = in + from.n * in_image + static_cast<long long>(from.top) * down + from.left * right;
 
   float sums[4][T][4] = {};
   const int chunks = (depth + TILE_DEPTH - 1) / TILE_DEPTH;
@@ -89,7 +95,7 @@ __global__ void __launch_bounds__(128)
     __syncthreads();
 #pragma unroll 1  // more at a time would not fit into registers
     for (int slab = 0; slab < TILE_DEPTH / 16; ++slab) {
-      const int *k = offsets + chunk * TILE_DEPTH + slab * 16 + quad * 2;
+      const int* k = offsets + chunk * TILE_DEPTH + slab * 16 + quad * 2;
       const unsigned low = corner[k[0]] | static_cast<unsigned>(corner[k[1]]) << 16;
       const unsigned up = corner[k[8]] | static_cast<unsigned>(corner[k[9]]) << 16;
       uint4 a[PARTS][4];
@@ -141,14 +147,14 @@ __global__ void __launch_bounds__(128)
         }
         const unsigned word = neuron.run<T>(x, static_cast<long long>(at.n) * rows * height * width + feature);
         window |= word;
-        if (!POOL) static_cast<Word *>(out_data)[to.at(at.n, feature)] = word;
+        if (!POOL) static_cast<Word*>(out_data)[to.at(at.n, feature)] = word;
       }
       if (POOL) {  // the upper two positions of a window are in one lane, the lower two in the next
         window |= __shfl_xor_sync(0xffffffffu, window, 1);
         const long long column = first + quad * 2;
         if (quad % 2 == 0 && row < rows && column < columns) {
           const Position at(column, high, wide);
-          static_cast<Word *>(out_data)[to.at(at.n, (row * high + at.top / 2) * wide + at.left / 2)] = window;
+          static_cast<Word*>(out_data)[to.at(at.n, (row * high + at.top / 2) * wide + at.left / 2)] = window;
         }
       }
     }

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from math import prod
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,13 +25,10 @@ from spiketicket.runtime.engine import Floats, KernelChoice, Model, Options, ima
 from spiketicket.runtime.engines.native.planner import decide
 from spiketicket.runtime.engines.rates import rates
 
-if TYPE_CHECKING:
-    _native: Any
-else:
-    try:
-        from spiketicket.runtime.engines.native import _native
-    except ImportError as error:
-        raise ImportError("spiketicket's native engine is not built: reinstall with pip install spiketicket") from error
+try:
+    from spiketicket.runtime.engines.native import _native as _native  # engine.py imports it from here
+except ImportError as error:
+    raise ImportError("spiketicket's native engine is not built: reinstall with pip install spiketicket") from error
 
 MAX_SIDE = 2**24  # the engine's window arithmetic is 32 bit
 
@@ -49,7 +45,7 @@ class Lowered:
     def __init__(self, model: Model, options: Options) -> None:
         self.graph = graph = model.graph
         self.network = _network(options)
-        self.isa: str = self.network.isa
+        self.isa = self.network.isa
         self.plan: dict[str, KernelChoice] = {}
         self.images: dict[str, tuple[int, int, int]] = {graph.input: image_shape(graph.input_shape)}
         self.ids: dict[str, int] = {graph.input: self.network.input(*self.images[graph.input], graph.timed_input)}
@@ -161,7 +157,8 @@ class Lowered:
                 self.define(node, self.network.add(*self.combined(node)))
                 self.plan[node.name] = KernelChoice("add", "residual")
             case And():
-                self.define(node, self.network.conjunction(*self.combined(node), node.negated))
+                a, b = self.combined(node)
+                self.define(node, self.network.conjunction(a, b, node.negated))
                 self.plan[node.name] = KernelChoice("and not" if node.negated else "and", "spikes: a bitwise operation")
             case Concat():
                 self.define(node, self.network.concatenation(self.combined(node)))
@@ -178,15 +175,16 @@ class Lowered:
             case _:
                 raise TypeError(f"no native form for {type(node).__name__}")
 
-    def layer(self, layers: "list[Conv | Linear]", residuals: list[str], bias: Floats, lif: object | None) -> int:
+    def layer(self, layers: "list[Conv | Linear]", residuals: list[str], bias: Floats, lif: _native.Lif | None) -> int:
         sources = [self.source(layer) for layer in layers]
-        output: int = self.network.layer(sources, [self.ids[name] for name in residuals], bias, lif)
+        output = self.network.layer(sources, [self.ids[name] for name in residuals], bias, lif)
         self.layers[layers[0].name] = output
         return output
 
-    def source(self, layer: "Conv | Linear") -> object:
+    def source(self, layer: "Conv | Linear") -> _native.Source:
         if isinstance(layer, Conv):
-            geometry = _native.Geometry(layer.weight.shape[2:], layer.strides, layer.pads, layer.dilations)
+            ky, kx = layer.weight.shape[2:]
+            geometry = _native.Geometry((ky, kx), layer.strides, layer.pads, layer.dilations)
             groups = layer.group
         else:
             geometry, groups = _native.Geometry(self.images[layer.inputs[0]][1:]), 1
@@ -208,19 +206,19 @@ class Lowered:
         self.ids[node.output] = output
 
 
-def _network(options: Options) -> Any:
+def _network(options: Options) -> _native.Network:
     try:
         return _native.Network(options.threads, options.values == "int16")
     except RuntimeError as error:
         raise InputError(f"cannot start {options.threads} threads: {error}") from error
 
 
-def lif_parameters(node: Lif) -> object:
+def lif_parameters(node: Lif) -> _native.Lif:
     """The engine's form of the neuron."""
     return _native.Lif(*rates(node), node.soft)
 
 
-def leak(node: Li) -> object:
+def leak(node: Li) -> _native.Leak:
     """The engine's form of the integrator."""
     return _native.Leak(*rates(node)[:2])
 

@@ -11,7 +11,7 @@ import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,13 +20,18 @@ from spiketicket.errors import SpikeTicketError
 from spiketicket.files import cache_folder, write_atomic
 from spiketicket.runtime.engine import AUTO, BY_ESTIMATE, Floats, KernelChoice, Model, Options
 
+if TYPE_CHECKING:
+    from spiketicket.runtime.engines.native import _native
+
 KERNELS = ("events", "events-int16", "sparse-events", "masks", "tables")
 MOST_TIMESTEPS = 8  # of a measurement
 
 Measured = dict[str, float]  # kernel -> milliseconds on one thread
 
 
-def decide(network: Any, values: Mapping[str, int], model: Model, options: Options) -> dict[str, KernelChoice]:
+def decide(
+    network: "_native.Network", values: Mapping[str, int], model: Model, options: Options
+) -> dict[str, KernelChoice]:
     """Choose a kernel for every layer of the C++ `network`; `values`: layer name -> value id.
 
     The plan is auto (the cached measurement, or a new one), fixed (by estimate), or the name of a kernel that every

@@ -1,9 +1,9 @@
 // Runs CUDA kernels on the CPU: just as much of CUDA as runtime/cuda and train/cuda use.
 //
-// The threads of a block are fibers of one thread of the CPU, run in turn until they end or meet a barrier; blocks run one
-// after the other. A barrier that not all threads of a block (or lanes of a warp) reach is an error, as is memory outside
-// of arrays (cupy_standin.py). Between barriers threads run first to last, the next time last to first: where they race, one
-// of the two is wrong. What it cannot show: what the hardware does, and speed.
+// The threads of a block are fibers of one thread of the CPU, run in turn until they end or meet a barrier; blocks run
+// one after the other. A barrier that not all threads of a block (or lanes of a warp) reach is an error, as is memory
+// outside of arrays (cupy_standin.py). Between barriers threads run first to last, the next time last to first: where
+// they race, one of the two is wrong. What it cannot show: what the hardware does, and speed.
 #pragma once
 
 #include <setjmp.h>
@@ -58,8 +58,8 @@ namespace emulator {
 const int WARP = 32;
 const size_t STACK = 1 << 18;
 
-// A fiber outlasts a block: it then runs a thread of the next one. It begins by swapcontext; after that, jumps spare the
-// system calls.
+// A fiber outlasts a block: it then runs a thread of the next one. It begins by swapcontext; after that, jumps spare
+// the system calls.
 struct Fiber {
   ucontext_t context;
   jmp_buf place;
@@ -67,7 +67,7 @@ struct Fiber {
   std::unique_ptr<char[]> stack{new char[STACK]};
   dim3 thread;
   bool done = false;
-  const void *waits_for = nullptr;  // the block, or its warp
+  const void* waits_for = nullptr;  // the block, or its warp
 };
 
 struct Block {
@@ -76,31 +76,31 @@ struct Block {
   bool backward = false;  // in which order threads have their turns
   jmp_buf place;  // of the scheduler
   unsigned exchanged[1024][8];
-  void (*body)(void *) = nullptr;
-  void *argument = nullptr;
+  void (*body)(void*) = nullptr;
+  void* argument = nullptr;
 };
 
 inline Block block;
 
-[[noreturn]] inline void fail(const char *what) {
+[[noreturn]] inline void fail(const char* what) {
   std::fprintf(stderr, "emulator: %s\n", what);
   std::abort();
 }
 
-inline void leave(Fiber &own) {
+inline void leave(Fiber& own) {
   if (!_setjmp(own.place)) _longjmp(block.place, 1);
 }
 
 inline void enter() {
   for (;;) {
-    Fiber &own = block.fibers[block.current];
+    Fiber& own = block.fibers[block.current];
     block.body(block.argument);
     own.done = true;
     leave(own);
   }
 }
 
-inline void resume(Fiber &fiber) {
+inline void resume(Fiber& fiber) {
   if (_setjmp(block.place)) return;
   if (fiber.begun) _longjmp(fiber.place, 1);
   fiber.begun = true;
@@ -112,21 +112,21 @@ inline void resume(Fiber &fiber) {
   setcontext(&fiber.context);
 }
 
-inline void barrier(const void *what) {
-  Fiber &own = block.fibers[block.current];
+inline void barrier(const void* what) {
+  Fiber& own = block.fibers[block.current];
   own.waits_for = what;
   leave(own);
 }
 
 // Whether threads `first` to `last` wait for each other, all of them; then they go on.
-inline bool released(int first, int last, const void *what) {
+inline bool released(int first, int last, const void* what) {
   for (int i = first; i < last; ++i)
     if (block.fibers[i].done || block.fibers[i].waits_for != what) return false;
   for (int i = first; i < last; ++i) block.fibers[i].waits_for = nullptr;
   return true;
 }
 
-inline const void *warp_of(int thread) { return &block.exchanged[thread / WARP * WARP]; }
+inline const void* warp_of(int thread) { return &block.exchanged[thread / WARP * WARP]; }
 
 inline void run_block() {
   for (int i = 0; i < block.count; ++i) {
@@ -137,7 +137,7 @@ inline void run_block() {
     bool moved = false;
     for (int k = 0; k < block.count; ++k) {
       const int i = block.backward ? block.count - 1 - k : k;
-      Fiber &fiber = block.fibers[i];
+      Fiber& fiber = block.fibers[i];
       if (fiber.done || fiber.waits_for) continue;
       moved = true;
       block.current = i;
@@ -153,7 +153,7 @@ inline void run_block() {
   }
 }
 
-inline void launch(dim3 grid, dim3 threads, void (*body)(void *), void *argument) {
+inline void launch(dim3 grid, dim3 threads, void (*body)(void*), void* argument) {
   block.count = threads.x * threads.y * threads.z;
   if (block.count > 1024) fail("more than 1024 threads in a block");
   if (static_cast<int>(block.fibers.size()) < block.count) block.fibers.resize(block.count);
@@ -179,15 +179,18 @@ inline const unsigned (*exchange(const unsigned (&values)[N]))[8] {
 
 // A kernel's arguments as CUDA takes them: pointers to their values.
 template <class... A, size_t... I>
-void call(void (*kernel)(A...), void **arguments, std::index_sequence<I...>) {
-  kernel(*static_cast<std::remove_reference_t<A> *>(arguments[I])...);
+void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) {
+  kernel(*static_cast<std::remove_reference_t<A>*>(arguments[I])...);
 }
 
 template <auto KERNEL, class... A>
-void invoke(void (*)(A...), unsigned *shape, void **arguments) {
-  launch({shape[0], shape[1], shape[2]}, {shape[3], shape[4], shape[5]},
-         [](void *a) { call(static_cast<void (*)(A...)>(KERNEL), static_cast<void **>(a), std::index_sequence_for<A...>()); },
-         arguments);
+void invoke(void (*)(A...), unsigned* shape, void** arguments) {
+  launch(
+      {shape[0], shape[1], shape[2]}, {shape[3], shape[4], shape[5]},
+      [](void* a) {
+        call(static_cast<void (*)(A...)>(KERNEL), static_cast<void**>(a), std::index_sequence_for<A...>());
+      },
+      arguments);
 }
 
 }  // namespace emulator
@@ -213,7 +216,7 @@ struct Halves {
     const unsigned sign = std::signbit(x) ? 0x8000u : 0u;
     const float size = std::fabs(x);
     if (!(size < 65520.0f)) return sign | (size >= 65520.0f ? 0x7c00u : 0x7e00u);
-    const float *above = std::lower_bound(values, values + 0x7c00, size);  // the first that is not smaller
+    const float* above = std::lower_bound(values, values + 0x7c00, size);  // the first that is not smaller
     unsigned bits = static_cast<unsigned>(above - values);
     if (bits) {
       const float up = bits == 0x7c00u ? 65536.0f : *above, down = values[bits - 1];
@@ -225,7 +228,8 @@ struct Halves {
   Halves() {
     for (unsigned bits = 0; bits < 1 << 16; ++bits) {
       const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-      float value = exponent ? std::ldexp(1.0f + fraction / 1024.0f, exponent - 15) : std::ldexp(fraction / 1024.0f, -14);
+      float value =
+          exponent ? std::ldexp(1.0f + fraction / 1024.0f, exponent - 15) : std::ldexp(fraction / 1024.0f, -14);
       if (exponent == 31) value = fraction ? NAN : INFINITY;
       values[bits] = bits >> 15 ? -value : value;
     }
@@ -235,8 +239,8 @@ struct Halves {
 inline const Halves halves;
 
 // What a tensor core makes of terms of exact products: all are cut off at the last digit that the largest has as a
-// float, and so is their sum (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021; GPUs keep
-// up to two digits more).
+// float, and so is their sum (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021; GPUs
+// keep up to two digits more).
 template <int N>
 inline float cut_sum(const double (&terms)[N]) {
   double largest = 0, plain = 0;
@@ -257,9 +261,9 @@ inline float cut_sum(const double (&terms)[N]) {
   return std::fabs(near) > std::fabs(whole) ? std::nextafter(near, 0.0f) : near;
 }
 
-// mma.m16n8k16, float16 times float16 to float32, eight products at a time. Lane 4 g + q holds of a, two by two, (g, 2q),
-// (g + 8, 2q), (g, 2q + 8), (g + 8, 2q + 8); of b (2q, g), (2q + 8, g); of c (g, 2q), (g + 8, 2q).
-inline void emulated_mma(float (&c)[4], const uint4 &a, const uint2 &b) {
+// mma.m16n8k16, float16 times float16 to float32, eight products at a time. Lane 4 g + q holds of a, two by two, (g,
+// 2q), (g + 8, 2q), (g, 2q + 8), (g + 8, 2q + 8); of b (2q, g), (2q + 8, g); of c (g, 2q), (g + 8, 2q).
+inline void emulated_mma(float (&c)[4], const uint4& a, const uint2& b) {
   const unsigned own[6] = {a.x, a.y, a.z, a.w, b.x, b.y};
   const auto all = emulator::exchange(own);
   const int lane = emulator::block.current % emulator::WARP, g = lane / 4, q = lane % 4;

@@ -1,9 +1,9 @@
-// Batch norm per timestep and the LIF neurons behind it, forward and backward, over all T timesteps; and neurons alone.
+// Batch norm per timestep followed by LIF neurons, forward and backward, over all T timesteps; and LIF neurons alone.
 //
-// Currents x, spikes and their derivatives are [T, rows, channels]: images channels-last, rows = images x pixels. Batch
-// statistics are of each timestep and channel, over rows. `added`, which is not normalised, may join what goes into the
-// neurons, as in a residual block. Only x, `added` and the statistics are kept for the backward pass: potentials are
-// computed again. Equations: norms.py and neurons.py.
+// Currents x, spikes and their derivatives are [T, rows, channels]: channels-last images with rows = images x pixels.
+// Batch statistics are taken over rows, for each timestep and channel. `added`, if it is not null, is added to the
+// normalised currents, as in a residual block. The backward pass needs only x, `added` and the statistics: it computes
+// the potentials again. The equations are those of norms.py and neurons.py.
 
 struct Bfloat16 {
   unsigned short bits;
@@ -23,7 +23,7 @@ __device__ inline float number(Float16 x) {
 #endif
 }
 
-__device__ inline void store(Float16 &to, float x) {
+__device__ inline void store(Float16& to, float x) {
 #ifdef __CUDA_ARCH__
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to.bits) : "f"(x));
 #else
@@ -33,15 +33,15 @@ __device__ inline void store(Float16 &to, float x) {
 
 __device__ inline float number(float x) { return x; }
 __device__ inline float number(Bfloat16 x) { return __int_as_float(static_cast<int>(x.bits) << 16); }
-__device__ inline void store(float &to, float x) { to = x; }
-__device__ inline void store(Bfloat16 &to, float x) {  // to the nearest, ties to even
+__device__ inline void store(float& to, float x) { to = x; }
+__device__ inline void store(Bfloat16& to, float x) {  // to the nearest, ties to even
   const unsigned bits = static_cast<unsigned>(__float_as_int(x));
   to.bits = x == x ? (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16 : 0x7fc0u;
 }
 
 const int WARPS = 8;  // of a block that sums over rows; its lanes are 32 channels
 
-// The neuron in the letters of neurons.py; `half_alpha` is alpha / 2, `steep` pi alpha / 2.
+// The parameters of the neuron, named as in neurons.py. `half_alpha` is alpha / 2, `steep` is pi * alpha / 2.
 #define LIF float k, float c, float r, float threshold, float half_alpha, float steep, int soft, int detached
 #define NEURON \
   Lif { k, c, r, threshold, half_alpha, steep, soft, detached }
@@ -50,7 +50,7 @@ struct Lif {
   float k, c, r, threshold, half_alpha, steep;
   int soft, detached;
 
-  // h above the threshold, of all timesteps from rest.
+  // Computes z[t] = h[t] - threshold at all timesteps from the inputs y, beginning at rest.
   template <int T>
   __device__ void charge(const float (&y)[T], float (&z)[T]) const {
     float v = r;
@@ -62,7 +62,7 @@ struct Lif {
     }
   }
 
-  // Derivatives by spikes become those by y.
+  // Turns the derivatives with respect to the spikes into those with respect to y, in `by`.
   template <int T>
   __device__ void backward(const float (&z)[T], float (&by)[T]) const {
     float by_v = 0.0f;
@@ -77,7 +77,7 @@ struct Lif {
   }
 };
 
-// What batch norm does to a channel. Statistics in memory are [T, 2, channels]: the mean, then 1 / sqrt(variance + eps).
+// The parameters of batch norm. Statistics are [T, 2, channels]: the mean, then 1 / sqrt(variance + eps).
 struct Norm {
   const float *statistics, *weight, *bias;
   int channels;
@@ -89,7 +89,7 @@ struct Norm {
 #define OF_NORM \
   Norm { statistics, weight, bias, channels }
 
-// Sums of a block's warps, lane by lane, in the first warp.
+// Returns, in the first warp of a block, the sums over its warps, lane by lane. All threads must call it.
 __device__ inline float over_warps(float value, float (&shared)[WARPS][33]) {
   __syncthreads();
   shared[threadIdx.y][threadIdx.x] = value;
@@ -100,14 +100,15 @@ __device__ inline float over_warps(float value, float (&shared)[WARPS][33]) {
   return sum;
 }
 
-// Of a chunk of rows: mean and sum of squared differences from it, to parts [T, chunks, 2, channels]. Differences are
-// from the chunk's first row, so that a large mean costs no digits.
+// Writes the mean of a chunk of rows and the sum of squared differences from it to parts [T, chunks, 2, channels]. It
+// sums differences from the first row of the chunk, so that a large mean costs no precision. A block is 32 channels by
+// WARPS rows; a grid covers the channels by 32, the chunks and T.
 template <class S>
-__global__ void moments(const S *x, float *parts, int rows, int channels, int chunk) {
+__global__ void moments(const S* x, float* parts, int rows, int channels, int chunk) {
   __shared__ float shared[WARPS][33];
   const int channel = blockIdx.x * 32 + threadIdx.x, t = blockIdx.z;
   const int own = min(channel, channels - 1), begin = blockIdx.y * chunk, end = min(begin + chunk, rows);
-  const S *from = x + static_cast<long long>(t) * rows * channels + own;
+  const S* from = x + static_cast<long long>(t) * rows * channels + own;
   const float first = number(from[static_cast<long long>(begin) * channels]);
   float sum = 0.0f, squares = 0.0f;
   for (int row = begin + threadIdx.y; row < end; row += WARPS) {
@@ -118,21 +119,21 @@ __global__ void moments(const S *x, float *parts, int rows, int channels, int ch
   sum = over_warps(sum, shared);
   squares = over_warps(squares, shared);
   if (threadIdx.y || channel >= channels) return;
-  float *to = parts + (static_cast<long long>(t) * gridDim.y + blockIdx.y) * 2 * channels + channel;
+  float* to = parts + (static_cast<long long>(t) * gridDim.y + blockIdx.y) * 2 * channels + channel;
   to[0] = first + sum / (end - begin);
   to[channels] = squares - sum * sum / (end - begin);
 }
 
-// Parts become statistics, and move the running ones by a momentum each, timestep after timestep. A thread of y = t is a
-// timestep.
+// Combines the parts into `statistics`, and updates the running statistics timestep after timestep, with momentum m0 to
+// m7, unless they are null. A block is 32 channels by T timesteps; a grid covers the channels by 32.
 template <int T>
-__global__ void statistics(const float *parts, float *statistics, float *running_mean, float *running_var, int rows,
+__global__ void statistics(const float* parts, float* statistics, float* running_mean, float* running_var, int rows,
                            int channels, int chunk, int chunks, float eps, float m0, float m1, float m2, float m3,
                            float m4, float m5, float m6, float m7) {
   const float momenta[8] = {m0, m1, m2, m3, m4, m5, m6, m7};
   __shared__ float means[T][33], variances[T][33];
   const int channel = blockIdx.x * 32 + threadIdx.x, t = threadIdx.y, own = min(channel, channels - 1);
-  const float *from = parts + static_cast<long long>(t) * chunks * 2 * channels + own;
+  const float* from = parts + static_cast<long long>(t) * chunks * 2 * channels + own;
   float mean = 0.0f, squares = 0.0f;
   int count = 0;
   for (int i = 0; i < chunks; ++i, from += 2 * channels) {
@@ -160,28 +161,30 @@ __global__ void statistics(const float *parts, float *statistics, float *running
   running_var[channel] = variance;
 }
 
-// One element at all timesteps, each `step` behind the one before: 0 where all are the same.
+// Reads one element at all timesteps, `step` elements apart; with a step of 0 all timesteps have the same value.
 template <int T, class S>
-__device__ void read(const S *from, long long element, long long step, float (&values)[T]) {
+__device__ void read(const S* from, long long element, long long step, float (&values)[T]) {
 #pragma unroll
   for (int t = 0; t < T; ++t) values[t] = number(from[element + t * step]);
 }
 
+// Writes one element at all timesteps, `step` elements apart.
 template <int T, class S>
-__device__ void write(S *to, long long element, long long step, const float (&values)[T]) {
+__device__ void write(S* to, long long element, long long step, const float (&values)[T]) {
 #pragma unroll
   for (int t = 0; t < T; ++t) store(to[element + t * step], values[t]);
 }
 
+// Writes the spikes of one element at all timesteps: 1 where the gap between potential and threshold is not negative.
 template <int T, class S>
-__device__ void write_spikes(S *to, long long element, long long step, const float (&gap)[T]) {
+__device__ void write_spikes(S* to, long long element, long long step, const float (&gap)[T]) {
 #pragma unroll
   for (int t = 0; t < T; ++t) store(to[element + t * step], gap[t] >= 0.0f ? 1.0f : 0.0f);
 }
 
-// Normalised currents z and what goes into the neurons, y.
+// Computes the normalised currents z of one element, and y, the input of its neuron.
 template <int T, class S>
-__device__ void normalise(const S *x, const S *added, long long element, long long step, const Norm &norm, int channel,
+__device__ void normalise(const S* x, const S* added, long long element, long long step, const Norm& norm, int channel,
                           float (&z)[T], float (&y)[T]) {
   float more[T] = {};
   if (added) read<T>(added, element, step, more);
@@ -193,8 +196,10 @@ __device__ void normalise(const S *x, const S *added, long long element, long lo
   }
 }
 
+// Computes the spikes of batch norm and neurons from the currents x. A thread computes one of `step` = rows x channels
+// elements at all timesteps.
 template <int T, class S>
-__global__ void forward(const S *x, const S *added, S *spikes, NORM, long long step, LIF) {
+__global__ void forward(const S* x, const S* added, S* spikes, NORM, long long step, LIF) {
   const long long element = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (element >= step) return;
   float z[T], y[T], gap[T];
@@ -203,10 +208,10 @@ __global__ void forward(const S *x, const S *added, S *spikes, NORM, long long s
   write_spikes<T>(spikes, element, step, gap);
 }
 
-// Derivatives by y of one element, and z.
+// Computes the derivatives with respect to y of one element, and its normalised currents z.
 template <int T, class S>
-__device__ void derive(const S *x, const S *added, const S *by_spikes, long long element, long long step,
-                       const Norm &norm, int channel, const Lif &neuron, float (&z)[T], float (&by)[T]) {
+__device__ void derive(const S* x, const S* added, const S* by_spikes, long long element, long long step,
+                       const Norm& norm, int channel, const Lif& neuron, float (&z)[T], float (&by)[T]) {
   float y[T], gap[T];
   normalise<T>(x, added, element, step, norm, channel, z, y);
   neuron.charge<T>(y, gap);
@@ -214,9 +219,10 @@ __device__ void derive(const S *x, const S *added, const S *by_spikes, long long
   neuron.backward<T>(gap, by);
 }
 
-// Of a chunk of rows: sums of the derivatives by y, and of these times z, to parts [T, chunks, 2, channels].
+// Writes the sums over a chunk of rows of the derivatives with respect to y, and of these times z, to parts [T, chunks,
+// 2, channels]. A block is 32 channels by WARPS rows; a grid covers the channels by 32, and the chunks.
 template <int T, class S>
-__global__ void backward_sums(const S *x, const S *added, const S *by_spikes, float *parts, NORM, int rows, int chunk,
+__global__ void backward_sums(const S* x, const S* added, const S* by_spikes, float* parts, NORM, int rows, int chunk,
                               LIF) {
   __shared__ float shared[WARPS][33];
   const int channel = blockIdx.x * 32 + threadIdx.x, own = min(channel, channels - 1);
@@ -243,9 +249,10 @@ __global__ void backward_sums(const S *x, const S *added, const S *by_spikes, fl
     }
 }
 
-// Parts become means over rows, [T, 2, channels], and derivatives by bias and weight, [2, channels].
+// Combines the parts into means over rows, [T, 2, channels], and the derivatives with respect to bias and weight, [2,
+// channels]. A thread computes one of 2 x channels elements.
 template <int T>
-__global__ void totals(const float *parts, float *means, float *by_parameters, int rows, int channels, int chunks) {
+__global__ void totals(const float* parts, float* means, float* by_parameters, int rows, int channels, int chunks) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;  // of [2, channels]
   if (i >= 2 * channels) return;
   float total = 0.0f;
@@ -259,8 +266,10 @@ __global__ void totals(const float *parts, float *means, float *by_parameters, i
   by_parameters[i] = total;
 }
 
+// Computes the derivatives with respect to x and, unless `by_added` is null, to `added`. A thread computes one of
+// `step` = rows x channels elements at all timesteps.
 template <int T, class S>
-__global__ void backward(const S *x, const S *added, const S *by_spikes, S *by_x, S *by_added, NORM, const float *means,
+__global__ void backward(const S* x, const S* added, const S* by_spikes, S* by_x, S* by_added, NORM, const float* means,
                          long long step, LIF) {
   const long long element = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (element >= step) return;
@@ -271,15 +280,15 @@ __global__ void backward(const S *x, const S *added, const S *by_spikes, S *by_x
   if (by_added) write<T>(by_added, element, step, by);
 #pragma unroll
   for (int t = 0; t < T; ++t) {
-    const float *mean = means + 2 * t * channels + channel;
+    const float* mean = means + 2 * t * channels + channel;
     by[t] = weight[channel] * norm.scale(t, channel) * (by[t] - mean[0] - z[t] * mean[channels]);
   }
   write<T>(by_x, element, step, by);
 }
 
-// Neurons alone.
+// Computes the spikes of neurons alone from the currents x, whose timesteps are x_step apart (0 if all are the same).
 template <int T, class S>
-__global__ void fire(const S *x, long long x_step, S *spikes, long long step, LIF) {
+__global__ void fire(const S* x, long long x_step, S* spikes, long long step, LIF) {
   const long long element = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (element >= step) return;
   float y[T], gap[T];
@@ -288,8 +297,9 @@ __global__ void fire(const S *x, long long x_step, S *spikes, long long step, LI
   write_spikes<T>(spikes, element, step, gap);
 }
 
+// Computes the derivatives of neurons alone with respect to their currents.
 template <int T, class S>
-__global__ void fire_backward(const S *x, long long x_step, const S *by_spikes, S *by_x, long long step, LIF) {
+__global__ void fire_backward(const S* x, long long x_step, const S* by_spikes, S* by_x, long long step, LIF) {
   const long long element = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (element >= step) return;
   const Lif neuron = NEURON;

@@ -1,9 +1,10 @@
-// Channels side by side: the current of 64 outputs at one position is the sum of the weight rows of the spikes under
-// the kernel. First the events of every input position are listed, then the rows of every output position.
+// Vectors of channels: the current of 64 outputs at one position is the sum of the weight rows of the spikes under the
+// kernel. The first phase lists the events of every input position; the second lists the weight rows of every output
+// position, sums them and runs the neurons.
 #include <algorithm>
 
-#include "forms/fire.h"
-#include "forms/form.h"
+#include "layouts/fire.h"
+#include "layouts/memory_layout.h"
 
 namespace spiketicket {
 namespace {
@@ -14,9 +15,9 @@ constexpr size_t kListRoom = size_t(1) << 22;  // rows listed at once
 
 const float kNoBias[512] = {};
 
-class RowForm : public Form {
+class RowLayout : public MemoryLayout {
  public:
-  RowForm(const Layer& layer, Storage storage, int tile)
+  RowLayout(const Layer& layer, Storage storage, int tile)
       : layer_(layer), tile_(tile), weights_(layer.values, layer.sources, layer.outputs, storage) {}
 
   int tasks(const Context& context, int phase) const override {
@@ -40,7 +41,9 @@ class RowForm : public Form {
   }
 
   void reserve(const Context& context) const override;
-  size_t state() const override { return layer_.lif ? size_t(layer_.positions()) * words_of(layer_.outputs) * kWord : 0; }
+  size_t state() const override {
+    return layer_.lif ? size_t(layer_.positions()) * words_of(layer_.outputs) * kWord : 0;
+  }
   size_t bytes() const override { return weights_.bytes(); }
 
  private:
@@ -63,9 +66,9 @@ class RowForm : public Form {
   Tile tile_of(const Context& context, int task) const;
   size_t taps_of(int position, Tap* taps) const;
   size_t runs_of(size_t s, int position, Run* runs) const;
-  // Events of one input row are numbered on from position to position, where 16 bits suffice.
+  // Whether event numbers continue from one position of an input row to the next, which they do if 16 bits suffice.
   bool numbered_on(size_t s) const { return layer_.in(s).width * layer_.in(s).channels <= 1 << 16; }
-  // A plane's events are listed in parts of some rows, by different threads; each part has its own room.
+  // Different threads list the events of a plane in parts of a few rows. Each part has memory of its own.
   int parts(size_t s) const { return std::min((layer_.in(s).positions() + 255) / 256, layer_.in(s).height); }
   int part_rows(size_t s) const { return (layer_.in(s).height + parts(s) - 1) / parts(s); }
   size_t part_room(size_t s) const;
@@ -82,29 +85,31 @@ class RowForm : public Form {
   RowWeights weights_;
 };
 
-// Positions per task: as chosen, but fewer where their lists would be long or the tasks too few to share.
-int RowForm::tile_positions(const Context& context) const {
+// Returns the positions per task: the chosen tile, or fewer if the lists would be too long or the tasks too few.
+int RowLayout::tile_positions(const Context& context) const {
   const size_t positions = size_t(context.images) * layer_.positions();
   const size_t listed = kListRoom / (rows() * layer_.planes(context)) + 1;
   const size_t shared = std::max(positions * weights_.blocks() / kTasks, size_t(1));
   return int(std::min({size_t(tile_), listed, shared}));
 }
 
-// Weights beyond the cache: one block of them per task, so that it stays there from tile to tile.
-bool RowForm::split_blocks(const Context& context) const {
+// Returns whether a task computes only one block of outputs. It does if the weights exceed the cache, so that a block
+// stays in the cache from tile to tile.
+bool RowLayout::split_blocks(const Context& context) const {
   const int positions = context.images * layer_.positions();
   return weights_.blocks() > 1 && (weights_.bytes() > kCached || positions < 8 * tile_positions(context));
 }
 
-RowForm::Tile RowForm::tile_of(const Context& context, int task) const {
+RowLayout::Tile RowLayout::tile_of(const Context& context, int task) const {
   const int size = tile_positions(context), positions = context.images * layer_.positions();
   const int tiles = (positions + size - 1) / size, tile = task % tiles, block = task / tiles;
   const bool split = split_blocks(context);
-  return {tile * size, std::min((tile + 1) * size, positions), split ? block : 0, split ? block + 1 : weights_.blocks()};
+  return {tile * size, std::min((tile + 1) * size, positions), split ? block : 0,
+          split ? block + 1 : weights_.blocks()};
 }
 
-// The input positions under the kernel at one output position, of the first source. Returns how many.
-size_t RowForm::taps_of(int position, Tap* taps) const {
+// Lists the input positions of the first source under the kernel at one output position. Returns how many there are.
+size_t RowLayout::taps_of(int position, Tap* taps) const {
   const Geometry& g = layer_.sources[0].geometry;
   const Value& v = layer_.in(0);
   const int top = position / layer_.width * g.stride_y - g.top, left = position % layer_.width * g.stride_x - g.left;
@@ -121,8 +126,9 @@ size_t RowForm::taps_of(int position, Tap* taps) const {
   return count;
 }
 
-// The same as runs: one per kernel row where the positions are neighbours and their events are numbered on.
-size_t RowForm::runs_of(size_t s, int position, Run* runs) const {
+// Lists the same positions of source s as runs: one run per kernel row if its positions are neighbours and their event
+// numbers continue, otherwise one per position. Returns how many there are.
+size_t RowLayout::runs_of(size_t s, int position, Run* runs) const {
   const Geometry& g = layer_.sources[s].geometry;
   const Value& v = layer_.in(s);
   const int top = position / layer_.width * g.stride_y - g.top, left = position % layer_.width * g.stride_x - g.left;
@@ -147,25 +153,25 @@ size_t RowForm::runs_of(size_t s, int position, Run* runs) const {
   return count;
 }
 
-size_t RowForm::part_room(size_t s) const {
+size_t RowLayout::part_room(size_t s) const {
   return size_t(part_rows(s)) * layer_.in(s).width * layer_.in(s).channels + kSlack;
 }
 
-EventSpan* RowForm::spans(const Context& context, size_t s, int image, int plane) const {
+EventSpan* RowLayout::spans(const Context& context, size_t s, int image, int plane) const {
   const size_t planes = layer_.planes(context);
   size_t before = 0;
   for (size_t other = 0; other < s; ++other) before += context.images * planes * layer_.in(other).positions();
   return context.workspace.arena.spans.data() + before + (image * planes + plane) * layer_.in(s).positions();
 }
 
-uint16_t* RowForm::events(const Context& context, size_t s, int image, int plane) const {
+uint16_t* RowLayout::events(const Context& context, size_t s, int image, int plane) const {
   const size_t planes = layer_.planes(context);
   size_t before = 0;
   for (size_t other = 0; other < s; ++other) before += context.images * planes * parts(other) * part_room(other);
   return context.workspace.arena.events.data() + before + (image * planes + plane) * parts(s) * part_room(s);
 }
 
-void RowForm::reserve(const Context& context) const {
+void RowLayout::reserve(const Context& context) const {
   const size_t last = layer_.sources.size() - 1, count = layer_.planes(context);
   if (!layer_.real()) {
     Arena& arena = context.workspace.arena;
@@ -186,7 +192,7 @@ void RowForm::reserve(const Context& context) const {
   }
 }
 
-void RowForm::expand(const Context& context, int task) const {
+void RowLayout::expand(const Context& context, int task) const {
   const int planes = layer_.planes(context);
   size_t s = 0;
   for (int tasks; task >= (tasks = context.images * planes * parts(s)); ++s) task -= tasks;
@@ -207,7 +213,7 @@ void RowForm::expand(const Context& context, int task) const {
     }
 }
 
-void RowForm::gather(const Context& context, const Tile& tile, Scratch& scratch) const {
+void RowLayout::gather(const Context& context, const Tile& tile, Scratch& scratch) const {
   const int count = layer_.planes(context), area = layer_.positions();
   uint32_t* const rows = scratch.rows.data();
   uint32_t* const ends = scratch.ends.data();
@@ -245,7 +251,7 @@ void RowForm::gather(const Context& context, const Tile& tile, Scratch& scratch)
   }
 }
 
-void RowForm::gather_real(const Context& context, const Tile& tile, Scratch& scratch) const {
+void RowLayout::gather_real(const Context& context, const Tile& tile, Scratch& scratch) const {
   const int count = layer_.planes(context), area = layer_.positions();
   const Value& v = layer_.in(0);
   Tap* const taps = scratch.taps.data();
@@ -263,9 +269,9 @@ void RowForm::gather_real(const Context& context, const Tile& tile, Scratch& scr
   }
 }
 
-// From the currents of one position and block, [plane][channel], to the output.
-void RowForm::finish(const Context& context, int image, int position, int block, float* current,
-                     Scratch& scratch) const {
+// Turns the currents [plane][channel] of one position and block into the output: adds residuals and runs the neurons.
+void RowLayout::finish(const Context& context, int image, int position, int block, float* current,
+                       Scratch& scratch) const {
   const Value& out = context.values[layer_.output];
   const int first = weights_.first(block), lanes = weights_.vectors(block) * kLanes;
   const int timesteps = out.timed ? context.timesteps : 1;
@@ -295,8 +301,8 @@ void RowForm::finish(const Context& context, int image, int position, int block,
 
 }  // namespace
 
-std::unique_ptr<Form> make_row_form(const Layer& layer, Storage storage, int tile) {
-  return std::make_unique<RowForm>(layer, storage, tile);
+std::unique_ptr<MemoryLayout> make_row_layout(const Layer& layer, Storage storage, int tile) {
+  return std::make_unique<RowLayout>(layer, storage, tile);
 }
 
 }  // namespace spiketicket

@@ -1,4 +1,4 @@
-// Neurons: from currents in a thread's scratch to packed spikes in memory.
+// Runs neurons on the currents of one thread and packs their spikes into words.
 #pragma once
 #include <algorithm>
 
@@ -6,10 +6,10 @@
 
 namespace spiketicket {
 
-// Potentials and marks that carry over between the calls of a stateful run.
+// What neurons keep between the calls of a stateful run.
 struct State {
-  float* potentials;  // [word][64], nullptr: at rest before the first timestep
-  uint64_t* seen;     // [word], for periodic output
+  float* potentials;  // [word][64]; nullptr if every call begins at rest
+  uint64_t* seen;     // [word], the neurons that have fired; only for periodic output
 };
 
 inline State state_of(const Context& context, int index, const Value& out, int image, int position) {
@@ -18,8 +18,8 @@ inline State state_of(const Context& context, int index, const Value& out, int i
   return {context.workspace.potentials[index].data() + word * kWord, context.workspace.seen[index].data() + word};
 }
 
-// Runs the neurons of one position and one word of channels on `current` ([timesteps] rows `current_step`
-// apart, or one row with step 0), and writes their spikes to `out`.
+// Runs the neurons of one position and one word of channels over all timesteps, and writes their spikes to `out`. The
+// rows of `current` are `current_step` floats apart; with a step of 0 every timestep has the same current.
 inline void fire(const Context& context, const LifParameters& lif, const float* current, size_t current_step,
                  int vectors, const Value& out, int image, int position, int word, const State& state,
                  Scratch& scratch) {

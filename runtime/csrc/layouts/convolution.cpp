@@ -1,4 +1,4 @@
-#include "forms/convolution.h"
+#include "layouts/convolution.h"
 
 #include <algorithm>
 #include <cmath>
@@ -17,8 +17,8 @@ std::string name_of(const Choice& choice) {
 }
 
 Choice choice_named(const std::string& name) {
-  for (const Method method : {Method::events, Method::events_int16, Method::sparse_events, Method::masks,
-                              Method::tables})
+  for (const Method method :
+       {Method::events, Method::events_int16, Method::sparse_events, Method::masks, Method::tables})
     for (const int tile : {16, 64})
       if (name_of({method, tile}) == name) return {method, tile};
   throw std::invalid_argument("unknown kernel '" + name + "'");
@@ -55,30 +55,33 @@ std::vector<Choice> Convolution::choices() const {
   return all;
 }
 
-// Rough nanoseconds per image and timestep, with one spike in eight; only for what is not measured.
+// Returns roughly the nanoseconds per image and timestep if one input in eight fires. It decides only what is not
+// measured.
 double Convolution::estimate(const Choice& choice) const {
   constexpr double kRate = 1.0 / 8;
   const double positions = layer_.positions(), rate = layer_.real() ? 1.0 : kRate;
   const double vectors = std::ceil(positions / kLanes);
   const double density = nonzeros_ / dense_;
   switch (choice.method) {
-    case Method::events: return positions * (dense_ * rate / 40 + 20) * (choice.tile == 16 || dense_ > 1 << 18 ? 1.0 : 1.01);
+    case Method::events:
+      return positions * (dense_ * rate / 40 + 20) * (choice.tile == 16 || dense_ > 1 << 18 ? 1.0 : 1.01);
     case Method::events_int16: return positions * (dense_ * rate / 65 + 20) * (choice.tile == 16 ? 1.0 : 1.01);
     case Method::sparse_events: return positions * (nonzeros_ * rate + 20);
     case Method::masks: return vectors * nonzeros_ * 0.35 + positions * layer_.outputs / 16;
-    default: return vectors * dense_ / kGroup * (1 - std::pow(1 - density, kGroup)) * 0.6 + positions * layer_.outputs / 16;
+    default:
+      return vectors * dense_ / kGroup * (1 - std::pow(1 - density, kGroup)) * 0.6 + positions * layer_.outputs / 16;
   }
 }
 
 void Convolution::choose(const Choice& choice) {
   choice_ = choice;
-  form_.reset();
+  memory_layout_.reset();
   switch (choice.method) {
-    case Method::events: form_ = make_row_form(layer_, Storage::dense, choice.tile); break;
-    case Method::events_int16: form_ = make_row_form(layer_, Storage::int16, choice.tile); break;
-    case Method::sparse_events: form_ = make_row_form(layer_, Storage::sparse, choice.tile); break;
-    case Method::masks: form_ = make_mask_form(layer_); break;
-    default: form_ = make_table_form(layer_);
+    case Method::events: memory_layout_ = make_row_layout(layer_, Storage::dense, choice.tile); break;
+    case Method::events_int16: memory_layout_ = make_row_layout(layer_, Storage::int16, choice.tile); break;
+    case Method::sparse_events: memory_layout_ = make_row_layout(layer_, Storage::sparse, choice.tile); break;
+    case Method::masks: memory_layout_ = make_mask_layout(layer_); break;
+    default: memory_layout_ = make_table_layout(layer_);
   }
 }
 

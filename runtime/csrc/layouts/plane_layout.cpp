@@ -1,9 +1,10 @@
-// Positions side by side: the current of one output at many positions, weight by weight. First the spikes are turned
-// from words of 64 channels into planes of positions, as a kernel wants them.
+// Vectors of positions: the current of one output at many positions, weight by weight. The first phase turns the spikes
+// from words of 64 channels into planes of positions, the second computes the outputs, and the third packs their spikes
+// into words of channels.
 #include <algorithm>
 #include <cstdlib>
 
-#include "forms/form.h"
+#include "layouts/memory_layout.h"
 
 namespace spiketicket {
 namespace {
@@ -13,8 +14,7 @@ constexpr int kBits = 16;  // positions per mask
 
 size_t rounded(size_t positions) { return (positions + kWord - 1) / kWord * kWord; }
 
-// Transposes each of the four 16x16 bit matrices that lie side by side in 16 words: bit 16 b + c of row r
-// becomes bit 16 b + r of row c.
+// Transposes the four 16 x 16 bit matrices that 16 words hold: bit 16 b + c of row r becomes bit 16 b + r of row c.
 void transpose(uint64_t rows[kBits]) {
   constexpr uint64_t kHalves[] = {0x00FF00FF00FF00FF, 0x0F0F0F0F0F0F0F0F, 0x3333333333333333, 0x5555555555555555};
   for (int round = 0, j = 8; j > 0; ++round, j /= 2)
@@ -26,9 +26,9 @@ void transpose(uint64_t rows[kBits]) {
       }
 }
 
-class PlaneForm : public Form {
+class PlaneLayout : public MemoryLayout {
  public:
-  PlaneForm(const Layer& layer, int64_t pitch)
+  PlaneLayout(const Layer& layer, int64_t pitch)
       : layer_(layer), pitch_(pitch), flat_(int((layer.height - 1) * pitch + layer.width)),
         room_(rounded(flat_) + kWord) {}
 
@@ -66,13 +66,13 @@ class PlaneForm : public Form {
   virtual int layout_tasks(const Context& context) const = 0;
   virtual void lay_out(const Context& context, int task, Scratch& scratch) const = 0;
   virtual void reserve_arena(const Context& context) const = 0;
-  // current[plane][position] of one output, planes room_ apart.
+  // Computes current[plane][position] of one output. Planes are room_ floats apart.
   virtual void accumulate(const Context& context, int image, int channel, float bias, float* current) const = 0;
 
   const Layer& layer_;
   const int64_t pitch_;  // from one row of positions to the next
-  const int flat_;       // positions, with the gaps between rows
-  const size_t room_;    // elements for them
+  const int flat_;  // positions, with the gaps between rows
+  const size_t room_;  // elements for them
 
  private:
   int output_tasks() const { return (layer_.outputs + kOutputsPerTask - 1) / kOutputsPerTask; }
@@ -98,7 +98,8 @@ class PlaneForm : public Form {
 
   int flat_masks() const { return (flat_ + kBits - 1) / kBits; }
 
-  // The spikes to add to 16 outputs as bits of positions: scratch.residuals[residual][output][t][16 positions].
+  // Writes the spikes that are added to 16 outputs as bits of positions: scratch.residuals[residual][output][t][16
+  // positions].
   void lay_out_residuals(const Context& context, int image, int first, Scratch& scratch) const {
     uint16_t* out = scratch.residuals.data();
     const size_t step = size_t(context.timesteps) * flat_masks();
@@ -110,7 +111,8 @@ class PlaneForm : public Form {
         for (int mask = 0; mask < flat_masks(); ++mask) {
           uint64_t rows[kBits] = {};
           for (int i = 0; i < std::min(kBits, flat_ - mask * kBits); ++i) {
-            if (x < layer_.width) rows[i] = words[(size_t(y) * layer_.width + x) * v.stride()] >> (first % kWord) & 0xFFFF;
+            if (x < layer_.width)
+              rows[i] = words[(size_t(y) * layer_.width + x) * v.stride()] >> (first % kWord) & 0xFFFF;
             if (++x == pitch_) x = 0, ++y;
           }
           transpose(rows);
@@ -130,7 +132,7 @@ class PlaneForm : public Form {
           context.kernels.add_spikes(masks[t * flat_masks() + mask], 1, current + t * room_ + mask * kBits);
   }
 
-  // arena.fired[image][output][t][64 positions].
+  // Returns the spikes of one output in arena.fired[image][output][t][64 positions].
   size_t fired_words() const { return (flat_ + kWord - 1) / kWord; }
   uint64_t* fired(const Context& context, int image, int channel) const {
     return context.workspace.arena.fired.data() +
@@ -143,12 +145,12 @@ class PlaneForm : public Form {
     uint64_t* bits = fired(context, image, channel);
     for (int p = 0; p < flat_; p += kWord)
       context.kernels.lif(*layer_.lif, current + p, room_, context.timesteps,
-                          (std::min(flat_ - p, kWord) + kLanes - 1) / kLanes, u != nullptr ? u + p : u, bits + p / kWord,
-                          fired_words());
+                          (std::min(flat_ - p, kWord) + kLanes - 1) / kLanes, u != nullptr ? u + p : u,
+                          bits + p / kWord, fired_words());
   }
 
-  // From bits of positions per output to words of outputs per position. A phase of its own, so that no two threads
-  // write to one cache line in turn.
+  // Packs the bits of positions per output into words of outputs per position. This is a phase of its own, because
+  // otherwise threads would write to the same cache line in turn.
   void pack(const Context& context, int image, int t) const {
     const Value& out = context.values[layer_.output];
     const size_t stride = out.stride() * sizeof(uint64_t) / sizeof(uint16_t);
@@ -164,7 +166,8 @@ class PlaneForm : public Form {
         const int last = std::min(kWord, flat_ - int(word) * kWord);
         int y = int(word * kWord / pitch_), x = int(word * kWord % pitch_);
         for (int i = 0; i < last; ++i) {
-          if (x < layer_.width) to[(size_t(y) * layer_.width + x) * stride] = uint16_t(rows[i % kBits] >> (i / kBits * kBits));
+          if (x < layer_.width)
+            to[(size_t(y) * layer_.width + x) * stride] = uint16_t(rows[i % kBits] >> (i / kBits * kBits));
           if (++x == pitch_) x = 0, ++y;
         }
       }
@@ -181,11 +184,12 @@ class PlaneForm : public Form {
   }
 };
 
-// A masked addition per weight: arena.masks[image][row][plane][16 positions], rows of whole words.
-class MaskForm : public PlaneForm {
+// Computes a layer by one masked addition per weight. The masks are arena.masks[image][row][plane][16 positions], in
+// which a row occupies whole 64-bit words.
+class MaskLayout : public PlaneLayout {
  public:
-  explicit MaskForm(const Layer& layer)
-      : PlaneForm(layer, layer.width), weights_(layer.values, layer.sources, layer.outputs) {
+  explicit MaskLayout(const Layer& layer)
+      : PlaneLayout(layer, layer.width), weights_(layer.values, layer.sources, layer.outputs) {
     for (size_t s = 0; s < layer.sources.size(); ++s) {
       inputs_.push_back(inputs_of(s));
       valid_.push_back(valid_of(s));
@@ -214,7 +218,7 @@ class MaskForm : public PlaneForm {
     }
   }
 
-  // The masks of one word of input channels, for all timesteps and kernel taps.
+  // Makes the masks of one word of input channels, for all planes and kernel taps.
   void lay_out(const Context& context, int task, Scratch& scratch) const override {
     size_t s = 0;
     for (; task >= source_tasks(context, s); ++s) task -= source_tasks(context, s);
@@ -250,7 +254,8 @@ class MaskForm : public PlaneForm {
   size_t image_step(const Context& context) const { return weights_.rows() * row_step(context); }
   int source_tasks(const Context& context, size_t s) const { return context.images * int(layer_.in(s).stride()); }
 
-  // How far every kernel tap sees the input plane shifted, rounded down to words; none where a tap sees more than that.
+  // Returns the shift of the input plane that each kernel tap reads, split into words and bits. It is empty if the taps
+  // are not mere shifts: with a stride, or if input and output differ in size.
   std::vector<Shift> shifts_of(size_t s) const {
     const Geometry& g = layer_.sources[s].geometry;
     const Value& v = layer_.in(s);
@@ -264,7 +269,8 @@ class MaskForm : public PlaneForm {
     return shifts;
   }
 
-  // Calls store(channel, mask) with the 16 bits of 16 positions for 64 channels; `from`: input positions, -1 none.
+  // Calls store(channel, mask) for 64 channels, with the bits of up to 16 positions. `from` holds the input positions,
+  // or -1 where there is none.
   template <class Store>
   void transposed(const uint64_t* words, size_t stride, const int32_t* from, int count, const Store& store) const {
     uint64_t rows[kBits] = {};
@@ -289,7 +295,7 @@ class MaskForm : public PlaneForm {
     }
   }
 
-  // Every channel's bits once, [plane][position], zeros on both sides; then shifted tap by tap.
+  // Collects the bits [plane][position] of every channel once, with zeros on both sides, and shifts them for each tap.
   void by_shifts(const Context& context, size_t s, int image, int word, uint16_t* rows, Scratch& scratch) const {
     const Value& v = layer_.in(s);
     const int channels = std::min(kWord, v.channels - word * kWord), planes = layer_.planes(context);
@@ -317,7 +323,7 @@ class MaskForm : public PlaneForm {
       }
   }
 
-  // The bits [plane][position] whose input position under tap k lies inside the plane.
+  // Sets the bits [plane][position] whose input position under tap k is inside the plane.
   void mark_valid(size_t s, size_t k, int planes, size_t words, uint64_t* valid) const {
     valid[words - 1] = 0;
     for (int i = 0; i < planes; ++i)
@@ -333,7 +339,7 @@ class MaskForm : public PlaneForm {
     return valid;
   }
 
-  // The input position of every kernel tap and output position, -1 outside the plane.
+  // Returns the input position of every kernel tap and output position, -1 outside the plane.
   std::vector<int32_t> inputs_of(size_t s) const {
     const Geometry& g = layer_.sources[s].geometry;
     const Value& v = layer_.in(s);
@@ -350,19 +356,20 @@ class MaskForm : public PlaneForm {
   }
 
   MaskWeights weights_;
-  // Per source, [kernel tap][output position]: the input position or -1, and whether there is one.
+  // For every source, [kernel tap][output position]: the input position or -1, and the bits of those that are valid.
   std::vector<std::vector<int32_t>> inputs_;
   std::vector<std::vector<uint16_t>> valid_;
   std::vector<std::vector<Shift>> shifts_;
   size_t margin_ = 1;  // words of zeros beside a channel's bits
 };
 
-// A table look-up per 4 weights: arena.planes[image][plane][source][group][position], the spikes of 4 channels per
-// byte, with the border that taps need.
-class TableForm : public PlaneForm {
+// Computes a layer by one table look-up per 4 weights. The spikes are
+// arena.planes[image][plane][source][group][position]: a byte holds those of 4 channels, and planes have the border
+// that the taps need.
+class TableLayout : public PlaneLayout {
  public:
-  TableForm(const Layer& layer, TableWeights weights)
-      : PlaneForm(layer, weights.pitch()), weights_(std::move(weights)) {}
+  TableLayout(const Layer& layer, TableWeights weights)
+      : PlaneLayout(layer, weights.pitch()), weights_(std::move(weights)) {}
 
   size_t bytes() const override { return weights_.bytes(); }
 
@@ -380,9 +387,10 @@ class TableForm : public PlaneForm {
     const size_t s = task % sources;
     const int i = task / sources % planes, image = task / sources / planes;
     const Value& v = layer_.in(s);
-    const Layout& layout = weights_.layout(s);
+    const PaddedPlane& layout = weights_.layout(s);
     const size_t groups = (v.channels + kGroup - 1) / kGroup, stride = v.stride();
-    uint8_t* all = context.workspace.arena.planes.data() + (size_t(image) * planes + i) * weights_.step() + weights_.base(s);
+    uint8_t* all =
+        context.workspace.arena.planes.data() + (size_t(image) * planes + i) * weights_.step() + weights_.base(s);
     std::memset(all, 0, groups * layout.plane);
     const uint64_t* words = context.spikes(v, image, layer_.plane(context, i));
     for (size_t group = 0; group < groups; ++group) {
@@ -400,10 +408,9 @@ class TableForm : public PlaneForm {
   void accumulate(const Context& context, int image, int channel, float bias, float* current) const override {
     const std::span<const TableTap> taps = weights_.taps(channel);
     const int planes = layer_.planes(context);
-    context.kernels.accumulate_tables(
-        taps.data(), taps.size(), bias,
-        context.workspace.arena.planes.data() + size_t(image) * planes * weights_.step(), weights_.step(), planes,
-        flat_, current, room_);
+    context.kernels.accumulate_tables(taps.data(), taps.size(), bias,
+                                      context.workspace.arena.planes.data() + size_t(image) * planes * weights_.step(),
+                                      weights_.step(), planes, flat_, current, room_);
   }
 
  private:
@@ -412,10 +419,10 @@ class TableForm : public PlaneForm {
 
 }  // namespace
 
-std::unique_ptr<Form> make_mask_form(const Layer& layer) { return std::make_unique<MaskForm>(layer); }
+std::unique_ptr<MemoryLayout> make_mask_layout(const Layer& layer) { return std::make_unique<MaskLayout>(layer); }
 
-std::unique_ptr<Form> make_table_form(const Layer& layer) { 
-  return std::make_unique<TableForm>(layer, TableWeights(layer.values, layer.sources, layer.outputs, layer.width));
+std::unique_ptr<MemoryLayout> make_table_layout(const Layer& layer) {
+  return std::make_unique<TableLayout>(layer, TableWeights(layer.values, layer.sources, layer.outputs, layer.width));
 }
 
 }  // namespace spiketicket

@@ -1,4 +1,4 @@
-// The weights of a layer in the form that its kernel reads, made from the CSR of the model file.
+// The weights of a layer in the memory layout that its kernel reads, made from the CSR of the model file.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -6,18 +6,20 @@
 #include <vector>
 
 #include "kernels/kernels.h"
-#include "forms/layout.h"
+#include "layouts/padded_plane.h"
 #include "network/value.h"
 
 namespace spiketicket {
 
-struct CsrView {  // row = output channel, column = (in channel of the group, ky, kx)
+// Sparse weights that belong to the caller. A row is an output channel, a column is (input channel of the group, ky,
+// kx).
+struct CsrView {
   std::span<const float> values;
   std::span<const uint32_t> indices;
   std::span<const int32_t> indptr;
 };
 
-// One input of a layer. What it adds to the current is a convolution of `value` with `weight`.
+// One input of a layer: it adds the convolution of `value` with `weight` to the current.
 struct Source {
   int value;
   Geometry geometry;
@@ -25,7 +27,7 @@ struct Source {
   CsrView weight;
 };
 
-// A nonzero weight: of which input channel and kernel tap.
+// A nonzero weight with its input channel and kernel tap (y, x).
 struct Nonzero {
   int channel, y, x;
   float weight;
@@ -44,15 +46,16 @@ void for_nonzeros(const Source& source, int channels, int rows, int row, const V
   }
 }
 
-// How rows are stored: every weight, the nonzeros, or every weight as a whole number and a scale per output.
+// How weight rows are stored: all weights, the nonzeros, or all weights as integers with a scale per output.
 enum class Storage { dense, sparse, int16 };
 
-// Weights in rows: row = (source, ky, kx, in channel), split into blocks of output channels.
+// Weights for vectors of channels. A row holds the weights from (source, ky, kx, input channel) to all outputs, split
+// into blocks of output channels.
 class RowWeights {
  public:
   RowWeights(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs, Storage storage);
 
-  // The row of source s, kernel tap 0, channel 0; taps follow each other channel by channel.
+  // Returns the row of source s, kernel tap 0, channel 0. The next rows are the other channels, then the other taps.
   uint32_t base(size_t s) const { return bases_[s]; }
   int blocks() const { return int(blocks_.size()); }
   int first(int block) const { return block * width_; }  // output channel
@@ -90,7 +93,7 @@ class RowWeights {
     std::vector<float> scale;       // int16: [64]
   };
 
-  // The first whole cache line.
+  // Returns the first element at the beginning of a cache line.
   template <class Element>
   static Element* aligned(std::vector<Element>& elements) {
     const auto address = reinterpret_cast<uintptr_t>(elements.data());
@@ -112,13 +115,13 @@ class RowWeights {
   std::vector<Block> blocks_;
 };
 
-// Weights in taps of 4 input channels, per output channel, for outputs `width` positions wide.
+// Weights for table look-up: per output channel, taps of 4 input channels. Output rows are `width` positions wide.
 class TableWeights {
  public:
   TableWeights(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs, int width);
 
-  const Layout& layout(size_t s) const { return layouts_[s]; }
-  size_t base(size_t s) const { return bases_[s]; }  // where source s begins among the bytes of one timestep
+  const PaddedPlane& layout(size_t s) const { return layouts_[s]; }
+  size_t base(size_t s) const { return bases_[s]; }  // offset of source s among the bytes of one timestep
   size_t step() const { return step_; }              // bytes per timestep
   int64_t pitch() const { return layouts_.front().pitch; }
   std::span<const TableTap> taps(int output) const {
@@ -129,14 +132,14 @@ class TableWeights {
  private:
   void add_row(const Source& source, size_t s, int channels, int rows, int row);
 
-  std::vector<Layout> layouts_;
+  std::vector<PaddedPlane> layouts_;
   std::vector<size_t> bases_;
   size_t step_ = 0;
   std::vector<size_t> starts_;
   std::vector<TableTap> taps_;
 };
 
-// Weights one by one, per output channel; the row of a weight is (source, in channel, ky, kx).
+// Weights for masks: per output channel, the nonzeros. The mask row of a weight is (source, input channel, ky, kx).
 class MaskWeights {
  public:
   MaskWeights(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs);

@@ -1,4 +1,4 @@
-#include "forms/weights.h"
+#include "layouts/weights.h"
 
 #include <algorithm>
 #include <cmath>
@@ -43,15 +43,14 @@ void RowWeights::fill_dense(const std::vector<Value>& values, const std::vector<
       Block& block = blocks_[output / width_];
       float* column = aligned(block.weights) + output % width_;
       const size_t width = size_t(block.vectors) * kLanes;
-      for_nonzeros(sources[s], channels, outputs, output, [&](const Nonzero& n) {
-        column[row_of(sources[s], bases_[s], channels, n) * width] = n.weight;
-      });
+      for_nonzeros(sources[s], channels, outputs, output,
+                   [&](const Nonzero& n) { column[row_of(sources[s], bases_[s], channels, n) * width] = n.weight; });
     }
   }
 }
 
 void RowWeights::fill_sparse(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs) {
-  // Counting sort by row; within a row, outputs ascend.
+  // A counting sort by row, which keeps the outputs within a row in ascending order.
   for (int b = 0; b < blocks(); ++b) {
     Block& block = blocks_[b];
     const int end = std::min(first(b) + width_, outputs);
@@ -75,7 +74,7 @@ void RowWeights::fill_sparse(const std::vector<Value>& values, const std::vector
   }
 }
 
-// A weight is scale * whole, rounded; the largest of an output becomes kLargest.
+// A weight is rounded to scale * integer. The scale of an output makes its largest weight kLargest.
 void RowWeights::fill_int16(const std::vector<Value>& values, const std::vector<Source>& sources, int outputs) {
   const auto width_of = [](const Block& block) { return size_t(block.vectors + 1) / 2 * 2 * kLanes; };
   for (Block& block : blocks_) {
@@ -115,11 +114,11 @@ TableWeights::TableWeights(const std::vector<Value>& values, const std::vector<S
   int64_t pitch = width;  // one for all sources, so that one output position is one position of each
   for (const Source& source : sources) {
     const Value& in = values[source.value];
-    pitch = std::max(pitch, Layout::for_window(source.geometry, in.height, in.width).pitch);
+    pitch = std::max(pitch, PaddedPlane::for_window(source.geometry, in.height, in.width).pitch);
   }
   for (const Source& source : sources) {
     const Value& in = values[source.value];
-    layouts_.push_back(Layout::for_window(source.geometry, in.height, in.width, pitch));
+    layouts_.push_back(PaddedPlane::for_window(source.geometry, in.height, in.width, pitch));
     bases_.push_back(step_);
     step_ += size_t((in.channels + kGroup - 1) / kGroup) * layouts_.back().plane;
   }
@@ -133,10 +132,10 @@ TableWeights::TableWeights(const std::vector<Value>& values, const std::vector<S
   taps_.shrink_to_fit();
 }
 
-// Nonzeros whose input channels share a byte become one tap, in the order in which they first appear.
+// Nonzeros whose input channels share a byte become one tap. Taps keep the order in which they first appear.
 void TableWeights::add_row(const Source& source, size_t s, int channels, int rows, int row) {
   const Geometry& g = source.geometry;
-  const Layout& layout = layouts_[s];
+  const PaddedPlane& layout = layouts_[s];
   const size_t start = taps_.size();
   int group = -1;
   std::vector<size_t> tap_of(size_t(g.kernel_y) * g.kernel_x);  // of the present group; 0: none yet, else its place + 1

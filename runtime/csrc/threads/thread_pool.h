@@ -1,4 +1,4 @@
-// A few threads that live with a session: they sleep between runs and meet at barriers within one.
+// The threads of a session. They sleep between runs and wait for each other at barriers within a run.
 #pragma once
 #include <atomic>
 #include <functional>
@@ -10,7 +10,7 @@
 
 namespace spiketicket {
 
-// The threads of one run: every member executes the same sequence of for_each calls.
+// The threads that execute one run. Every member must make the same sequence of for_each calls.
 class Team {
  public:
   explicit Team(int size) : size_(size) {}
@@ -19,7 +19,7 @@ class Team {
 
   int size() const { return size_; }
 
-  // Runs body(task) for every task in [0, tasks), shared among the members; returns when all are done.
+  // Runs body(task) for every task in [0, tasks), divided among the members, and returns when all are done.
   template <class Body>
   void for_each(int tasks, const Body& body) {
     if (size_ == 1) {
@@ -27,30 +27,31 @@ class Team {
       return;
     }
     for (int task = next_++; task < tasks; task = next_++) body(task);
-    meet();
+    wait_for_all();
   }
 
  private:
-  void meet();
+  // Waits until all members have arrived: the barrier at the end of a for_each.
+  void wait_for_all();
 
   const int size_;
   std::atomic<int> next_{0};
   std::atomic<int> arrived_{0};
-  std::atomic<unsigned> meeting_{0};
+  std::atomic<unsigned> barrier_{0};  // counts barriers; members wait for it to change
 };
 
-class Pool {
+class ThreadPool {
  public:
-  explicit Pool(int threads);
-  ~Pool();
-  Pool(const Pool&) = delete;
-  Pool& operator=(const Pool&) = delete;
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls body(worker) once on each of `count` threads, worker in [0, count); returns when all are done. One
-  // job at a time: a second caller waits. `body` must not throw. Returns false, without calling anything, in
-  // the child of a fork: it has no workers.
+  // Calls body(worker) once on each of `count` threads, with worker in [0, count), and returns when all are done. The
+  // pool runs one job at a time: a second caller waits. `body` must not throw. In the child of a fork, which has no
+  // worker threads, returns false without calling anything.
   bool run(int count, const std::function<void(int worker)>& body);
 
  private:

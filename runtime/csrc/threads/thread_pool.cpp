@@ -1,11 +1,12 @@
-#include "threads/pool.h"
+#include "threads/thread_pool.h"
 
 #include <chrono>
 
 namespace spiketicket {
 namespace {
 
-// Threads of one run are apart by microseconds: waking one takes longer than that. Nobody spins longer.
+// The threads of a run finish within microseconds of each other, and waking one takes longer than that. So a thread
+// spins for this long before it sleeps.
 constexpr std::chrono::microseconds kSpin{100};
 
 void pause() {
@@ -14,7 +15,7 @@ void pause() {
 #endif
 }
 
-// Waits until `value` is no longer `old`: awake at first, then asleep.
+// Waits until `value` is no longer `old`: spins at first, then sleeps.
 template <class Number>
 void await(const std::atomic<Number>& value, Number old) {
   const auto begin = std::chrono::steady_clock::now();
@@ -29,19 +30,19 @@ void await(const std::atomic<Number>& value, Number old) {
 
 }  // namespace
 
-void Team::meet() {
-  const unsigned meeting = meeting_.load(std::memory_order_acquire);
+void Team::wait_for_all() {
+  const unsigned barrier = barrier_.load(std::memory_order_acquire);
   if (++arrived_ == size_) {
     arrived_ = 0;
     next_ = 0;
-    ++meeting_;
-    meeting_.notify_all();
+    ++barrier_;
+    barrier_.notify_all();
   } else {
-    await(meeting_, meeting);
+    await(barrier_, barrier);
   }
 }
 
-Pool::Pool(int threads) {
+ThreadPool::ThreadPool(int threads) {
   try {
     for (int worker = 1; worker < threads; ++worker) workers_.emplace_back([this, worker] { serve(worker); });
   } catch (...) {
@@ -50,21 +51,21 @@ Pool::Pool(int threads) {
   }
 }
 
-Pool::~Pool() {
+ThreadPool::~ThreadPool() {
   if (getpid() == owner_)
     stop();
   else
     for (std::thread& thread : workers_) thread.detach();
 }
 
-void Pool::stop() {
+void ThreadPool::stop() {
   stop_ = true;
   ++job_;
   job_.notify_all();
   for (std::thread& thread : workers_) thread.join();
 }
 
-bool Pool::run(int count, const std::function<void(int)>& body) {
+bool ThreadPool::run(int count, const std::function<void(int)>& body) {
   if (getpid() != owner_) return false;
   const std::lock_guard lock(one_job_);
   body_ = &body;
@@ -77,7 +78,7 @@ bool Pool::run(int count, const std::function<void(int)>& body) {
   return true;
 }
 
-void Pool::serve(int worker) {
+void ThreadPool::serve(int worker) {
   for (unsigned seen = 0;;) {
     await(job_, seen);  // the next run often follows at once
     seen = job_;

@@ -1,4 +1,4 @@
-#include "forms/form.h"
+#include "layouts/memory_layout.h"
 
 namespace spiketicket {
 
@@ -15,9 +15,10 @@ int Layer::plane(const Context& context, int i) const {
     if ((context.before + 1) % period == 0 && i-- == 0) return period - 1;
 }
 
-// Periods are added in ascending order always, so that a timestep's sum is the same in every kind of run.
+// Periods are always added in ascending order, so that a timestep's sum is the same in every kind of run.
 void sum_periods(const Context& context, const float* planes, int count, size_t width, const float* bias, float* out) {
-  for (int t = 0; t < context.timesteps; ++t) context.kernels.add_rows(bias, planes, width, out + t * width);  // period 1
+  for (int t = 0; t < context.timesteps; ++t)
+    context.kernels.add_rows(bias, planes, width, out + t * width);  // period 1
   for (int plane = 1; plane < count; ++plane) {
     const int first = context.stateful ? 0 : plane, step = context.stateful ? 1 : plane + 1;
     for (int t = first; t < context.timesteps; t += step)
