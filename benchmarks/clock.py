@@ -1,9 +1,9 @@
-"""Whether the profiler's clock tells the truth: known durations, equal contestants, intervals that must hold the truth.
+"""Whether the profiler's clock tells the truth: known durations, equal candidates, intervals that must hold the truth.
 
     python -m benchmarks.clock
 
 Three questions, three tables. On this machine: is a function of known duration measured within 2%, and do two equal
-contestants differ by no more than the stated interval in 95% of measurements? By a simulated clock, whose truth is
+candidates differ by no more than the stated interval in 95% of measurements? By a simulated clock, whose truth is
 known: how many intervals hold it, on a machine that drifts and stumbles? Takes two and a half minutes.
 """
 
@@ -30,9 +30,9 @@ from spiketicket.runtime import Session
 MODEL = Path(__file__).parents[1] / "tests" / "assets" / "digits.onnx"
 KNOWN = (0.05, 0.2, 1.0, 5.0)  # ms
 WITHIN = 0.02
-HELD = 0.95
-ITERATIONS = 600  # of a contestant in a short measurement: turns of 2 ms
-SIMULATED, SIMULATED_ITERATIONS = 400, 60  # measurements; runs of a contestant in each
+NOISE_IMAGES = 0.95
+ITERATIONS = 600  # of a candidate in a short measurement: turns of 2 ms
+SIMULATED, SIMULATED_ITERATIONS = 400, 60  # measurements; runs of a candidate in each
 MACHINES: Mapping[str, dict[str, float]] = {
     "quiet": {},
     "drifts by 20%": {"drift": 0.2},
@@ -49,11 +49,13 @@ def main(
     repeats: Annotated[int, typer.Option(help="Measurements of each pair of equals.", min=1)] = 100,
     folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("docs/results"),
 ) -> None:
-    """Measure known durations and equal contestants, simulate the rest. Writes clock.json and clock.md."""
+    """Measure known durations and equal candidates, simulate the rest. Writes clock.json and clock.md."""
     report: dict[str, Any] = {
-        "format": "spiketicket.clock", "version": 1, "started": strftime("%Y-%m-%d %H:%M:%S"),
+        "format": "spiketicket.clock",
+        "version": 1,
+        "started": strftime("%Y-%m-%d %H:%M:%S"),
         "machine": machine_facts(),
-    }  # fmt: skip
+    }
     with err.status("known durations ..."):
         report["known"], noise = known_durations()
     report["equal"] = []
@@ -96,7 +98,7 @@ def waiting(ms: float) -> Callable[[], None]:
 
 
 def equals(name: str, run: Run, repeats: int) -> tuple[dict[str, Any], list[Noise]]:
-    """Measure one function as two contestants, many times for a short time each: how often does the interval hold 1?"""
+    """Measure one function as two candidates, many times for a short time each: how often does the interval hold 1?"""
     differences, noises = [], []
     milliseconds = []
     for seed in range(repeats):
@@ -106,26 +108,32 @@ def equals(name: str, run: Run, repeats: int) -> tuple[dict[str, Any], list[Nois
         milliseconds.append(1e3 * one.median().value)
         noises.append(found.noise)
     return {
-        "name": name, "measurements": repeats, "ms": float(np.median(milliseconds)),
-        "held": share(differences, 1.0), "width": width(differences),
+        "name": name,
+        "measurements": repeats,
+        "ms": float(np.median(milliseconds)),
+        "held": share(differences, 1.0),
+        "width": width(differences),
         "largest_difference": max(abs(interval.value - 1) for interval in differences),
-    }, noises  # fmt: skip
+    }, noises
 
 
 def simulate(name: str, machine: dict[str, float]) -> dict[str, Any]:
-    """Measure contestants of 4, 4 and 4.4 ms by a clock that only they move."""
+    """Measure candidates of 4, 4 and 4.4 ms by a clock that only they move."""
     equal, slower = [], []
     for seed in range(SIMULATED):
         time = SimulatedTime(seed, **machine)
-        runs = {key: time.contestant(ms / 1e3) for key, ms in (("one", 4), ("other", 4), ("slower", 4.4))}
+        runs = {key: time.candidate(ms / 1e3) for key, ms in (("one", 4), ("other", 4), ("slower", 4.4))}
         with time.in_place():
             timings = measure(runs, iterations=SIMULATED_ITERATIONS, warmup=0, seed=seed).timings
         equal.append(difference(timings["one"], timings["other"]).scaled(1 / 0.004))
         slower.append(ratio(timings["slower"], timings["one"]))
     return {
-        "name": name, "measurements": SIMULATED, "held_equal": share(equal, 0.0), "held_slower": share(slower, 1.1),
+        "name": name,
+        "measurements": SIMULATED,
+        "held_equal": share(equal, 0.0),
+        "held_slower": share(slower, 1.1),
         "width": width(slower),
-    }  # fmt: skip
+    }
 
 
 def share(intervals: list[Interval], truth: float) -> float:
@@ -156,7 +164,7 @@ def sheets(report: dict[str, Any]) -> list[Section]:
             f"{r['held']:.1%}",
             f"{r['width']:.2%}",
             f"{r['largest_difference']:.2%}",
-            met(r["held"] >= HELD),
+            met(r["held"] >= NOISE_IMAGES),
         ]
         for r in report["equal"]
     ]

@@ -196,9 +196,15 @@ def read_ticket(path: Path, data: Path) -> Ticket:
 def cut(recipe: Recipe, dataset: Dataset) -> nn.Module:
     """Build the network that `oneshot --epochs 0` would find, with `init` and `beta` applied."""
     settings = SearchSettings(
-        "oneshot", recipe.arch, dataset.name, TIMESTEPS, sparsity=recipe.sparsity, epochs=0, rewind_epoch=0,
+        "oneshot",
+        recipe.arch,
+        dataset.name,
+        TIMESTEPS,
+        sparsity=recipe.sparsity,
+        epochs=0,
+        rewind_epoch=0,
         seed=recipe.seed,
-    )  # fmt: skip
+    )
     torch.manual_seed(recipe.seed)
     network = build(model_config(settings, dataset))
     if recipe.init == "kaiming":

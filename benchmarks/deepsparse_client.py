@@ -28,8 +28,10 @@ def deepsparse(python: Path, model: bytes, threads: int) -> Iterator[Callable[[F
         (folder / "model.onnx").write_bytes(model)
         with subprocess.Popen(
             [str(python), str(WORKER), str(folder), str(threads)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        ) as process:  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
             client = _Client(process, folder)
             try:
                 yield client.run

@@ -63,9 +63,16 @@ def deploy(run: str, ticket: Ticket, dataset: Dataset, path: Path) -> Deployed:
     with Session(path, engine="native") as session:
         found = evaluate(session, images, dataset.test.labels)
     return Deployed(
-        run, search["round"], search["kind"], ticket.sparsity, export.nbytes, export.dense_nbytes,
-        search["test_accuracy"], found.accuracy, {},
-    )  # fmt: skip
+        run,
+        search["round"],
+        search["kind"],
+        ticket.sparsity,
+        export.nbytes,
+        export.dense_nbytes,
+        search["test_accuracy"],
+        found.accuracy,
+        {},
+    )
 
 
 def milliseconds(models: list[Path], dataset: Dataset) -> dict[Path, dict[str, float]]:

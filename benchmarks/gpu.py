@@ -1,6 +1,6 @@
 """Engine cuda against dense and sparse rivals on the present NVIDIA GPU: `make gpu-bench`, or see -h.
 
-Three tables. Networks: milliseconds of a run of every contestant, in turns. Layers: the kernel of each, its time and
+Three tables. Networks: milliseconds of a run of every candidate, in turns. Layers: the kernel of each, its time and
 share of the memory's bandwidth, cuSPARSE's product beside it, and what of a run no kernel accounts for. Densities: one
 layer's kernels from dense to nearly empty, and where the sparse one overtakes. None of this has run on a GPU yet.
 """
@@ -18,9 +18,9 @@ import typer
 
 from benchmarks.cuts import Recipe, Ticket, load_images, make_ticket
 from benchmarks.gpu_rivals import (
-    CONTESTANTS,
+    CANDIDATES,
     SLOW_TO_BUILD,
-    Contestant,
+    Candidate,
     Setup,
     cuda_engine,
     cusparse_microseconds,
@@ -60,23 +60,29 @@ def main(
     sparsities: Annotated[str, typer.Option(help="The paper's p in percent.")] = "0,68.30,89.91,95.69,98.13",
     timesteps: Annotated[int, typer.Option(help="T, 5 at most.")] = 5,
     batches: Annotated[str, typer.Option(help="Images per run.")] = "1,128",
-    engines: Annotated[str, typer.Option(help="Contestants.")] = ",".join(CONTESTANTS),
-    duration: Annotated[float, typer.Option(help="Seconds per contestant.")] = 0.3,
+    engines: Annotated[str, typer.Option(help="Contestants.")] = ",".join(CANDIDATES),
+    duration: Annotated[float, typer.Option(help="Seconds per candidate.")] = 0.3,
     folder: Annotated[Path, typer.Option("--out", help="Folder of tickets and results.")] = Path("build/gpu-bench"),
 ) -> None:
     """Milliseconds per run, layers, and the density from which on the sparse kernel pays.
 
     Writes gpu.json and gpu.md, the JSON after every configuration.
     """
-    unknown = [name for name in split(engines) if name not in CONTESTANTS]
+    unknown = [name for name in split(engines) if name not in CANDIDATES]
     if unknown or not 1 <= timesteps <= 5:
-        raise InputError(f"expected engines of {', '.join(CONTESTANTS)} and T from 1 to 5, got {engines}, {timesteps}")
+        raise InputError(f"expected engines of {', '.join(CANDIDATES)} and T from 1 to 5, got {engines}, {timesteps}")
     cupy = load_cupy("the benchmark")
     report: dict[str, Any] = {
-        "format": "spiketicket.gpu-benchmark", "version": 1, "started": strftime("%Y-%m-%d %H:%M:%S"),
-        "machine": machine_facts(), "gpu": (ask(GPU_FACTS) or [{}])[0], "bandwidth": bandwidth(cupy),
-        "runs": [], "layers": [], "densities": [],
-    }  # fmt: skip
+        "format": "spiketicket.gpu-benchmark",
+        "version": 1,
+        "started": strftime("%Y-%m-%d %H:%M:%S"),
+        "machine": machine_facts(),
+        "gpu": (ask(GPU_FACTS) or [{}])[0],
+        "bandwidth": bandwidth(cupy),
+        "runs": [],
+        "layers": [],
+        "densities": [],
+    }
 
     def keep() -> None:
         write_json(folder / "gpu.json", report)
@@ -115,17 +121,17 @@ def bandwidth(cupy: Any) -> float:
 
 
 def networks(ticket: Ticket, timesteps: int, batch: int, names: list[str], duration: float) -> dict[str, Any]:
-    """Time every contestant by wall clock, from the CPU and back, and on images that are on the GPU already."""
+    """Time every candidate by wall clock, from the CPU and back, and on images that are on the GPU already."""
     images = np.ascontiguousarray(np.resize(ticket.images, (batch, *ticket.images.shape[1:])))
     oracle = np.resize(ticket.oracle[:timesteps].swapaxes(0, 1), (batch, timesteps, ticket.oracle.shape[2]))
-    found: dict[str, Contestant] = {}
+    found: dict[str, Candidate] = {}
     missing, agreement = {}, {}
     with ExitStack() as stack:
         for name in names:
             try:
                 if name in SLOW_TO_BUILD and ticket.recipe.sparsity != LAYERS_OF:
                     raise Unavailable(f"dense, and slow to build: measured at {LAYERS_OF}% only")
-                found[name] = CONTESTANTS[name](Setup(ticket, timesteps, batch, stack))
+                found[name] = CANDIDATES[name](Setup(ticket, timesteps, batch, stack))
                 agreement[name] = agree(found[name].run(images), oracle.swapaxes(0, 1))
             except Exception as error:  # libraries' exceptions share no other base
                 missing[name] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -137,17 +143,21 @@ def networks(ticket: Ticket, timesteps: int, batch: int, names: list[str], durat
         found.clear()
         runs.clear()
     return {
-        "arch": ticket.recipe.arch, "sparsity": ticket.recipe.sparsity, "timesteps": timesteps, "batch": batch,
+        "arch": ticket.recipe.arch,
+        "sparsity": ticket.recipe.sparsity,
+        "timesteps": timesteps,
+        "batch": batch,
         "ms": {
             name: {how: seconds[name, how] for how in ("run", "device") if (name, how) in seconds} for name in names
         },
-        "agreement": agreement, "missing": missing,
+        "agreement": agreement,
+        "missing": missing,
         "warnings": [] if measured is None else list(measured.noise.warnings),
-    }  # fmt: skip
+    }
 
 
 def release(cupy: Any) -> None:
-    """Free the memory that contestants left in the pools of CuPy and torch, which do not share it."""
+    """Free the memory that candidates left in the pools of CuPy and torch, which do not share it."""
     gc.collect()
     cupy.get_default_memory_pool().free_all_blocks()
     torch.cuda.empty_cache()
@@ -179,21 +189,30 @@ def layers(cupy: Any, ticket: Ticket, timesteps: int, batch: int, peak: float) -
                 columns = batch * timesteps * works[name].positions if weighted else 0
                 rows.append(
                     {
-                        "layer": name, "kernel": launch.kernel, "us": us, "nbytes": nbytes,
+                        "layer": name,
+                        "kernel": launch.kernel,
+                        "us": us,
+                        "nbytes": nbytes,
                         "bandwidth": nbytes / (1e-6 * us) / peak,
                         "density": op.node.weight.density if weighted else None,
                         "why": program.choices[name].why if weighted else "",
                         "cusparse_us": cusparse(cupy, engine, op.node, columns) if weighted else None,
                     }
-                )  # fmt: skip
+                )
         whole_us = (
             1e6 * measure({"graph": _graph_run(program, engine.stream)}, duration=0.2).timings["graph"].median().value
         )
     total = sum(row["us"] for row in rows)
     return {
-        "arch": ticket.recipe.arch, "sparsity": ticket.recipe.sparsity, "batch": batch, "timesteps": timesteps,
-        "rows": rows, "kernels_us": total, "graph_us": whole_us, "outside_kernels": 1 - total / whole_us,
-    }  # fmt: skip
+        "arch": ticket.recipe.arch,
+        "sparsity": ticket.recipe.sparsity,
+        "batch": batch,
+        "timesteps": timesteps,
+        "rows": rows,
+        "kernels_us": total,
+        "graph_us": whole_us,
+        "outside_kernels": 1 - total / whole_us,
+    }
 
 
 def _graph_run(program: Program, stream: Any) -> Any:
@@ -237,10 +256,14 @@ def one_layer(channels: int, size: int, density: float) -> Graph:
     head = Csr.from_dense(np.ones((2, channels * size * size), np.float32))
     zeros = np.zeros(channels, np.float32)
     nodes = (
-        Conv("stem", ("x",), "a", thin, zeros), Repeat("repeat", ("a",), "b"), Lif("first", ("b",), "c", 4 / 3),
-        Conv("conv", ("c",), "d", weight, zeros, pads=(1, 1, 1, 1)), Lif("second", ("d",), "e", 4 / 3),
-        Flatten("flat", ("e",), "f"), Linear("head", ("f",), "g", head, np.zeros(2, np.float32)),
-    )  # fmt: skip
+        Conv("stem", ("x",), "a", thin, zeros),
+        Repeat("repeat", ("a",), "b"),
+        Lif("first", ("b",), "c", 4 / 3),
+        Conv("conv", ("c",), "d", weight, zeros, pads=(1, 1, 1, 1)),
+        Lif("second", ("d",), "e", 4 / 3),
+        Flatten("flat", ("e",), "f"),
+        Linear("head", ("f",), "g", head, np.zeros(2, np.float32)),
+    )
     return Graph("x", (1, size, size), nodes, "g", 5)
 
 

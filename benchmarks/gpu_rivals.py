@@ -35,7 +35,7 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Candidate:
     run: Callable[[Floats], Floats]  # [N, C, H, W] -> [T, N, classes]
     device: Callable[[], object] | None = None
 
@@ -46,7 +46,7 @@ def cuda_engine(setup: Setup, values: str) -> CudaEngine:
     return engine
 
 
-def ours(setup: Setup, values: str) -> Contestant:
+def ours(setup: Setup, values: str) -> Candidate:
     engine = cuda_engine(setup, values)
     program = engine.program(setup.timesteps, setup.batch)
 
@@ -54,14 +54,14 @@ def ours(setup: Setup, values: str) -> Contestant:
         program.graph.launch(engine.stream)
         engine.stream.synchronize()
 
-    return Contestant(lambda x: engine.run(x, setup.timesteps), device)
+    return Candidate(lambda x: engine.run(x, setup.timesteps), device)
 
 
-def torch_eager(setup: Setup) -> Contestant:
+def torch_eager(setup: Setup) -> Candidate:
     return _torch(setup, lambda network, _x: network)
 
 
-def torch_graph(setup: Setup) -> Contestant:
+def torch_graph(setup: Setup) -> Candidate:
     """Capture the eager network as one CUDA graph."""
 
     def captured(network: TorchNetwork, x: torch.Tensor) -> Callable[..., torch.Tensor]:
@@ -84,13 +84,13 @@ def torch_graph(setup: Setup) -> Contestant:
     return _torch(setup, captured)
 
 
-def torch_compiled(setup: Setup) -> Contestant:
+def torch_compiled(setup: Setup) -> Candidate:
     """Compile the network with max-autotune, which uses CUDA graphs."""
     torch._dynamo.reset()
     return _torch(setup, lambda network, _x: torch.compile(network, mode="max-autotune", fullgraph=True))
 
 
-def _torch(setup: Setup, prepare: Callable[[TorchNetwork, torch.Tensor], Callable[..., torch.Tensor]]) -> Contestant:
+def _torch(setup: Setup, prepare: Callable[[TorchNetwork, torch.Tensor], Callable[..., torch.Tensor]]) -> Candidate:
     """`prepare` makes what is called with images and T, always the same tensor of images."""
     if not torch.cuda.is_available():
         raise Unavailable(f"torch {torch.__version__} sees no GPU")
@@ -113,10 +113,10 @@ def _torch(setup: Setup, prepare: Callable[[TorchNetwork, torch.Tensor], Callabl
     with torch.inference_mode():
         call = prepare(network, x)
     device()
-    return Contestant(run, device)
+    return Candidate(run, device)
 
 
-def onnxruntime_cuda(setup: Setup) -> Contestant:
+def onnxruntime_cuda(setup: Setup) -> Candidate:
     """Build the unrolled graph on onnxruntime's CUDA provider, in float32."""
     try:
         import onnxruntime
@@ -126,15 +126,15 @@ def onnxruntime_cuda(setup: Setup) -> Contestant:
         raise Unavailable(f"onnxruntime {onnxruntime.__version__} has no CUDA provider: pip install onnxruntime-gpu")
     model = unrolled_onnx(setup.ticket.graph, setup.timesteps, setup.batch, outputs=(LOGITS_T,)).SerializeToString()
     session = onnxruntime.InferenceSession(model, providers=["CUDAExecutionProvider"])
-    return Contestant(lambda x: session.run([LOGITS_T], {INPUT: x})[0])
+    return Candidate(lambda x: session.run([LOGITS_T], {INPUT: x})[0])
 
 
-def tensorrt(setup: Setup) -> Contestant:
+def tensorrt(setup: Setup) -> Candidate:
     run = open_engine("tensorrt", setup.ticket.path, 1, setup.stack)
-    return Contestant(lambda x: run(x, setup.timesteps))
+    return Candidate(lambda x: run(x, setup.timesteps))
 
 
-CONTESTANTS: dict[str, Callable[[Setup], Contestant]] = {
+CANDIDATES: dict[str, Callable[[Setup], Candidate]] = {
     OURS: lambda setup: ours(setup, "float32"),
     OURS_HALF: lambda setup: ours(setup, "float16"),
     "torch": torch_eager,

@@ -49,17 +49,26 @@ def networks_sheet(runs: list[dict[str, Any]], how: str) -> Section:
     ]
     columns = ["network, batch", *names, *(f"best rival / {name}" for name in ours), "aim"]
     return section(
-        f"Milliseconds per run, {where}", columns, rows,
+        f"Milliseconds per run, {where}",
+        columns,
+        rows,
         [*sorted(reasons), "Agreement with the oracle: share of images with its class, and with its logits.", *agreed],
-    )  # fmt: skip
+    )
 
 
 def layers_sheet(one: dict[str, Any]) -> Section:
     rows = [
-        [row["layer"], row["kernel"], _cell(row["density"], ".2%"), _cell(row["us"], ".2f"),
-         _cell(row["bandwidth"], ".0%"), _cell(row["cusparse_us"], ".2f"), row["why"]]
+        [
+            row["layer"],
+            row["kernel"],
+            _cell(row["density"], ".2%"),
+            _cell(row["us"], ".2f"),
+            _cell(row["bandwidth"], ".0%"),
+            _cell(row["cusparse_us"], ".2f"),
+            row["why"],
+        ]
         for row in one["rows"]
-    ]  # fmt: skip
+    ]
     note = (
         f"Kernels {one['kernels_us']:.1f} us one by one, the graph {one['graph_us']:.1f} us: "
         f"{one['outside_kernels']:.0%} of a run is launches and waiting (below 0: kernels of the graph overlap)."

@@ -1,6 +1,6 @@
 """The native engine against dense and sparse rivals on the paper's networks: `make bench`, or see -h.
 
-Tickets: see cuts.py. Rivals: see rivals.py. All contestants of a configuration are built, held against the float64
+Tickets: see cuts.py. Rivals: see rivals.py. All candidates of a configuration are built, held against the float64
 oracle, and timed in turns in one process; one whose logits are wrong is not timed. The first run makes the tickets
 (half a minute each) and keeps them in OUT/models.
 """
@@ -34,7 +34,7 @@ from benchmarks.results import (
     summary_sheet,
     ticket_sheet,
 )
-from benchmarks.rivals import COMPILED, CONTESTANTS, INT8, ROUNDED, Contestant, Floats, Run, Setup, Unavailable, prepare
+from benchmarks.rivals import CANDIDATES, COMPILED, INT8, ROUNDED, Candidate, Floats, Run, Setup, Unavailable, prepare
 from benchmarks.rivals import folded_bytes as folded_onnx
 from spiketicket.cli.console import err, guarded, make_app, say
 from spiketicket.errors import InputError, MissingExtraError
@@ -54,7 +54,7 @@ app = make_app("Latency and memory of the native engine and its rivals.")
 
 @dataclass(frozen=True)
 class Plan:
-    """The configurations, contestants and durations of one benchmark."""
+    """The configurations, candidates and durations of one benchmark."""
 
     archs: list[str]
     sparsities: list[float]
@@ -69,7 +69,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         _known("archs", self.archs, list(ARCHITECTURES))
-        _known("engines", self.engines, list(CONTESTANTS))
+        _known("engines", self.engines, list(CANDIDATES))
         if not all((self.sparsities, self.timesteps, self.batches, self.threads)):
             raise InputError("sparsities, timesteps, batches and threads: expected one or more of each")
         if not all(1 <= t <= TIMESTEPS for t in self.timesteps):
@@ -119,8 +119,8 @@ def main(
     timesteps: Annotated[str, typer.Option(help=f"1 to {TIMESTEPS}.")] = "5,4,3,2,1",
     batches: Annotated[str, typer.Option(help="Images per run.")] = "1,32",
     threads: Annotated[str, typer.Option(help="CPU threads.")] = "1,2",
-    engines: Annotated[str, typer.Option(help="Contestants.")] = ",".join(CONTESTANTS),
-    duration: Annotated[float, typer.Option(help="Seconds per contestant; ten rounds at least.")] = 0.6,
+    engines: Annotated[str, typer.Option(help="Contestants.")] = ",".join(CANDIDATES),
+    duration: Annotated[float, typer.Option(help="Seconds per candidate; ten rounds at least.")] = 0.6,
     init: Annotated[
         str,
         typer.Option(
@@ -136,7 +136,7 @@ def main(
     folder: Annotated[Path, typer.Option("--out", help="Folder of tickets and results.")] = Path("build/bench"),
     quick: Annotated[bool, typer.Option("--quick", help="Only VGG16 at 98.13%, T = 5, batch 1, 2 threads.")] = False,
 ) -> None:
-    """Median milliseconds per run of each contestant, and the best rival's over the native engine's.
+    """Median milliseconds per run of each candidate, and the best rival's over the native engine's.
 
     Writes results.json, results.md and results.png.
     The whole grid takes some 25 minutes on two cores, and 5 more where the tickets are not made yet.
@@ -145,13 +145,28 @@ def main(
         archs, sparsities, timesteps, batches, threads = "vgg16", "98.13", "5", "1", "2"
     chosen = numbers(sparsities) if sparsities else sorted({p for _, p in trained()}) or [0, *PAPER_SPARSITIES]
     plan = Plan(
-        split(archs), chosen, whole(timesteps), whole(batches), whole(threads), split(engines),
-        duration, init, beta, deepsparse_python,
-    )  # fmt: skip
+        split(archs),
+        chosen,
+        whole(timesteps),
+        whole(batches),
+        whole(threads),
+        split(engines),
+        duration,
+        init,
+        beta,
+        deepsparse_python,
+    )
     report: dict[str, Any] = {
-        "format": "spiketicket.benchmark", "version": 2, "started": strftime("%Y-%m-%d %H:%M:%S"), "images": "",
-        "duration": duration, "machine": machine_facts(), "tickets": [], "runs": [], "footprint": [],
-    }  # fmt: skip
+        "format": "spiketicket.benchmark",
+        "version": 2,
+        "started": strftime("%Y-%m-%d %H:%M:%S"),
+        "images": "",
+        "duration": duration,
+        "machine": machine_facts(),
+        "tickets": [],
+        "runs": [],
+        "footprint": [],
+    }
     results: list[Result] = []
     count = 1 if model else len(plan.archs) * len(plan.sparsities)
     clock = _Clock(count * len(list(plan.configurations("", 0))))
@@ -177,9 +192,9 @@ def main(
 
 
 def run_configuration(plan: Plan, configuration: Configuration, ticket: Ticket) -> Result:
-    """Build, check and time every contestant."""
+    """Build, check and time every candidate."""
     c = configuration
-    contestants: dict[str, Contestant] = {}
+    candidates: dict[str, Candidate] = {}
     missing: dict[str, str] = {}
     with ExitStack() as stack:
         setup = Setup(ticket, c.timesteps, c.batch, c.threads, stack, plan.deepsparse_python)
@@ -189,20 +204,18 @@ def run_configuration(plan: Plan, configuration: Configuration, ticket: Ticket) 
                     raise Unavailable(SLOW_TO_COMPILE)
                 if name == INT8 and (c.timesteps != max(plan.timesteps) or c.batch > 1):
                     raise Unavailable(SLOW_TO_QUANTISE)
-                contestants[name] = prepare(name, setup)
+                candidates[name] = prepare(name, setup)
             except Unavailable as error:
                 missing[name] = str(error)
-        agreements = {name: contestant.agreement for name, contestant in contestants.items()}
+        agreements = {name: candidate.agreement for name, candidate in candidates.items()}
         right = {
-            name: contestant
-            for name, contestant in contestants.items()
-            if contestant.agreement.right or name in ROUNDED
+            name: candidate for name, candidate in candidates.items() if candidate.agreement.right or name in ROUNDED
         }
         missing |= {name: f"wrong logits, {found}" for name, found in agreements.items() if name not in right}
         batches = np.split(ticket.images, len(ticket.images) // c.batch)
-        runs = {name: partial(_run_next, contestant.run, cycle(batches)) for name, contestant in right.items()}
+        runs = {name: partial(_run_next, candidate.run, cycle(batches)) for name, candidate in right.items()}
         found = measure(runs, duration=plan.duration) if runs else None
-        contestants.clear()
+        candidates.clear()
         right.clear()
         runs.clear()
     gc.collect()

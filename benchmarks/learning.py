@@ -4,7 +4,7 @@
     python -m benchmarks.learning --data DIR --device cuda --arch vgg16 --width 1 --images 50000 --test-images 10000 \
         --batch-size 128 --lr 0.3 --precisions float32,bfloat16
 
-Every contestant of a seed begins with the same weights, sees the same batches, and trains dense: `loop`, SpikingJelly's
+Every candidate of a seed begins with the same weights, sees the same batches, and trains dense: `loop`, SpikingJelly's
 layers once per timestep with torch's SGD, in float32; and the step of a search (on a GPU: kernels of ours, CUDA graphs)
 in each precision. What is done is kept after every training; the same command goes on.
 """
@@ -48,7 +48,7 @@ app = make_app("Accuracy after some epochs: the authors' loop against the step o
 
 @dataclass(frozen=True)
 class Course:
-    """The weights, data and schedule that all contestants of a seed share."""
+    """The weights, data and schedule that all candidates of a seed share."""
 
     settings: SearchSettings
     config: ModelConfig
@@ -105,7 +105,7 @@ def main(
     epochs: Annotated[int, typer.Option(help="Of each training.")] = 10,
     batch_size: Annotated[int, typer.Option(help="Images per iteration.")] = 50,
     lr: Annotated[float, typer.Option(help="First learning rate.")] = 0.1,
-    seeds: Annotated[int, typer.Option(help="Trainings of each contestant, 3 at least.")] = 5,
+    seeds: Annotated[int, typer.Option(help="Trainings of each candidate, 3 at least.")] = 5,
     precisions: Annotated[str, typer.Option(help=f"Of ours: {', '.join(PRECISIONS)}.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
     folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("build/learning"),
@@ -121,9 +121,17 @@ def main(
         raise InputError(f"precisions: expected some of {', '.join(PRECISIONS)}, got {precisions!r}")
     dataset = part_of(load_dataset("cifar10", data), images, test_images)
     setup = {
-        "arch": arch, "width": width, "timesteps": timesteps, "images": images, "test_images": test_images,
-        "epochs": epochs, "batch_size": batch_size, "lr": lr, "precisions": chosen, "device": device,
-    }  # fmt: skip
+        "arch": arch,
+        "width": width,
+        "timesteps": timesteps,
+        "images": images,
+        "test_images": test_images,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "precisions": chosen,
+        "device": device,
+    }
     report = kept(folder, setup)
     runs: dict[str, list[float]] = report["accuracies"]
     with joined_group(device) as group:
@@ -134,10 +142,19 @@ def main(
                 if len(found) > seed:
                     continue
                 settings = SearchSettings(
-                    "imp", arch, "cifar10", timesteps=timesteps, rounds=2, epochs=epochs, rewind_epoch=0, lr=lr,
-                    batch_size=batch_size, width=width, seed=seed,
+                    "imp",
+                    arch,
+                    "cifar10",
+                    timesteps=timesteps,
+                    rounds=2,
+                    epochs=epochs,
+                    rewind_epoch=0,
+                    lr=lr,
+                    batch_size=batch_size,
+                    width=width,
+                    seed=seed,
                     precision="float32" if name == LOOP else name.removeprefix(OURS),
-                )  # fmt: skip
+                )
                 train: Callable[[Course], nn.Module] = loop if name == LOOP else ours
                 network = train(Course(settings, config, batches, group))
                 found.append(accuracy(network, batches, dataset.test, group))
@@ -153,10 +170,13 @@ def kept(folder: Path, setup: dict[str, Any]) -> dict[str, Any]:
     path = folder / "learning.json"
     if not path.exists():
         return {
-            "format": "spiketicket.learning-benchmark", "version": 1, "started": strftime("%Y-%m-%d %H:%M:%S"),
-            "setup": setup, "machine": machine_facts(),
+            "format": "spiketicket.learning-benchmark",
+            "version": 1,
+            "started": strftime("%Y-%m-%d %H:%M:%S"),
+            "setup": setup,
+            "machine": machine_facts(),
             "accuracies": {LOOP: [], **{OURS + precision: [] for precision in setup["precisions"]}},
-        }  # fmt: skip
+        }
     report: dict[str, Any] = json.loads(path.read_text())
     if report["setup"] != setup:
         raise InputError(f"{path} is of another setup: {report['setup']}")

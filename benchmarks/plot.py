@@ -30,9 +30,14 @@ def draw(results: Sequence[Result], path: Path, subtitle: str) -> None:
     archs, batches, steps, threads = (_distinct(measured, key) for key in ("arch", "batch", "timesteps", "threads"))
     sparsities = sorted(_distinct(measured, "sparsity"))
     figure, axes = plt.subplots(
-        len(archs), len(batches), figsize=(4.6 * len(batches) + 0.6, 3.4 * len(archs) + 1.2),
-        squeeze=False, sharex=True, sharey=True, layout="constrained",
-    )  # fmt: skip
+        len(archs),
+        len(batches),
+        figsize=(4.6 * len(batches) + 0.6, 3.4 * len(archs) + 1.2),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+        layout="constrained",
+    )
     for arch, row in zip(archs, axes, strict=True):  # vgg16 above
         for batch, ax in zip(sorted(batches), row, strict=True):
             here = [r for r in measured if (r.configuration.arch, r.configuration.batch) == (arch, batch)]
@@ -72,19 +77,29 @@ def _lines(ax: Any, results: list[Result], sparsities: list[float], steps: list[
         }
         ordered = sorted(points)
         ax.plot(
-            ordered, [points[place] for place in ordered], color=COLOURS[i % 4], marker=MARKERS[i % 4],
-            linestyle=LINES[j % 4], fillstyle="none" if j else "full",
+            ordered,
+            [points[place] for place in ordered],
+            color=COLOURS[i % 4],
+            marker=MARKERS[i % 4],
+            linestyle=LINES[j % 4],
+            fillstyle="none" if j else "full",
             label=f"T = {t}, {n} thread{'s' if n > 1 else ''}",
-        )  # fmt: skip
+        )
 
 
 def _target(ax: Any, goal: dict[float, float], sparsities: list[float]) -> None:
     places = {sparsities.index(p): ratio for p, ratio in goal.items() if p in sparsities}
     if places:
         ax.plot(
-            list(places), list(places.values()), color="black", marker="_", markersize=14, linestyle="none",
-            markeredgewidth=2, label=f"target (T = {TARGET_TIMESTEPS}, {TARGET_THREADS} threads)",
-        )  # fmt: skip
+            list(places),
+            list(places.values()),
+            color="black",
+            marker="_",
+            markersize=14,
+            linestyle="none",
+            markeredgewidth=2,
+            label=f"target (T = {TARGET_TIMESTEPS}, {TARGET_THREADS} threads)",
+        )
 
 
 def _distinct(results: list[Result], key: str) -> list[Any]:

@@ -17,7 +17,7 @@ from spiketicket.cli.console import err, guarded, make_app, out, say
 from spiketicket.files import write_atomic
 from spiketicket.profiling.inference.profile import Data, profile_models
 from spiketicket.profiling.inference.report import inference_report
-from spiketicket.profiling.inference.settings import Settings
+from spiketicket.profiling.inference.settings import ProfileSettings
 from spiketicket.profiling.layers.energy import CMOS_45NM
 from spiketicket.profiling.measure.machine import usable_cores
 from spiketicket.profiling.report.document import Report
@@ -27,7 +27,7 @@ from spiketicket.profiling.report.terminal import show
 from spiketicket.profiling.search import paper
 from spiketicket.profiling.search.cost import measure_search
 from spiketicket.profiling.search.measured import read_runs, setups_of, spent
-from spiketicket.profiling.search.report import Asked, search_report
+from spiketicket.profiling.search.report import SearchProfileSettings, search_report
 
 TICKET = Recipe("vgg16", 98.13)
 
@@ -57,10 +57,13 @@ def inference(
     ticket = make_ticket(TICKET, load_images(data), models)
     model = folder / f"{TICKET.arch}-{TICKET.sparsity:g}.onnx"
     write_atomic(model, ticket.path.read_bytes())
-    settings = Settings(
-        ("native", "onnxruntime", "openvino", "torch"), (1, 2, 3, 4, 5), threads=(usable_cores(),),
-        streams=usable_cores(), duration=duration,
-    )  # fmt: skip
+    settings = ProfileSettings(
+        ("native", "onnxruntime", "openvino", "torch"),
+        (1, 2, 3, 4, 5),
+        threads=(usable_cores(),),
+        streams=usable_cores(),
+        duration=duration,
+    )
     with err.status("reading ...") as status:
         profile = profile_models([model], settings, Data(None, data, images), CMOS_45NM, status.update)
     report = inference_report(profile)
@@ -77,7 +80,7 @@ def search(
     folder: Folder = Path("build/bench"),
 ) -> None:
     """VGG16 and ResNet19 at T = 1 to 5, batch 128, on the CPU: about eight minutes."""
-    asked = Asked(("vgg16", "resnet19"), (1, 2, 3, 4, 5), paper.BATCH, "cifar10", "float32")
+    asked = SearchProfileSettings(("vgg16", "resnet19"), (1, 2, 3, 4, 5), paper.BATCH, "cifar10", "float32")
     histories = read_runs(runs or [])
     of_runs = [setup for history in histories for setup in setups_of(history)]
     with err.status("measuring ...") as status:

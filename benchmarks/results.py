@@ -1,4 +1,4 @@
-"""The measurements as tables, one per network, T, batch and thread number: contestants are rows, sparsities columns."""
+"""The measurements as tables, one per network, T, batch and thread number: candidates are rows, sparsities columns."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Result:
-    """One configuration: seconds per run of contestants whose logits were right, and why others are missing."""
+    """One configuration: seconds per run of candidates whose logits were right, and why others are missing."""
 
     configuration: Configuration
     seconds: dict[str, Timing]
@@ -56,17 +56,17 @@ class Result:
         rivals = {name: t.median().value for name, t in self.seconds.items() if name not in (NATIVE, AVX2, *ROUNDED)}
         return min(rivals, key=rivals.__getitem__, default=None)
 
-    def ratio(self, contestant: str = NATIVE) -> float | None:
-        """Return the best rival's time divided by that of `contestant`: above 1, `contestant` is faster."""
-        if self.best_rival is None or contestant not in self.seconds:
+    def ratio(self, candidate: str = NATIVE) -> float | None:
+        """Return the best rival's time divided by that of `candidate`: above 1, `candidate` is faster."""
+        if self.best_rival is None or candidate not in self.seconds:
             return None
-        return ratio(self.seconds[self.best_rival], self.seconds[contestant]).value
+        return ratio(self.seconds[self.best_rival], self.seconds[candidate]).value
 
-    def over_native(self, contestant: str) -> float | None:
-        """Return how many times as long as the native engine `contestant` takes."""
-        if contestant not in self.seconds or NATIVE not in self.seconds:
+    def over_native(self, candidate: str) -> float | None:
+        """Return how many times as long as the native engine `candidate` takes."""
+        if candidate not in self.seconds or NATIVE not in self.seconds:
             return None
-        return ratio(self.seconds[contestant], self.seconds[NATIVE]).value
+        return ratio(self.seconds[candidate], self.seconds[NATIVE]).value
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -170,16 +170,29 @@ def ticket_sheet(facts: Sequence[dict[str, Any]]) -> Section:
         [
             f"{f['arch']} {f['sparsity']:g}%",
             "untrained" if f["test_accuracy"] is None else f"{f['test_accuracy']:.2%}",
-            f"{f['megabytes']:.2f}", f"{f['mac_density']:.1%}",
-            f"{f['firing_rate']:.1%}", f"{min(f['firing_rates'].values()):.1%}",
+            f"{f['megabytes']:.2f}",
+            f"{f['mac_density']:.1%}",
+            f"{f['firing_rate']:.1%}",
+            f"{min(f['firing_rates'].values()):.1%}",
             f"{max(f['firing_rates'].values()):.1%}",
-            f"{f['silent_neurons']:.0%}", f"{min(layer['density'] for layer in f['layers']):.2%}",
+            f"{f['silent_neurons']:.0%}",
+            f"{min(layer['density'] for layer in f['layers']):.2%}",
             str(len(f["dead_layers"])),
         ]
         for f in facts
-    ]  # fmt: skip
-    header = ["ticket", "test accuracy", "MB", "density by MACs", "firing rate", "lowest layer", "highest layer",
-              "silent at all T", "lowest density", "empty layers"]  # fmt: skip
+    ]
+    header = [
+        "ticket",
+        "test accuracy",
+        "MB",
+        "density by MACs",
+        "firing rate",
+        "lowest layer",
+        "highest layer",
+        "silent at all T",
+        "lowest density",
+        "empty layers",
+    ]
     return section("Tickets (per layer in results.json)", header, rows)
 
 
@@ -196,17 +209,21 @@ def layer_sheet(facts: dict[str, Any]) -> Section:
 def footprint_sheet(rows: Sequence[dict[str, Any]]) -> Section:
     cells = [
         [
-            r["label"], f"{r['file'] / 1e6:.2f}", f"{r['load_seconds']:.3f}", f"{r['first_result_seconds']:.3f}",
-            f"{r['resident'] / 1e6:.1f}", f"{r['peak'] / 1e6:.1f}",
+            r["label"],
+            f"{r['file'] / 1e6:.2f}",
+            f"{r['load_seconds']:.3f}",
+            f"{r['first_result_seconds']:.3f}",
+            f"{r['resident'] / 1e6:.1f}",
+            f"{r['peak'] / 1e6:.1f}",
         ]
         for r in rows
-    ]  # fmt: skip
+    ]
     header = ["engine", "file MB", "load s", "load + first run s", "additional resident MB", "at the peak"]
     return section(f"Load and memory, {rows[0]['what']}" if rows else "Load and memory", header, cells)
 
 
 def notes_on(results: Sequence[Result]) -> list[str]:
-    """Return which contestants are missing from how many configurations, and why."""
+    """Return which candidates are missing from how many configurations, and why."""
     where: dict[tuple[str, str], int] = {}
     for result in results:
         for name, reason in result.missing.items():

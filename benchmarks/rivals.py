@@ -51,7 +51,7 @@ ISA_VARIABLE = "SPIKETICKET_ISA"
 
 @dataclass(frozen=True)
 class Setup:
-    """The ticket, T, batch and threads that a contestant is built for. `stack` closes it."""
+    """The ticket, T, batch and threads that a candidate is built for. `stack` closes it."""
 
     ticket: Ticket
     timesteps: int
@@ -165,7 +165,7 @@ def deepsparse_engine(setup: Setup) -> Run:
     return setup.stack.enter_context(deepsparse(setup.deepsparse_python, model, setup.threads))
 
 
-CONTESTANTS: dict[str, Callable[[Setup], Run]] = {
+CANDIDATES: dict[str, Callable[[Setup], Run]] = {
     NATIVE: native,
     AVX2: native_avx2,
     "onnxruntime/folded": onnxruntime_folded,
@@ -181,7 +181,7 @@ CONTESTANTS: dict[str, Callable[[Setup], Run]] = {
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a contestant's logits agree with the oracle's. A flipped spike changes all that follows in its image."""
+    """How far a candidate's logits agree with the oracle's. A flipped spike changes all that follows in its image."""
 
     images: int
     top1: float  # share of images with the oracle's class
@@ -194,18 +194,18 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """A contestant that is built, checked and ready to be timed."""
+class Candidate:
+    """A candidate that is built, checked and ready to be timed."""
 
     run: Run
     agreement: Agreement
 
 
-def prepare(name: str, setup: Setup) -> Contestant:
-    """Build and check the contestant `name`. Raises Unavailable with the reason, also if its library fails."""
+def prepare(name: str, setup: Setup) -> Candidate:
+    """Build and check the candidate `name`. Raises Unavailable with the reason, also if its library fails."""
     try:
-        run = CONTESTANTS[name](setup)
-        return Contestant(run, agreement(run, setup))
+        run = CANDIDATES[name](setup)
+        return Candidate(run, agreement(run, setup))
     except Unavailable:
         raise
     except Exception as error:  # the libraries' exceptions share no other base

@@ -1,4 +1,4 @@
-"""A clock that only contestants move: durations whose truth is known, on a machine that drifts and stumbles."""
+"""A clock that only candidates move: durations whose truth is known, on a machine that drifts and stumbles."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ class SimulatedTime:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def contestant(self, seconds: float) -> Callable[[], None]:
+    def candidate(self, seconds: float) -> Callable[[], None]:
         """Return a run whose median is `seconds` while the machine is at its middle speed."""
 
         def run() -> None:

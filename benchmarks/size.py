@@ -104,9 +104,18 @@ def measure(ticket: Ticket, folder: Path, threads: int, duration: float) -> Size
     layers = list(graph.weighted())
     weights, nonzeros = sum(int(np.prod(n.weight.shape)) for n in layers), sum(n.weight.nnz for n in layers)
     return Sizes(
-        recipe.arch, recipe.sparsity, weights, nonzeros, nbytes, top1, rounded, timed.timings, missing, check,
+        recipe.arch,
+        recipe.sparsity,
+        weights,
+        nonzeros,
+        nbytes,
+        top1,
+        rounded,
+        timed.timings,
+        missing,
+        check,
         timed.noise,
-    )  # fmt: skip
+    )
 
 
 def _top1(run: Run, ticket: Ticket, threads: int) -> float:
@@ -202,9 +211,14 @@ def main(
     """Size of every format, and load time in every engine that reads it. Writes size.json and size.md: six minutes."""
     dataset = load_images(data)
     report: dict[str, Any] = {
-        "format": "spiketicket.size", "version": 2, "started": strftime("%Y-%m-%d %H:%M:%S"), "images": dataset.name,
-        "threads": threads, "duration": duration, "machine": machine_facts(),
-    }  # fmt: skip
+        "format": "spiketicket.size",
+        "version": 2,
+        "started": strftime("%Y-%m-%d %H:%M:%S"),
+        "images": dataset.name,
+        "threads": threads,
+        "duration": duration,
+        "machine": machine_facts(),
+    }
     found = []
     for arch, sparsity in product(split(archs), numbers(sparsities)):
         with err.status(f"{arch} {sparsity:g}% ..."):

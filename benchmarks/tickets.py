@@ -50,9 +50,17 @@ class Scale:
 
     def settings(self, method: str, seed: int, **options: Any) -> SearchSettings:
         return SearchSettings(
-            method, self.arch, "cifar10", epochs=self.epochs, width=self.width, batch_size=self.batch_size, lr=self.lr,
-            precision=self.precision, seed=seed, **options,
-        )  # fmt: skip
+            method,
+            self.arch,
+            "cifar10",
+            epochs=self.epochs,
+            width=self.width,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            precision=self.precision,
+            seed=seed,
+            **options,
+        )
 
     def searches(self, seed: int, methods: Collection[str]) -> Iterator[tuple[str, SearchSettings]]:
         """Yield folder and settings of every search of a seed, for the chosen METHODS."""

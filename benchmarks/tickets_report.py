@@ -66,15 +66,26 @@ class Found:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "format": "spiketicket.tickets", "version": 2, **self.facts, "early_time": divergences(self.choices),
+            "format": "spiketicket.tickets",
+            "version": 2,
+            **self.facts,
+            "early_time": divergences(self.choices),
             "chosen": [event["chosen"] for event in self.choices],
-            "curves": [{"label": c.label, "folders": [Path(f).name for f in c.folders], "points": [
-                {"sparsity": p.sparsity, "samples": [vars(sample) for sample in p.samples]} for p in c.points
-            ]} for c in self.curves.values()],
-            "early_bird": {h.folder.name: [vars(event) for event in h.early_bird] for h in self.histories
-                           if h.early_bird},
+            "curves": [
+                {
+                    "label": c.label,
+                    "folders": [Path(f).name for f in c.folders],
+                    "points": [
+                        {"sparsity": p.sparsity, "samples": [vars(sample) for sample in p.samples]} for p in c.points
+                    ],
+                }
+                for c in self.curves.values()
+            ],
+            "early_bird": {
+                h.folder.name: [vars(event) for event in h.early_bird] for h in self.histories if h.early_bird
+            },
             "deployed": [vars(d) for d in self.exports],
-        }  # fmt: skip
+        }
 
 
 def near(sparsity: float, percent: float) -> bool:

@@ -82,6 +82,11 @@ def _plain_norm(norm: nn.BatchNorm2d, step_mode: str) -> nn.Module:
 
 def _plain_neuron(node: LIFNode, step_mode: str) -> nn.Module:
     return neuron.LIFNode(
-        node.tau, node.decay_input, node.v_threshold, node.v_reset, surrogate.ATan(node.surrogate_function.alpha),
-        node.detach_reset, step_mode,
-    )  # fmt: skip
+        node.tau,
+        node.decay_input,
+        node.v_threshold,
+        node.v_reset,
+        surrogate.ATan(node.surrogate_function.alpha),
+        node.detach_reset,
+        step_mode,
+    )

@@ -42,7 +42,7 @@ AUGMENTATION = Augmentation(crop_padding=4, flip=True, cutout=16)  # CIFAR's
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Candidate:
     """A way to train: the kind of network, the precision of its convolutions, and its memory format.
 
     Format: contiguous, channels-last, or the one that `lay_out` chooses for each layer.
@@ -61,13 +61,13 @@ class Contestant:
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
 
 
-def contestants(precisions: list[str], device: str) -> list[Contestant]:
+def candidates(precisions: list[str], device: str) -> list[Candidate]:
     """List the loop in float32, as its authors ran it, and the others in each precision and two memory formats."""
     others = [(FOLDED, CONTIGUOUS), (FOLDED, LAST), (OURS, CONTIGUOUS), (OURS, CHOSEN)]
-    found = [Contestant(kind, precision, form) for precision in precisions for kind, form in others]
+    found = [Candidate(kind, precision, form) for precision in precisions for kind, form in others]
     if device != "cpu":  # not in float16, whose scaler asks the CPU in every iteration
-        found += [Contestant(GRAPHED, precision, CHOSEN) for precision in precisions if precision != "fp16"]
-    return [Contestant(LOOP, "float32", CONTIGUOUS), *found]
+        found += [Candidate(GRAPHED, precision, CHOSEN) for precision in precisions if precision != "fp16"]
+    return [Candidate(LOOP, "float32", CONTIGUOUS), *found]
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,16 @@ class Setup:
     batch: int
     device: str
 
-    def network(self, contestant: Contestant, kind: torch.dtype = torch.float32) -> nn.Module:
-        """Every contestant starts from the same weights."""
+    def network(self, candidate: Candidate, kind: torch.dtype = torch.float32) -> nn.Module:
+        """Every candidate starts from the same weights."""
         torch.manual_seed(SEED)
         network = build(ModelConfig(self.arch, 3, 32, 10, self.timesteps)).to(kind)
-        if contestant.kind in (LOOP, FOLDED):
-            network = LoopNetwork(network) if contestant.kind == LOOP else folded_network(network)
-        if contestant.format == LAST:
+        if candidate.kind in (LOOP, FOLDED):
+            network = LoopNetwork(network) if candidate.kind == LOOP else folded_network(network)
+        if candidate.format == LAST:
             network = network.to(memory_format=torch.channels_last)
-        elif contestant.format == CHOSEN:
-            lay_out(network, torch.device(self.device), mixed=contestant.autocast is not None)
+        elif candidate.format == CHOSEN:
+            lay_out(network, torch.device(self.device), mixed=candidate.autocast is not None)
             if self.device != "cpu" and available():
                 fuse(network)
         return network.to(self.device).train()
@@ -105,16 +105,16 @@ def loss_of(network: nn.Module, images: Tensor, labels: Tensor, autocast: torch.
     return cross_entropy(logits.to(images.dtype).flatten(0, 1), labels.repeat(len(logits)))
 
 
-def trainer(contestant: Contestant, setup: Setup) -> Callable[[], object] | None:
+def trainer(candidate: Candidate, setup: Setup) -> Callable[[], object] | None:
     """One iteration: forward, backward, SGD with momentum; on a GPU until it has finished. None: it cannot be here."""
-    if contestant.kind == GRAPHED:
-        return graphed_trainer(contestant, setup)
-    network, (images, labels) = setup.network(contestant), setup.images()
+    if candidate.kind == GRAPHED:
+        return graphed_trainer(candidate, setup)
+    network, (images, labels) = setup.network(candidate), setup.images()
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
-    scaler = torch.amp.GradScaler(images.device.type, enabled=contestant.autocast == torch.float16)
+    scaler = torch.amp.GradScaler(images.device.type, enabled=candidate.autocast == torch.float16)
 
     def iterate() -> None:
-        loss = loss_of(network, images, labels, contestant.autocast)
+        loss = loss_of(network, images, labels, candidate.autocast)
         optimiser.zero_grad()
         scaler.scale(loss).backward()
         scaler.step(optimiser)
@@ -123,13 +123,21 @@ def trainer(contestant: Contestant, setup: Setup) -> Callable[[], object] | None
     return synchronised(iterate, torch.cuda.synchronize) if images.is_cuda else iterate
 
 
-def graphed_trainer(contestant: Contestant, setup: Setup) -> Callable[[], object] | None:
+def graphed_trainer(candidate: Candidate, setup: Setup) -> Callable[[], object] | None:
     """The step of a search, whose masks are all ones. None where it is no graph: warnings say why."""
-    precision = "bfloat16" if contestant.autocast is not None else "float32"
+    precision = "bfloat16" if candidate.autocast is not None else "float32"
     settings = SearchSettings(
-        "imp", setup.arch, "cifar10", timesteps=setup.timesteps, rounds=2, epochs=1, rewind_epoch=0, lr=1e-3,
-        batch_size=setup.batch, precision=precision,
-    )  # fmt: skip
+        "imp",
+        setup.arch,
+        "cifar10",
+        timesteps=setup.timesteps,
+        rounds=2,
+        epochs=1,
+        rewind_epoch=0,
+        lr=1e-3,
+        batch_size=setup.batch,
+        precision=precision,
+    )
     torch.manual_seed(SEED)
     network = build(ModelConfig(setup.arch, 3, 32, 10, setup.timesteps))
     trainee = TrainingState(network, dense_masks(network), settings, Group(device=torch.device(setup.device)))
@@ -156,18 +164,18 @@ def batch_maker(setup: Setup) -> Callable[[], object]:
     return make
 
 
-def gradients(contestant: Contestant, setup: Setup) -> Tensor:
+def gradients(candidate: Candidate, setup: Setup) -> Tensor:
     """Return all gradients of the first iteration as one vector; in float16, of a scaled loss, and divided again."""
-    kind = torch.float64 if contestant.precision == "float64" else torch.float32
-    network, (images, labels) = setup.network(contestant, kind), setup.images()
-    scale = FLOAT16_SCALE if contestant.autocast == torch.float16 else 1.0
-    (scale * loss_of(network, images.to(kind), labels, contestant.autocast)).backward()
+    kind = torch.float64 if candidate.precision == "float64" else torch.float32
+    network, (images, labels) = setup.network(candidate, kind), setup.images()
+    scale = FLOAT16_SCALE if candidate.autocast == torch.float16 else 1.0
+    (scale * loss_of(network, images.to(kind), labels, candidate.autocast)).backward()
     return torch.cat([p.grad.double().flatten().cpu() for p in network.parameters()]) / scale
 
 
-def peak_megabytes(contestant: Contestant, setup: Setup, threads: int) -> float:
+def peak_megabytes(candidate: Candidate, setup: Setup, threads: int) -> float:
     """Measure the peak memory of weights, gradients, the optimiser's state and the buffers of an iteration."""
-    arguments = [*vars(contestant).values(), *vars(setup).values(), threads]
+    arguments = [*vars(candidate).values(), *vars(setup).values(), threads]
     command = [sys.executable, "-m", "benchmarks.trainers", *map(str, arguments)]
     root = Path(__file__).parents[1]  # where the package `benchmarks` is found
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=root).stdout)
@@ -178,7 +186,7 @@ def main() -> None:
     torch.set_num_threads(int(threads))
     reset_peak()
     before = process_bytes("VmRSS")
-    iterate = trainer(Contestant(kind, precision, form), Setup(arch, int(timesteps), int(batch), device))
+    iterate = trainer(Candidate(kind, precision, form), Setup(arch, int(timesteps), int(batch), device))
     if iterate is None:
         sys.exit("no CUDA graph")
     for _ in range(WARM_UP):

@@ -1,6 +1,6 @@
 """Seconds per training iteration of this project's layers and of SpikingJelly's: see -h.
 
-Rivals: see timestep_loop.py. All contestants of a configuration train the same network on the same images and are timed
+Rivals: see timestep_loop.py. All candidates of a configuration train the same network on the same images and are timed
 in turns in one process; the peak memory of each is measured in a process of its own.
 """
 
@@ -24,10 +24,10 @@ from benchmarks.trainers import (
     GRAPHED,
     LOOP,
     OURS,
-    Contestant,
+    Candidate,
     Setup,
     batch_maker,
-    contestants,
+    candidates,
     gradients,
     peak_megabytes,
     trainer,
@@ -57,9 +57,9 @@ class Result:
     """One network and T: seconds per iteration, peak MB, relative difference of gradients from the loop in float64."""
 
     setup: Setup
-    seconds: dict[Contestant, Timing]
+    seconds: dict[Candidate, Timing]
     data: Timing  # seconds to make a batch
-    megabytes: dict[Contestant, float]
+    megabytes: dict[Candidate, float]
     differences: dict[str, float]
     noise: Noise
 
@@ -100,11 +100,11 @@ def main(
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
     precisions: Annotated[str, typer.Option(help="float32, bf16, fp16 (with a scaled loss).")] = "float32,bf16",
-    duration: Annotated[float, typer.Option(help="Seconds per contestant; ten rounds at least.")] = 5.0,
+    duration: Annotated[float, typer.Option(help="Seconds per candidate; ten rounds at least.")] = 5.0,
     memory: Annotated[bool, typer.Option(help="Measure peak memory, too.")] = True,
     folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("build/training-bench"),
 ) -> None:
-    """Median seconds per iteration (forward, backward, SGD) of each contestant, and how many times as fast ours is.
+    """Median seconds per iteration (forward, backward, SGD) of each candidate, and how many times as fast ours is.
 
     Writes results.json and results.md. The whole grid takes about 20 minutes on two cores.
     """
@@ -112,22 +112,27 @@ def main(
     _check(networks, steps, kinds, batch, threads, device)
     torch.set_num_threads(threads)
     report: dict[str, Any] = {
-        "format": "spiketicket.training-benchmark", "version": 2, "started": strftime("%Y-%m-%d %H:%M:%S"),
-        "threads": threads, "duration": duration, "machine": {**machine_facts(), **_gpu(device)}, "runs": [],
-    }  # fmt: skip
+        "format": "spiketicket.training-benchmark",
+        "version": 2,
+        "started": strftime("%Y-%m-%d %H:%M:%S"),
+        "threads": threads,
+        "duration": duration,
+        "machine": {**machine_facts(), **_gpu(device)},
+        "runs": [],
+    }
     results: list[Result] = []
     for arch, count in product(networks, steps):
         with err.status(f"{arch}, T = {count}, batch {batch} ..."):
             results.append(
-                measure(Setup(arch, count, batch, device), contestants(kinds, device), duration, threads, memory)
+                measure(Setup(arch, count, batch, device), candidates(kinds, device), duration, threads, memory)
             )
         report["runs"].append(results[-1].to_dict())
         write_json(folder / "results.json", report)
     present(report, results, folder)
 
 
-def measure(setup: Setup, rivals: list[Contestant], duration: float, threads: int, memory: bool) -> Result:
-    """Time all contestants in turns, then measure memory and gradients of each."""
+def measure(setup: Setup, rivals: list[Candidate], duration: float, threads: int, memory: bool) -> Result:
+    """Time all candidates in turns, then measure memory and gradients of each."""
     runs = {c.name: trainer(c, setup) for c in rivals}
     rivals = [c for c in rivals if runs[c.name] is not None]
     runs = {c.name: runs[c.name] for c in rivals} | {DATA: batch_maker(setup)}
@@ -135,8 +140,8 @@ def measure(setup: Setup, rivals: list[Contestant], duration: float, threads: in
     runs.clear()
     gc.collect()
     megabytes = {c: peak_megabytes(c, setup, threads) for c in rivals} if memory else {}
-    exact = gradients(Contestant(LOOP, "float64", CONTIGUOUS), setup)
-    compared = [Contestant(OURS, "float64", CHOSEN), *(c for c in rivals if c.kind in (LOOP, OURS))]
+    exact = gradients(Candidate(LOOP, "float64", CONTIGUOUS), setup)
+    compared = [Candidate(OURS, "float64", CHOSEN), *(c for c in rivals if c.kind in (LOOP, OURS))]
     differences = {c.name: float((gradients(c, setup) - exact).norm() / exact.norm()) for c in compared}
     by_rival = {c: found.timings[c.name] for c in rivals}
     return Result(setup, by_rival, found.timings[DATA], megabytes, differences, found.noise)
@@ -208,7 +213,7 @@ def _seconds(timing: Timing) -> str:
     return with_spread(timing, lambda seconds: f"{seconds:.{digits}f}")
 
 
-def _precisions(seconds: dict[Contestant, Timing]) -> list[str]:
+def _precisions(seconds: dict[Candidate, Timing]) -> list[str]:
     return list(dict.fromkeys(c.precision for c in seconds if c.kind == OURS))
 
 

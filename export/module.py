@@ -65,8 +65,10 @@ def export(
         graph, calls = trace_calls(module, x.shape[lead:], timesteps, timed=timed, metadata=noted)
         refuse_kept(module)
         if calls.one_t and not form.fixed_timesteps:
-            raise ModelError("the forward pass compares the number of timesteps with another number, so that it may be "
-                             "another network for another T: fix T (fixed_timesteps=True; --timesteps T)")  # fmt: skip
+            raise ModelError(
+                "the forward pass compares the number of timesteps with another number, so that it may be "
+                "another network for another T: fix T (fixed_timesteps=True; --timesteps T)"
+            )
         samples = Samples(check_samples(x, graph), timesteps, timed, _labels(labels, x.shape[int(timed)]))
         original = Original("torch", lambda part: run_torch(module, calls, part, timesteps, timed))
         return pack(graph, Path(path), form, Check(samples, tolerance) if check else None, original)

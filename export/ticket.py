@@ -35,9 +35,14 @@ def export_ticket(
         np.zeros((1, model.in_channels, model.image_size, model.image_size), np.float32) if samples is None else samples
     )
     return export(
-        replace(ticket, model=model).network(), sample, model.timesteps, path, check=samples is not None,
-        metadata=_metadata(ticket), **options,
-    )  # fmt: skip
+        replace(ticket, model=model).network(),
+        sample,
+        model.timesteps,
+        path,
+        check=samples is not None,
+        metadata=_metadata(ticket),
+        **options,
+    )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.model.names import INPUT, LOGITS
-from spiketicket.runtime.inputs import presented
+from spiketicket.runtime.inputs import model_input
 from spiketicket.runtime.session import Session
 
 
@@ -53,11 +53,11 @@ def evaluate(
     start = time.perf_counter()
     if margin is None:
         starts = range(0, len(images), batch)
-        batches = (presented(session, images[i : i + batch], timesteps) for i in starts)
+        batches = (model_input(session, images[i : i + batch], timesteps) for i in starts)
         logits = np.concatenate([session.run({INPUT: x}, timesteps)[LOGITS] for x in batches])
         taken = float(session.timesteps if timesteps is None else timesteps)
     else:
-        logits, steps = exit_early(session, presented(session, images, timesteps), timesteps, margin)
+        logits, steps = exit_early(session, model_input(session, images, timesteps), timesteps, margin)
         taken = float(steps.mean())
     seconds = time.perf_counter() - start
     predicted = logits.argmax(axis=1)

@@ -36,7 +36,7 @@ def dataset_inputs(session: Session, dataset: Dataset, split: str) -> NDArray[np
     return model_normalisation(session, dataset)(images)
 
 
-def presented(session: Session, images: NDArray[np.float32], timesteps: int | None) -> NDArray[np.float32]:
+def model_input(session: Session, images: NDArray[np.float32], timesteps: int | None) -> NDArray[np.float32]:
     """Images `[N, *input_shape]` as the session takes them: as they are, or, with a timed input, each the same at every
     timestep, `[T, N, *input_shape]` (a view); T is the model's where `timesteps` does not say otherwise.
     Raises InputError for an impossible number of them."""

@@ -25,9 +25,16 @@ def cache_of_its_own(tmp_path_factory):
 
 
 QUICK = {
-    "arch": "vgg_digits", "dataset": "digits", "rounds": 3, "epochs": 3, "rewind_epoch": 1, "prune_rate": 0.5,
-    "batch_size": 128, "width": 0.5, "seed": 3,
-}  # fmt: skip
+    "arch": "vgg_digits",
+    "dataset": "digits",
+    "rounds": 3,
+    "epochs": 3,
+    "rewind_epoch": 1,
+    "prune_rate": 0.5,
+    "batch_size": 128,
+    "width": 0.5,
+    "seed": 3,
+}
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ pytest.importorskip("matplotlib", reason="benchmarks need the extra bench")
 
 from benchmarks import gpu, gpu_sheets
 from benchmarks.cuts import read_ticket
-from benchmarks.gpu_rivals import CONTESTANTS, OURS, OURS_HALF
+from benchmarks.gpu_rivals import CANDIDATES, OURS, OURS_HALF
 
 from spiketicket.profiling.measure.clock import measure
 
@@ -31,14 +31,19 @@ def test_it_measures_what_is_there_and_says_what_is_not(tmp_path, monkeypatch, c
     monkeypatch.setattr(gpu, "bandwidth", lambda cupy: 1e9)
     monkeypatch.setattr(gpu, "measure", lambda runs, duration: measure(runs, iterations=1, warmup=0))
     gpu.main(
-        archs="vgg_digits", sparsities=str(ticket.recipe.sparsity), batches="1,40",
-        duration=0.05, folder=tmp_path, data=tmp_path, timesteps=5,
-    )  # fmt: skip
+        archs="vgg_digits",
+        sparsities=str(ticket.recipe.sparsity),
+        batches="1,40",
+        duration=0.05,
+        folder=tmp_path,
+        data=tmp_path,
+        timesteps=5,
+    )
     report = json.loads((tmp_path / "gpu.json").read_text())
     assert [(run["batch"], run["agreement"][OURS]) for run in report["runs"]] == [
         (batch, {"top1": 1.0, "exact": 1.0}) for batch in (1, 40)
     ]
-    assert set(report["runs"][0]["missing"]) == set(CONTESTANTS) - {OURS, OURS_HALF}
+    assert set(report["runs"][0]["missing"]) == set(CANDIDATES) - {OURS, OURS_HALF}
     for one in report["layers"]:
         assert one["rows"][0]["layer"] == "input" and one["kernels_us"] > 0
         weighted = [row for row in one["rows"] if row["density"] is not None]

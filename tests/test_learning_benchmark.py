@@ -10,9 +10,17 @@ pytest.importorskip("matplotlib", reason="benchmarks need the extra bench")
 from benchmarks import learning
 
 SMALL = {
-    "arch": "vgg16", "width": 0.03, "timesteps": 2, "images": 60, "test_images": 20, "epochs": 1, "batch_size": 20,
-    "lr": 0.1, "precisions": "float32,bfloat16", "device": "cpu",
-}  # fmt: skip
+    "arch": "vgg16",
+    "width": 0.03,
+    "timesteps": 2,
+    "images": 60,
+    "test_images": 20,
+    "epochs": 1,
+    "batch_size": 20,
+    "lr": 0.1,
+    "precisions": "float32,bfloat16",
+    "device": "cpu",
+}
 
 
 def test_what_is_done_is_kept(cifar_folder, tmp_path, monkeypatch, capsys):

@@ -113,9 +113,13 @@ class Check:
 
 
 def check_graphs(
-    check: Check, exact: Graph, stored: Graph, kept: Mapping[str, NDArray[np.intp]], values: str,
+    check: Check,
+    exact: Graph,
+    stored: Graph,
+    kept: Mapping[str, NDArray[np.intp]],
+    values: str,
     original: Original | None,
-) -> Trace:  # fmt: skip
+) -> Trace:
     """The network against the graph as traced, and that against the graph as stored, of which neuron layers have
     `kept` some channels only. Returns the stored graph's trace."""
     oracle = check.samples.run(oracle_run(exact, check.samples.timesteps))

@@ -65,8 +65,9 @@ class ExportFormat:
         if self.step and self.fixed_timesteps:
             raise InputError("a file of one timestep per call does not fix T: use --timesteps dynamic:T")
         if self.values not in FORMATS[self.format].values:
-            raise InputError(f"{self.format} holds weights as {' or '.join(FORMATS[self.format].values)}, not as "
-                             f"{self.values}")  # fmt: skip
+            raise InputError(
+                f"{self.format} holds weights as {' or '.join(FORMATS[self.format].values)}, not as {self.values}"
+            )
         if self.format == "nir" and (self.batch is not None or self.fixed_timesteps):
             raise InputError("a NIR graph says nothing of timesteps and batch: it cannot fix them")
 
@@ -185,8 +186,11 @@ def _run_tensorrt(form: ExportFormat, path: Path, graph: Graph, samples: Samples
     session = Session(path, "tensorrt")
 
     def run(x: Floats) -> Trace:
-        quiet = {n.name: np.zeros((samples.timesteps, x.shape[samples.timed], *graph.values[n.output].shape), np.bool_)
-                 for n in graph.nodes if isinstance(n, Lif)}  # fmt: skip
+        quiet = {
+            n.name: np.zeros((samples.timesteps, x.shape[samples.timed], *graph.values[n.output].shape), np.bool_)
+            for n in graph.nodes
+            if isinstance(n, Lif)
+        }
         return Trace(quiet, session.run({INPUT: x})["logits_t"])
 
     yield f"{TENSORRT} ({form.values})", run

@@ -153,9 +153,16 @@ class _Writer:
         match node:
             case Conv():
                 self.weighted(
-                    "Conv", node, x, out, strides=node.strides, pads=node.pads, dilations=node.dilations,
-                    group=node.group, kernel_shape=node.weight.shape[2:],
-                )  # fmt: skip
+                    "Conv",
+                    node,
+                    x,
+                    out,
+                    strides=node.strides,
+                    pads=node.pads,
+                    dilations=node.dilations,
+                    group=node.group,
+                    kernel_shape=node.weight.shape[2:],
+                )
             case Linear():
                 self.weighted("Gemm", node, x, out, transB=1)
             case MaxPool():

@@ -129,9 +129,15 @@ def onnx_provenance(proto: onnx.ModelProto) -> tuple[dict[str, str], list[Agreem
 
 def _verification(text: str) -> list[Agreement]:
     kinds: dict[str, Any] = {
-        "engine": str, "against": str, "first_layer": str | None, "images": int, "clean": int, "layers": dict,
-        "within": bool, "accuracy": int | float | None,
-    }  # fmt: skip
+        "engine": str,
+        "against": str,
+        "first_layer": str | None,
+        "images": int,
+        "clean": int,
+        "layers": dict,
+        "within": bool,
+        "accuracy": int | float | None,
+    }
     try:
         found = [{field.name: entry[field.name] for field in fields(Agreement)} for entry in json.loads(text)]
     except (ValueError, KeyError, TypeError, RecursionError) as error:

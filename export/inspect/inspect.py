@@ -129,12 +129,18 @@ def _layers(graph: Graph, native: dict[str, tuple[str, str]], step: bool) -> lis
                 layer,
                 native=kernel,
                 why=why,
-                onnxruntime="decoded, dense" if layer.weight else "a Scan over time" if neuron and not step
+                onnxruntime="decoded, dense"
+                if layer.weight
+                else "a Scan over time"
+                if neuron and not step
                 else "standard operators",
-                custom_operators="sparse kernel" if layer.weight else "kernel" if isinstance(node, Lif) and not step
+                custom_operators="sparse kernel"
+                if layer.weight
+                else "kernel"
+                if isinstance(node, Lif) and not step
                 else "as without",
             )
-        )  # fmt: skip
+        )
     return layers
 
 

@@ -17,9 +17,19 @@ from spiketicket.graph import Add, Flatten, Graph, Node, Unsqueeze
 Array = NDArray[np.float64]
 
 _KNOWN = (
-    *LAYERS, nir.Input, nir.Output, nir.Flatten, nir.Scale,
-    nir.LIF, nir.IF, nir.LI, nir.I, nir.CubaLIF, nir.CubaLI, nir.Threshold,
-)  # fmt: skip
+    *LAYERS,
+    nir.Input,
+    nir.Output,
+    nir.Flatten,
+    nir.Scale,
+    nir.LIF,
+    nir.IF,
+    nir.LI,
+    nir.I,
+    nir.CubaLIF,
+    nir.CubaLI,
+    nir.Threshold,
+)
 _ADVICE = {nir.Delay: "delays cannot be expressed: remove it, or shift the input"}
 
 

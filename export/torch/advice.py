@@ -25,8 +25,11 @@ _CURVE = "functions of single values are not exported, spiking neurons in their 
 _LAYERS = {
     name: text
     for text, names in (
-        (_RELU, "ReLU ReLU6 LeakyReLU PReLU RReLU CELU ELU SELU GELU SiLU Mish Sigmoid Hardsigmoid Hardswish Hardtanh "
-                "Tanh Softplus Threshold LogSigmoid"),
+        (
+            _RELU,
+            "ReLU ReLU6 LeakyReLU PReLU RReLU CELU ELU SELU GELU SiLU Mish Sigmoid Hardsigmoid Hardswish Hardtanh "
+            "Tanh Softplus Threshold LogSigmoid",
+        ),
         (_NORM, "LayerNorm GroupNorm RMSNorm LocalResponseNorm InstanceNorm1d InstanceNorm2d InstanceNorm3d"),
         (_SYNC, "SyncBatchNorm"),
         (_UPSAMPLE, "Upsample UpsamplingNearest2d UpsamplingBilinear2d PixelShuffle Unfold Fold"),
@@ -36,14 +39,17 @@ _LAYERS = {
         (_3D, "Conv3d BatchNorm3d MaxPool3d AvgPool3d AdaptiveAvgPool3d AdaptiveMaxPool3d Dropout3d"),
     )
     for name in names.split()
-}  # fmt: skip
+}
 
 # The names of functions and of tensor methods; an underscore at the end is left out.
 _OPERATIONS = {
     name: text
     for text, names in (
-        (_RELU, "relu relu6 leaky_relu prelu elu selu celu gelu silu mish hardswish hardtanh sigmoid hardsigmoid tanh "
-                "softplus threshold logsigmoid"),
+        (
+            _RELU,
+            "relu relu6 leaky_relu prelu elu selu celu gelu silu mish hardswish hardtanh sigmoid hardsigmoid tanh "
+            "softplus threshold logsigmoid",
+        ),
         (_NORM, "layer_norm group_norm instance_norm rms_norm local_response_norm batch_norm normalize norm std var"),
         (_UPSAMPLE, "interpolate upsample pixel_shuffle grid_sample repeat_interleave"),
         (_TRANSPOSED, "conv_transpose1d conv_transpose2d conv_transpose3d"),
@@ -54,13 +60,16 @@ _OPERATIONS = {
         (_3D, "conv3d max_pool3d avg_pool3d adaptive_avg_pool3d adaptive_max_pool3d dropout3d"),
         (_MATMUL, "matmul imatmul mm bmm mv einsum baddbmm addmm linear bilinear dot"),
         (_ORDER, "transpose permute movedim moveaxis swapaxes swapdims t flip roll"),
-        (_CHOICE, "max min amax amin maximum minimum topk sort argmax argmin where masked_fill masked_select clamp "
-                  "clip gather eq ne gt ge lt le"),
+        (
+            _CHOICE,
+            "max min amax amin maximum minimum topk sort argmax argmin where masked_fill masked_select clamp "
+            "clip gather eq ne gt ge lt le",
+        ),
         (_SUB, "sub isub subtract rsub neg"),
         (_CURVE, "exp log sqrt rsqrt pow ipow square abs sign sin cos floor round reciprocal"),
     )
     for name in names.split()
-}  # fmt: skip
+}
 
 
 def advice(name: str, module: nn.Module | None = None) -> str:

@@ -65,8 +65,10 @@ def refuse_kept(network: nn.Module) -> None:
         if any(isinstance(item, fx.Proxy) for item in _reach(value))
     ]
     if kept:
-        raise ModelError(f"the network keeps tensors of a forward pass, in {_list(kept)}: return them, or keep them in "
-                         "local variables")  # fmt: skip
+        raise ModelError(
+            f"the network keeps tensors of a forward pass, in {_list(kept)}: return them, or keep them in "
+            "local variables"
+        )
 
 
 @contextmanager
@@ -163,9 +165,10 @@ def _parameter(network: nn.Module, name: str) -> nn.Parameter:
     computed = f"{owner}{dot}parametrizations.{own}."
     sources = [n for n in parameters if n.startswith(computed) or n in (f"{name}_orig", f"{name}_v", f"{name}_g")]
     raise InputError(
-        f"mask {name!r}: it is computed of {' and '.join(sources)}: give the mask by such a name" if sources else
-        f"mask {name!r}: the network has no such parameter"
-    )  # fmt: skip
+        f"mask {name!r}: it is computed of {' and '.join(sources)}: give the mask by such a name"
+        if sources
+        else f"mask {name!r}: the network has no such parameter"
+    )
 
 
 def _mask(name: str, mask: object, parameter: nn.Parameter) -> Tensor:

@@ -59,8 +59,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise InputError(f"cannot read weights {path}: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
-        raise InputError(f"{path} holds more than tensors (a whole pickled model?), which would have to run code: save "
-                         "network.state_dict() instead") from error  # fmt: skip
+        raise InputError(
+            f"{path} holds more than tensors (a whole pickled model?), which would have to run code: save "
+            "network.state_dict() instead"
+        ) from error
     except Exception as error:  # a damaged archive can raise almost anything
         raise InputError(f"{path}: not a readable torch file: {error}") from error
     for key in _NESTED:

@@ -314,8 +314,9 @@ class ForwardPassTracer(fx.Tracer):
     def timestep(self, name: str, module: Any, x: Traced) -> int | None:
         """A neuron's n-th call is its n-th timestep: it has to be fed by the same computation in every call."""
         if self.neuron_input.setdefault(name, x.anytime) != x.anytime:
-            raise ModelError("stands in two places of the network, which would share its state: give each a neuron of "
-                             "its own")  # fmt: skip
+            raise ModelError(
+                "stands in two places of the network, which would share its state: give each a neuron of its own"
+            )
         if module.step_mode == "m":
             self.neuron_steps[name] += self.timesteps
             return None
@@ -335,8 +336,9 @@ class ForwardPassTracer(fx.Tracer):
             (many, most), *_, (few, least) = self.neuron_steps.most_common()
             self.problems.append(f"{few} runs {least} timesteps and {many} {most}: expected the same for all neurons")
         elif counts not in ({1}, {self.timesteps}):
-            self.problems.append(f"the network runs {counts.pop()} timesteps by itself, but timesteps is "
-                                 f"{self.timesteps}")  # fmt: skip
+            self.problems.append(
+                f"the network runs {counts.pop()} timesteps by itself, but timesteps is {self.timesteps}"
+            )
         else:
             self.check_output(looped=counts == {self.timesteps} and self.timesteps > 1)
 
@@ -347,8 +349,10 @@ class ForwardPassTracer(fx.Tracer):
         if not isinstance(out, Traced) or out.inverted:
             self.problems.append("the network must return one tensor of logits, or a list of one per timestep")
         elif out.lead is LeadingDims.SUM:
-            self.problems.append("the network returns the sum of its logits over time: divide it by the number of "
-                                 "timesteps (the class stays the same)")  # fmt: skip
+            self.problems.append(
+                "the network returns the sum of its logits over time: divide it by the number of "
+                "timesteps (the class stays the same)"
+            )
         elif out.lead not in (LeadingDims.BATCH, LeadingDims.TIME, LeadingDims.MEAN) or (
             looped and out.lead is LeadingDims.BATCH
         ):

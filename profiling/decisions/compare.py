@@ -61,8 +61,13 @@ class Accuracies:
         return abs(self.change) > sqrt((a - self.before.value) ** 2 + (b - self.after.value) ** 2)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"model": self.model, "timesteps": self.timesteps, "before": self.before.value,
-                "after": self.after.value, "exceeds": self.exceeds}  # fmt: skip
+        return {
+            "model": self.model,
+            "timesteps": self.timesteps,
+            "before": self.before.value,
+            "after": self.after.value,
+            "exceeds": self.exceeds,
+        }
 
 
 @dataclass(frozen=True)

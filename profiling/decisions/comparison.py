@@ -18,17 +18,34 @@ def comparison_report(comparison: Comparison, before: Path, after: Path, machine
         f"{len(changes) - len(beyond)} did not."
     )
     columns = (
-        Column("model"), Column("engine"), Column("T", form="d"), Column("batch", form="d"),
-        Column("threads", form="d"), Column("before", "ms", ".3f"), Column("after", "ms", ".3f"),
+        Column("model"),
+        Column("engine"),
+        Column("T", form="d"),
+        Column("batch", form="d"),
+        Column("threads", form="d"),
+        Column("before", "ms", ".3f"),
+        Column("after", "ms", ".3f"),
         Column("speed", form=".3f", means="before / after: above 1 is faster now"),
-        Column("low", form=".3f", means="of its 95% interval"), Column("high", form=".3f"),
+        Column("low", form=".3f", means="of its 95% interval"),
+        Column("high", form=".3f"),
         Column("verdict", means="slower or faster where the interval leaves out 1"),
-    )  # fmt: skip
+    )
     rows = tuple(
-        (c.place.model, c.place.engine, c.place.timesteps, c.place.batch, c.place.threads, c.before, c.after,
-         c.ratio.value, c.ratio.low, c.ratio.high, c.verdict)
+        (
+            c.place.model,
+            c.place.engine,
+            c.place.timesteps,
+            c.place.batch,
+            c.place.threads,
+            c.before,
+            c.after,
+            c.ratio.value,
+            c.ratio.low,
+            c.ratio.high,
+            c.verdict,
+        )
         for c in changes
-    )  # fmt: skip
+    )
     notes = (
         "Intervals hold what varies within a measurement. Another process, another day or another build can shift "
         "all of it by some percent: where that matters, measure both several times.",
@@ -38,11 +55,16 @@ def comparison_report(comparison: Comparison, before: Path, after: Path, machine
     if comparison.accuracies:
         sections.append(_accuracy(comparison))
     data = {
-        "format": FORMAT, "version": VERSION, "kind": "comparison", "before": str(before), "after": str(after),
-        "warnings": comparison.warnings, "changes": [change.to_dict() for change in changes],
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": "comparison",
+        "before": str(before),
+        "after": str(after),
+        "warnings": comparison.warnings,
+        "changes": [change.to_dict() for change in changes],
         "accuracy": [one.to_dict() for one in comparison.accuracies],
         "alone": comparison.alone,
-    }  # fmt: skip
+    }
     title = f"{before.name} against {after.name}"
     facts = {"Machine": {key: str(value) for key, value in machine.items()}}
     return Report("comparison", title, says, tuple(sections), data, tuple(comparison.warnings), facts)
@@ -50,10 +72,13 @@ def comparison_report(comparison: Comparison, before: Path, after: Path, machine
 
 def _accuracy(comparison: Comparison) -> Section:
     columns = (
-        Column("model"), Column("T", form="d"), Column("before", form=".2%"), Column("after", form=".2%"),
+        Column("model"),
+        Column("T", form="d"),
+        Column("before", form=".2%"),
+        Column("after", form=".2%"),
         Column("change", "points", "+.2f"),
         Column("verdict", means="of independent counts; on the same images, smaller changes may be real"),
-    )  # fmt: skip
+    )
     rows = tuple(
         (one.model, one.timesteps, one.before.value, one.after.value, 100 * one.change, _verdict(one))
         for one in comparison.accuracies

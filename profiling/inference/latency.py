@@ -1,4 +1,4 @@
-"""Latency of a model by engine, timesteps, batch and threads, and its throughput; all contestants of one batch and
+"""Latency of a model by engine, timesteps, batch and threads, and its throughput; all candidates of one batch and
 number of threads in turns."""
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from spiketicket.model.names import INPUT
 from spiketicket.profiling.inference.engines import CANNOT, Unavailable, open_engine
 from spiketicket.profiling.inference.samples import Samples
-from spiketicket.profiling.inference.settings import Settings
+from spiketicket.profiling.inference.settings import ProfileSettings
 from spiketicket.profiling.measure.clock import Measurement, measure
 from spiketicket.profiling.measure.noise import Noise
 from spiketicket.profiling.measure.timing import Interval, Timing, difference, ratio
 from spiketicket.runtime import Session
-from spiketicket.runtime.inputs import presented
+from spiketicket.runtime.inputs import model_input
 
 Floats = NDArray[np.float32]
 
@@ -81,7 +81,7 @@ class Latencies:
 Key = tuple[str, object]
 
 
-def measure_latency(path: Path, samples: Samples, settings: Settings, margins: Sequence[float]) -> Latencies:
+def measure_latency(path: Path, samples: Samples, settings: ProfileSettings, margins: Sequence[float]) -> Latencies:
     """Time `path` on every engine at every T, batch and number of threads; early exits at batch 1.
 
     Every run takes the next of the timed batches. Engines that are missing are told, not raised, but for the case
@@ -90,7 +90,7 @@ def measure_latency(path: Path, samples: Samples, settings: Settings, margins: S
     found = Latencies()
     for batch, threads in product(settings.batches, settings.threads):
         with ExitStack() as stack:
-            runs, streams = _contestants(path, samples, settings, batch, threads, margins, stack, found.missing)
+            runs, streams = _candidates(path, samples, settings, batch, threads, margins, stack, found.missing)
             measured = measure(
                 runs | streams,
                 duration=settings.duration,
@@ -110,10 +110,10 @@ def measure_latency(path: Path, samples: Samples, settings: Settings, margins: S
     return found
 
 
-def _contestants(
+def _candidates(
     path: Path,
     samples: Samples,
-    settings: Settings,
+    settings: ProfileSettings,
     batch: int,
     threads: int,
     margins: Sequence[float],
@@ -124,10 +124,10 @@ def _contestants(
     streams: dict[Key, Callable[[], object]] = {}
     with Session(path, engine="reference") as session:
         inputs = {
-            t: [np.array(presented(session, images, t)) for images in samples.batches(batch)]
+            t: [np.array(model_input(session, images, t)) for images in samples.batches(batch)]
             for t in settings.timesteps
         }
-        alone = [np.array(presented(session, images, settings.timesteps[-1])) for images in samples.batches(1)]
+        alone = [np.array(model_input(session, images, settings.timesteps[-1])) for images in samples.batches(1)]
     for name in settings.engines:
         try:
             run = open_engine(name, path, threads, stack)

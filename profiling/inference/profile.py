@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from spiketicket.errors import DeviceError, InputError
-from spiketicket.model.names import INPUT, VERIFICATION
+from spiketicket.model.names import VERIFICATION
 from spiketicket.profiling.decisions.stored import FORMAT, VERSION
 from spiketicket.profiling.inference.accuracy import (
     AtTimesteps,
@@ -20,22 +20,18 @@ from spiketicket.profiling.inference.accuracy import (
     mean_logits,
     usual_margins,
 )
-from spiketicket.profiling.inference.gpu import GpuProfile, profile_gpu
 from spiketicket.profiling.inference.latency import Latencies, measure_latency
 from spiketicket.profiling.inference.samples import Samples, load_samples
-from spiketicket.profiling.inference.settings import Settings
+from spiketicket.profiling.inference.settings import ProfileSettings
 from spiketicket.profiling.inference.throughput import Throughput, measure_throughput
 from spiketicket.profiling.layers.energy import EnergyTable
 from spiketicket.profiling.layers.profile import LayerProfile, profile_layers
-from spiketicket.profiling.measure.counters import Counters, CountersUnavailable, count
 from spiketicket.profiling.measure.machine import machine_facts
 from spiketicket.profiling.measure.memory import Memory, measure_memory
 from spiketicket.profiling.measure.noise import Noise, Watch
 from spiketicket.runtime import Session
 from spiketicket.runtime.engines.registry import ENGINE_NAMES, MODEL_ENGINES
-from spiketicket.runtime.inputs import presented
-
-COUNTED = 20  # runs over which CPU counters are summed
+from spiketicket.runtime.inputs import model_input
 
 
 @dataclass(frozen=True)
@@ -61,11 +57,9 @@ class ModelProfile:
     exits: list[EarlyExit]
     layers: LayerProfile
     memory: dict[str, Memory]  # by engine
-    counters: Counters | CountersUnavailable
-    gpu: GpuProfile
     noises: dict[str, Noise]  # by what was measured meanwhile
 
-    def to_dict(self, settings: Settings) -> dict[str, Any]:
+    def to_dict(self, settings: ProfileSettings) -> dict[str, Any]:
         return {
             "name": self.name,
             "path": str(self.path),
@@ -79,8 +73,6 @@ class ModelProfile:
             "early_exit": [{**row.to_dict(), "ms": self.exit_ms().get(row.margin)} for row in self.exits],
             "layers": self.layers.to_dict(),
             "memory": [{"engine": engine, **memory.to_dict()} for engine, memory in self.memory.items()],
-            "counters": asdict(self.counters),
-            "gpu": self.gpu.to_dict(),
             "missing": self.latency.missing,
         }
 
@@ -93,7 +85,7 @@ class ModelProfile:
 @dataclass(frozen=True)
 class InferenceProfile:
     created: str
-    settings: Settings
+    settings: ProfileSettings
     machine: dict[str, str]
     models: list[ModelProfile]
 
@@ -123,7 +115,7 @@ class InferenceProfile:
 
 
 def profile_models(
-    paths: Sequence[Path], settings: Settings, data: Data, energy: EnergyTable, say: Callable[[str], None]
+    paths: Sequence[Path], settings: ProfileSettings, data: Data, energy: EnergyTable, say: Callable[[str], None]
 ) -> InferenceProfile:
     """Measure every file; `say` is told what is being measured. Raises InputError, ModelError, DataError."""
     machine = machine_facts()
@@ -149,8 +141,9 @@ def names(paths: Sequence[Path]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def _open(path: Path, settings: Settings) -> Session:
-    """By which accuracy, layers and counters are measured: native, else the first engine that runs model files here."""
+def _open(path: Path, settings: ProfileSettings) -> Session:
+    """Open the model on the engine that accuracy and layers are measured on: native, or else the first one asked for
+    that runs model files here."""
     candidates = [name for name in settings.engines if name in MODEL_ENGINES]
     for name in sorted(candidates, key=lambda name: name != "native"):
         with suppress(ImportError, DeviceError):
@@ -159,7 +152,7 @@ def _open(path: Path, settings: Settings) -> Session:
 
 
 def _profile(
-    path: Path, name: str, settings: Settings, data: Data, energy: EnergyTable, say: Callable[[str], None]
+    path: Path, name: str, settings: ProfileSettings, data: Data, energy: EnergyTable, say: Callable[[str], None]
 ) -> ModelProfile:
     with _open(path, settings) as session:
         most = settings.timesteps[-1]
@@ -174,12 +167,10 @@ def _profile(
             accuracy = by_timestep(means, samples.labels)
             exits = early_exit(means, samples.labels, margins)
         say("layers")
-        several = np.ascontiguousarray(presented(session, np.concatenate(samples.batches(session.batch or 1)), most))
+        several = np.ascontiguousarray(model_input(session, np.concatenate(samples.batches(session.batch or 1)), most))
         with Watch() as watch:
             layers = profile_layers(session, several, most, duration=settings.duration, energy=energy)
-        one = np.array(presented(session, samples.batches(1)[0], most))
-        say("CPU counters")
-        counters = count(lambda: session.run({INPUT: one}, most), COUNTED)
+        one = np.array(model_input(session, samples.batches(1)[0], most))
         metadata = {key: value for key, value in session.metadata.items() if key != VERIFICATION}
     say(f"latency on {', '.join(settings.engines)}")
     latency = measure_latency(path, samples, settings, margins)
@@ -190,8 +181,5 @@ def _profile(
     say("memory")
     measured = [engine for engine in settings.engines if engine in ENGINE_NAMES and engine not in latency.missing]
     memory = {engine: measure_memory(engine, path, one, settings.threads[0], most) for engine in measured}
-    gpu = profile_gpu(path, samples, settings)
     noises = {**latency.noises, "layers": watch.noise(0.0)}
-    return ModelProfile(
-        path, name, metadata, samples, latency, throughput, accuracy, exits, layers, memory, counters, gpu, noises
-    )
+    return ModelProfile(path, name, metadata, samples, latency, throughput, accuracy, exits, layers, memory, noises)

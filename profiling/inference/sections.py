@@ -141,10 +141,13 @@ def first_logits_section(models: Sequence[ModelProfile]) -> Section | None:
         first, last = (MS * timed.timing.median().value for timed in (row, whole))
         cells.append((model.name, row.batch, row.threads, first, last, whole.timesteps))
     columns = (
-        Column("model"), Column("batch", form="d"), Column("threads", form="d"),
+        Column("model"),
+        Column("batch", form="d"),
+        Column("threads", form="d"),
         Column("first logits", "ms", ".3f", "native, one timestep after the other"),
-        Column("all timesteps", "ms", ".3f", "native, in one run"), Column("T", form="d"),
-    )  # fmt: skip
+        Column("all timesteps", "ms", ".3f", "native, in one run"),
+        Column("T", form="d"),
+    )
     name, _, _, first, whole_ms, steps = cells[0]
     says = f"{name}: the first timestep's logits are there after {first:.3g} ms, all {steps} after {whole_ms:.3g} ms."
     note = "Other engines compute all timesteps before they answer: their first logits come with the last."
@@ -156,16 +159,28 @@ def throughput_section(models: Sequence[ModelProfile]) -> Section | None:
     if not rows:
         return None
     columns = (
-        Column("model"), Column("engine"), Column("T", form="d"), Column("batch", form="d"),
+        Column("model"),
+        Column("engine"),
+        Column("T", form="d"),
+        Column("batch", form="d"),
         Column("streams", form="d", means="threads that run batches at the same time, each on one core"),
-        Column("images/s", form=",.0f"), Column("low", form=",.0f", means="of its 95% interval"),
+        Column("images/s", form=",.0f"),
+        Column("low", form=",.0f", means="of its 95% interval"),
         Column("high", form=",.0f"),
-    )  # fmt: skip
+    )
     cells = tuple(
-        (name, r.engine, r.timesteps, r.batch, r.streams, r.images_per_second.value,
-         r.images_per_second.low, r.images_per_second.high)
+        (
+            name,
+            r.engine,
+            r.timesteps,
+            r.batch,
+            r.streams,
+            r.images_per_second.value,
+            r.images_per_second.low,
+            r.images_per_second.high,
+        )
         for name, r in rows
-    )  # fmt: skip
+    )
     name, best = max(rows, key=lambda pair: pair[1].images_per_second.value)
     says = (
         f"{best.streams} streams: at most {best.images_per_second.value:,.0f} images a second, {name} in {best.engine}."
@@ -179,12 +194,14 @@ def accuracy_section(models: Sequence[ModelProfile]) -> Section | None:
     if not known:
         return None
     columns = (
-        Column("model"), Column("T", form=".3g", means="timesteps; of early exit, their mean"),
+        Column("model"),
+        Column("T", form=".3g", means="timesteps; of early exit, their mean"),
         Column("margin", form="g", means="early exit: by how much the best mean logit must lead"),
-        Column("accuracy", form=".2%"), Column("low", form=".1%", means="of Wilson's 95% interval"),
+        Column("accuracy", form=".2%"),
+        Column("low", form=".1%", means="of Wilson's 95% interval"),
         Column("high", form=".1%"),
         Column("latency", "ms", ".3f", "median per image, native, batch 1"),
-    )  # fmt: skip
+    )
     cells: list[tuple[str | float | None, ...]] = []
     series = []
     for model in known:

@@ -12,7 +12,7 @@ PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
 
 @dataclass(frozen=True)
-class Settings:
+class ProfileSettings:
     """`duration`: seconds of measurement per engine, T, batch and number of threads; `iterations` instead: timed runs
     of each. `warmup`: untimed runs of each; None: until times are steady. `margins`: of early exit; empty: some that
     fit the model. Raises InputError for what cannot be."""

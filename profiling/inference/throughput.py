@@ -12,10 +12,10 @@ import numpy as np
 
 from spiketicket.profiling.inference.engines import CANNOT, open_engine
 from spiketicket.profiling.inference.samples import Samples
-from spiketicket.profiling.inference.settings import Settings
+from spiketicket.profiling.inference.settings import ProfileSettings
 from spiketicket.profiling.measure.timing import Interval, Timing
 from spiketicket.runtime import Session
-from spiketicket.runtime.inputs import presented
+from spiketicket.runtime.inputs import model_input
 
 ROUNDS = 8
 
@@ -35,7 +35,7 @@ class Throughput:
         return asdict(self)
 
 
-def measure_throughput(path: Path, samples: Samples, settings: Settings, streams: int) -> list[Throughput]:
+def measure_throughput(path: Path, samples: Samples, settings: ProfileSettings, streams: int) -> list[Throughput]:
     """Every engine that is there, at the largest T and batch, on one thread per stream; rounds in random order.
 
     Engines whose runs cannot overlap (torch holds a lock of Python's between operators) gain little from streams.
@@ -44,7 +44,7 @@ def measure_throughput(path: Path, samples: Samples, settings: Settings, streams
     rng = np.random.default_rng(settings.seed)
     with ExitStack() as stack:
         with Session(path, engine="reference") as session:
-            x = np.array(presented(session, samples.batches(batch)[0], timesteps))
+            x = np.array(model_input(session, samples.batches(batch)[0], timesteps))
         workers: dict[str, list[Callable[[], object]]] = {}
         for name in settings.engines:
             try:

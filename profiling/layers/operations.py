@@ -59,9 +59,13 @@ class LayerOperations:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "name": self.name, "timed": self.timed, "input_rate": self.input_rate,
-            "Effective_MACs": list(self.macs), "Effective_ACs": list(self.acs), "Dense": list(self.dense),
-        }  # fmt: skip
+            "name": self.name,
+            "timed": self.timed,
+            "input_rate": self.input_rate,
+            "Effective_MACs": list(self.macs),
+            "Effective_ACs": list(self.acs),
+            "Dense": list(self.dense),
+        }
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,11 @@ class Activity:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "name": self.name, "neurons": self.neurons, "firing_rate": list(self.rates), "silent": list(self.silent),
-        }  # fmt: skip
+            "name": self.name,
+            "neurons": self.neurons,
+            "firing_rate": list(self.rates),
+            "silent": list(self.silent),
+        }
 
 
 @dataclass(frozen=True)

@@ -61,18 +61,27 @@ class LayerRow:
     def to_dict(self) -> dict[str, Any]:
         steps = self.by_timestep
         return {
-            "name": self.name, "parts": list(self.parts), "kind": self.kind, "shape": list(self.shape),
-            "timed": self.timed, "kernel": self.kernel, "why": self.why, "density": self.density,
+            "name": self.name,
+            "parts": list(self.parts),
+            "kind": self.kind,
+            "shape": list(self.shape),
+            "timed": self.timed,
+            "kernel": self.kernel,
+            "why": self.why,
+            "density": self.density,
             "input_rate": self.input_rate,
             "firing_rate": None if self.activity is None else list(self.activity.rates),
             "silent": None if self.activity is None else list(self.activity.silent),
-            "Effective_MACs": list(self.macs), "Effective_ACs": list(self.acs), "Dense": list(self.dense),
-            "bytes": list(self.bytes), "operations_per_byte": self.intensity,
+            "Effective_MACs": list(self.macs),
+            "Effective_ACs": list(self.acs),
+            "Dense": list(self.dense),
+            "bytes": list(self.bytes),
+            "operations_per_byte": self.intensity,
             "energy_estimate_pj": list(self.energy_pj),
             "seconds": None if self.seconds is None else self.seconds.to_dict(),
             "seconds_by_timestep": None if steps is None else [step.to_dict() for step in steps],
             "roofline_share": self.roofline,
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)

@@ -19,19 +19,27 @@ def sections(profile: LayerProfile) -> tuple[Section, ...]:
 
 def _layers(profile: LayerProfile) -> Section:
     columns = (
-        Column("layer"), Column("kind"), Column("weight or output"), Column("kernel"),
-        Column("time", "ms per image", ".3f"), Column("low", "ms", ".3f"), Column("high", "ms", ".3f"),
+        Column("layer"),
+        Column("kind"),
+        Column("weight or output"),
+        Column("kernel"),
+        Column("time", "ms per image", ".3f"),
+        Column("low", "ms", ".3f"),
+        Column("high", "ms", ".3f"),
         Column("share", form=".1%", means="of the time of all layers"),
         Column("density", form=".1%", means="nonzero weights"),
         Column("inputs", form=".1%", means="that are not zero"),
         Column("firing rate", form=".1%", means="spikes per neuron and timestep"),
         Column("silent", form=".1%", means="neurons that never fire"),
-        Column("Effective_ACs", "million", ".3f"), Column("Effective_MACs", "million", ".3f"),
-        Column("Dense", "million", ".1f"), Column("moved", "kB", ".0f", "weights, and values in and out"),
+        Column("Effective_ACs", "million", ".3f"),
+        Column("Effective_MACs", "million", ".3f"),
+        Column("Dense", "million", ".1f"),
+        Column("moved", "kB", ".0f", "weights, and values in and out"),
         Column("operations per byte", form=".2f"),
         Column("roofline", form=".0%", means="share of what the machine could do"),
-        Column("energy estimate", "µJ", ".3f"), Column("why this kernel"),
-    )  # fmt: skip
+        Column("energy estimate", "µJ", ".3f"),
+        Column("why this kernel"),
+    )
     rows = tuple(_cells(row, _total(profile)) for row in profile.rows)
     pictures = (_bars(profile),) if profile.times else ()
     return Section("layers", "Layers", _slowest(profile), Table(columns, rows), pictures, _notes(profile))
@@ -41,15 +49,25 @@ def _cells(row: LayerRow, total: float | None) -> tuple[Cell, ...]:
     seconds, activity = row.seconds, row.activity
     weighted = row.density is not None
     return (
-        row.name, row.kind, "x".join(map(str, row.shape)), row.kernel,
+        row.name,
+        row.kind,
+        "x".join(map(str, row.shape)),
+        row.kernel,
         *((None,) * 3 if seconds is None else (seconds.value * MS, seconds.low * MS, seconds.high * MS)),
         None if seconds is None or not total else seconds.value / total,
-        row.density, row.input_rate,
-        None if activity is None else activity.rate, None if activity is None else activity.silent[-1],
-        sum(row.acs) * MILLION if weighted else None, sum(row.macs) * MILLION if weighted else None,
-        sum(row.dense) * MILLION if weighted else None, sum(row.bytes) * KB,
-        row.intensity if weighted else None, row.roofline, sum(row.energy_pj) * UJ if weighted else None, row.why,
-    )  # fmt: skip
+        row.density,
+        row.input_rate,
+        None if activity is None else activity.rate,
+        None if activity is None else activity.silent[-1],
+        sum(row.acs) * MILLION if weighted else None,
+        sum(row.macs) * MILLION if weighted else None,
+        sum(row.dense) * MILLION if weighted else None,
+        sum(row.bytes) * KB,
+        row.intensity if weighted else None,
+        row.roofline,
+        sum(row.energy_pj) * UJ if weighted else None,
+        row.why,
+    )
 
 
 def _total(profile: LayerProfile) -> float | None:
@@ -97,7 +115,7 @@ def _notes(profile: LayerProfile) -> tuple[str, ...]:
             "after. A share counts effective synaptic operations; what a kernel does besides lowers it. Above 100% "
             "is a layer that moves less than it holds (event kernels read the weights of inputs that fire alone), or "
             "whose bytes lie in a faster cache than all of the model's."
-        )  # fmt: skip
+        )
     return tuple(notes)
 
 
@@ -130,10 +148,12 @@ def _firing(profile: LayerProfile) -> Section:
     activity = profile.workload.activity
     by_part = {part: row.name for row in profile.rows for part in row.parts}
     columns = (
-        Column("neurons of"), Column("layer", means="whose kernel computes them"), Column("neurons", form=",d"),
+        Column("neurons of"),
+        Column("layer", means="whose kernel computes them"),
+        Column("neurons", form=",d"),
         *(Column(f"t = {t}", form=".1%") for t in _steps(profile)),
         *(Column(f"silent to {t}", form=".1%", means="not fired so far") for t in _steps(profile)),
-    )  # fmt: skip
+    )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (layer.name, by_part.get(layer.name), layer.neurons, *layer.rates, *layer.silent) for layer in activity
     )
@@ -143,10 +163,11 @@ def _firing(profile: LayerProfile) -> Section:
     sparsity = profile.workload.activation_sparsity or 0.0
     says = f"A neuron fires at {1 - sparsity:.1%} of the timesteps on average; {silent:.1%} of the neurons never fire."
     picture = Lines(
-        Axis("timestep"), Axis("firing rate", form=".0%"),
-        tuple(Series(name, series) for name, series in points.items()), "Firing rate of each layer by timestep. "
-        + says,
-    )  # fmt: skip
+        Axis("timestep"),
+        Axis("firing rate", form=".0%"),
+        tuple(Series(name, series) for name, series in points.items()),
+        "Firing rate of each layer by timestep. " + says,
+    )
     note = f"Means over {profile.workload.images} images."
     return Section("firing-rates", "Firing rates and silent neurons", says, Table(columns, rows), (picture,), (note,))
 

@@ -1,6 +1,6 @@
-"""Timing: monotonic clock, warm-up until steady, contestants interleaved in random order.
+"""Timing: monotonic clock, warm-up until steady, candidates interleaved in random order.
 
-A contestant is a function of no arguments that returns when its result is there. Where a device works on after the call
+A candidate is a function of no arguments that returns when its result is there. Where a device works on after the call
 (a GPU), `synchronised` makes it one.
 """
 
@@ -24,20 +24,20 @@ Run = Callable[[], object]
 
 MIN_ROUNDS = 10  # the interval then leaves out the lowest and the highest: one disturbed round does not widen it
 TURN = 0.02  # seconds
-SETTLED = 0.1  # a run of that many seconds hardly feels what the contestant before has left behind
-PAUSE = 0.03  # until the threads of the contestant before have stopped spinning: libgomp's do so for some 15 ms
+SETTLED = 0.1  # a run of that many seconds hardly feels what the candidate before has left behind
+PAUSE = 0.03  # until the threads of the candidate before have stopped spinning: libgomp's do so for some 15 ms
 LEAD = 0.002  # of untimed runs: so long after a pause, a core takes 10 to 15% longer for the same work
 
 WINDOW = 5  # runs whose medians are compared in warm-up
 FALL = 0.02  # steady: the median of the last window lies no further below that of the window before
 WARM_UP_AT_LEAST = 0.05  # seconds: a core that slept needs some milliseconds to reach its frequency
-WARM_UP_AT_MOST = 3.0  # seconds per contestant
+WARM_UP_AT_MOST = 3.0  # seconds per candidate
 WARM_UP_RUNS = 2  # however long they take: the first run allocates
 
 
 @dataclass(frozen=True)
 class Measurement(Generic[Key]):
-    """Timings of all contestants, their rounds in pairs, and what disturbed them."""
+    """Timings of all candidates, their rounds in pairs, and what disturbed them."""
 
     timings: dict[Key, Timing]
     noise: Noise
@@ -52,10 +52,10 @@ def measure(
     seed: int = 0,
     lead: bool = True,
 ) -> Measurement[Key]:
-    """Time every contestant in rounds: each has one turn in a round, in an order that is shuffled anew.
+    """Time every candidate in rounds: each has one turn in a round, in an order that is shuffled anew.
 
     A turn is about 20 ms of timed runs, or one run. Where runs are shorter than 0.1 s and there are rivals, a pause
-    comes first and, with `lead`, 2 ms of untimed runs (one at least). Rounds go on until each contestant has had
+    comes first and, with `lead`, 2 ms of untimed runs (one at least). Rounds go on until each candidate has had
     `duration` seconds on average, pauses included, and for ten rounds at least; with `iterations`, until each has had
     exactly that many timed runs, spread evenly over rounds. `warmup`: untimed runs of each before; None: until it is
     steady, that is until the median of the last five runs is at most 2% below that of the five before, after 0.05 s at

@@ -24,7 +24,7 @@ class Noise:
     """`others`: cores that other processes took, and other guests of a virtual machine's host; `stolen`: those guests'
     part; `preempted`: times per second that this process was put aside for another; None where the system does not
     tell, or the measurement was too short to say. `spread`: interquartile range of the turns' medians over their
-    median, of the contestant where it is largest. `governor`: of the clock frequency; empty where it is not readable.
+    median, of the candidate where it is largest. `governor`: of the clock frequency; empty where it is not readable.
     `load_average`: of the last minute, when the measurement began. `cores`: that this process may use.
     """
 

@@ -1,8 +1,8 @@
 """Measured seconds and what may be said of them: quantiles, bootstrap intervals, differences.
 
 Runs of one turn follow each other within milliseconds and are alike; what is drawn anew is the round. So intervals
-resample rounds, each of which counts by the median of its turn, and two contestants are compared within each round,
-where a drift of the machine meets both. Their order within a round is random: of equal contestants, the difference is
+resample rounds, each of which counts by the median of its turn, and two candidates are compared within each round,
+where a drift of the machine meets both. Their order within a round is random: of equal candidates, the difference is
 as often positive as negative, whatever the machine does, and its interval holds 0 in 95% of measurements.
 
 The bootstrap of a median needs no random numbers. Of N sorted values, a resample's median is at most the j-th where at
@@ -47,8 +47,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of all runs of one contestant, by round: in each round every contestant had its turn once, so that
-    rounds of two contestants of one measurement are pairs. One round at least, of one run at least.
+    """Seconds of all runs of one candidate, by round: in each round every candidate had its turn once, so that
+    rounds of two candidates of one measurement are pairs. One round at least, of one run at least.
 
     Fewer than six rounds cannot give 95%: their interval reaches from the lowest to the highest median of a turn.
     """
@@ -102,8 +102,15 @@ class Timing:
         """Seconds times `factor`; `p50`, `low` and `high` are those of `median()`, `spread` has no unit."""
         middle = self.median()
         p90, p95, p99 = map(self.quantile, (0.9, 0.95, 0.99))
-        scaled = {"min": self.min, "p50": middle.value, "p90": p90, "p95": p95, "p99": p99,
-                  "low": middle.low, "high": middle.high}  # fmt: skip
+        scaled = {
+            "min": self.min,
+            "p50": middle.value,
+            "p90": p90,
+            "p95": p95,
+            "p99": p99,
+            "low": middle.low,
+            "high": middle.high,
+        }
         return {"n": self.n} | {key: factor * value for key, value in scaled.items()} | {"spread": self.spread}
 
 

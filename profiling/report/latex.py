@@ -5,13 +5,41 @@ import re
 from spiketicket.profiling.report.document import Report, Section, Table
 
 SPECIAL = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
-    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "[": "{[}", "*": "{*}", "`": r"\textasciigrave{}",
-    "\N{MULTIPLICATION SIGN}": r"$\times$", "\N{MINUS SIGN}": "$-$", "±": r"$\pm$", "≈": r"$\approx$", "≥": r"$\geq$",
-    "≤": r"$\leq$", "→": r"$\rightarrow$", "·": r"$\cdot$", "…": r"\dots{}", "∞": r"$\infty$", "²": "$^2$", "³": "$^3$",
-    "µ": r"$\mu$", "μ": r"$\mu$", "Δ": r"$\Delta$", "\N{GREEK SMALL LETTER SIGMA}": r"$\sigma$", "τ": r"$\tau$",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "_": r"\_",
+    "%": r"\%",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "[": "{[}",
+    "*": "{*}",
+    "`": r"\textasciigrave{}",
+    "\N{MULTIPLICATION SIGN}": r"$\times$",
+    "\N{MINUS SIGN}": "$-$",
+    "±": r"$\pm$",
+    "≈": r"$\approx$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "→": r"$\rightarrow$",
+    "·": r"$\cdot$",
+    "…": r"\dots{}",
+    "∞": r"$\infty$",
+    "²": "$^2$",
+    "³": "$^3$",
+    "µ": r"$\mu$",
+    "μ": r"$\mu$",
+    "Δ": r"$\Delta$",
+    "\N{GREEK SMALL LETTER SIGMA}": r"$\sigma$",
+    "τ": r"$\tau$",
+}
 
 
 def latex(report: Report) -> str:

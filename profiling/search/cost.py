@@ -18,8 +18,8 @@ from spiketicket.profiling.measure.clock import measure
 from spiketicket.profiling.measure.machine import usable_cores
 from spiketicket.profiling.measure.noise import Noise
 from spiketicket.profiling.measure.timing import Timing
-from spiketicket.profiling.search.setup import Setup
-from spiketicket.profiling.search.stand_in import form, iterations_per_epoch, stand_in
+from spiketicket.profiling.search.noise_images import image_format, iterations_per_epoch, noise_dataset
+from spiketicket.profiling.search.setup import IterationSetup
 
 WARM_UP = {"cpu": 2, "cuda": 10}  # iterations: the first makes the optimiser's state, and GPUs choose algorithms
 ITERATIONS = 6  # timed, on a CPU: the fewest whose median has a 95% interval
@@ -32,7 +32,7 @@ class Cost:
     whatever an iteration needs; None where it was not measured. On a GPU parts are timed apart from `whole`, because
     waiting for each keeps them from overlapping."""
 
-    setup: Setup
+    setup: IterationSetup
     whole: Timing
     parts: dict[str, Timing]
     peak: int | None
@@ -51,7 +51,7 @@ class Cost:
 
     @property
     def iterations_per_epoch(self) -> int:
-        return iterations_per_epoch(form(self.setup.dataset).images, self.setup.batch)
+        return iterations_per_epoch(image_format(self.setup.dataset).images, self.setup.batch)
 
     @property
     def seconds_per_epoch(self) -> float:
@@ -75,20 +75,20 @@ class Cost:
 class SearchCost:
     """`device`: cpu, or a GPU as torch names it, with its name."""
 
-    costs: dict[Setup, Cost]
+    costs: dict[IterationSetup, Cost]
     device: str
     threads: int
     noise: Noise
 
 
 def measure_search(
-    setups: Iterable[Setup],
+    setups: Iterable[IterationSetup],
     *,
     device: str = "auto",
     threads: int | None = None,
     iterations: int | None = None,
     duration: float | None = None,
-    memory: Iterable[Setup] = (),
+    memory: Iterable[IterationSetup] = (),
     report: Callable[[str], None] = lambda _: None,
 ) -> SearchCost:
     """Time an iteration of each setup, all of them in turns, and measure the peak memory of those in `memory`, each in
@@ -123,9 +123,9 @@ def measure_search(
             peaks[setup] = _peak_bytes(setup, group.device.type, threads)
         torch.set_num_threads(threads)
         try:
-            batches = {name: Batches(stand_in(name), group.device) for name in {s.dataset for s in setups}}
+            batches = {name: Batches(noise_dataset(name), group.device) for name in {s.dataset for s in setups}}
             made = {setup: Iteration(setup, batches[setup.dataset], group) for setup in setups}
-            runs: dict[tuple[Setup, str], Callable[[], object]] = {}
+            runs: dict[tuple[IterationSetup, str], Callable[[], object]] = {}
             for setup, one in made.items():
                 runs[setup, "parts"] = one.in_parts
                 if not group.cpu:
@@ -135,9 +135,11 @@ def measure_search(
                 iterations = ITERATIONS
             found = measure(
                 _reported(runs, None if iterations is None else warm_up + iterations, report),
-                iterations=iterations, duration=SECONDS if duration is None else duration, warmup=warm_up,
+                iterations=iterations,
+                duration=SECONDS if duration is None else duration,
+                warmup=warm_up,
                 lead=False,  # iterations note their parts themselves, of timed runs and others
-            )  # fmt: skip
+            )
         finally:
             torch.set_num_threads(threads_before)
         name = "cpu" if group.cpu else f"{group.device}, {torch.cuda.get_device_name(group.device)}"
@@ -163,8 +165,8 @@ def check_threads(threads: int | None) -> int:
 
 
 def _reported(
-    runs: dict[tuple[Setup, str], Callable[[], object]], each: int | None, report: Callable[[str], None]
-) -> dict[tuple[Setup, str], Callable[[], object]]:
+    runs: dict[tuple[IterationSetup, str], Callable[[], object]], each: int | None, report: Callable[[str], None]
+) -> dict[tuple[IterationSetup, str], Callable[[], object]]:
     """The same, telling before each which one it is."""
     number = count(1)
     total = "" if each is None else f" of {each * len(runs)}"
@@ -176,7 +178,7 @@ def _reported(
     return {key: partial(told, run, f"{key[0].arch}, T = {key[0].timesteps}") for key, run in runs.items()}
 
 
-def _peak_bytes(setup: Setup, device: str, threads: int) -> int:
+def _peak_bytes(setup: IterationSetup, device: str, threads: int) -> int:
     command = [sys.executable, "-m", "spiketicket.profiling.search.iteration"]
     done = subprocess.run([*command, json.dumps(asdict(setup)), device, str(threads)], capture_output=True, text=True)
     if done.returncode:

@@ -11,49 +11,69 @@ ByArch = Mapping[str, Mapping[int, float]]  # seconds per epoch by network and T
 
 def hours_section(projections: Sequence[Projection], seconds: ByArch) -> Section:
     columns = (
-        Column("network"), Column("method"), Column("p", form=".2%", means="zeros among all parameters"),
-        Column("basis"), Column("hours", form=",.2f", means="as the paper counts"),
+        Column("network"),
+        Column("method"),
+        Column("p", form=".2%", means="zeros among all parameters"),
+        Column("basis"),
+        Column("hours", form=",.2f", means="as the paper counts"),
         Column("of epochs", means="epochs that are counted, and their T"),
         Column("paper's hours", form=".2f", means="supplementary, Table 3"),
         Column("hours in all", form=",.2f", means="all trainings of the plan, the ticket's own at full T included"),
         Column("of all epochs"),
         Column("EB stops at", "epoch", ".1f", "an input: what the paper's hours of EB amount to"),
-    )  # fmt: skip
+    )
     rows = tuple(
         (
-            p.plan.arch, p.method, p.plan.sparsity(p.prunings), "projected",
-            hours(p.paper_epochs, seconds[p.plan.arch]), said(p.paper_epochs), p.printed_hours,
-            hours(p.all_epochs, seconds[p.plan.arch]), said(p.all_epochs), None if p.stop is None else p.stop.epochs,
+            p.plan.arch,
+            p.method,
+            p.plan.sparsity(p.prunings),
+            "projected",
+            hours(p.paper_epochs, seconds[p.plan.arch]),
+            epochs_text(p.paper_epochs),
+            p.printed_hours,
+            hours(p.all_epochs, seconds[p.plan.arch]),
+            epochs_text(p.all_epochs),
+            None if p.stop is None else p.stop.epochs,
         )
         for p in projections
-    )  # fmt: skip
+    )
     return Section(
-        "hours", "Hours of a search, projected", _telling(projections, seconds), Table(columns, rows),
+        "hours",
+        "Hours of a search, projected",
+        _summary(projections, seconds),
+        Table(columns, rows),
         tuple(_picture(projections, seconds, arch) for arch in dict.fromkeys(p.plan.arch for p in projections)),
         _notes(projections, seconds),
-    )  # fmt: skip
+    )
 
 
 def gain_section(projections: Sequence[Projection], seconds: ByArch) -> Section:
     columns = (
-        Column("network"), Column("methods"), Column("p", form=".2%"), Column("basis"),
+        Column("network"),
+        Column("methods"),
+        Column("p", form=".2%"),
+        Column("basis"),
         Column("gain", form=".2f", means="hours without Early-Time over hours with it, as the paper counts"),
         Column("gain in all", form=".2f", means="of all trainings"),
         Column("paper's gain", form=".2f", means="as Table 3 prints it"),
         Column("by its hours", form=".2f", means="the quotient of the hours that Table 3 prints"),
-    )  # fmt: skip
+    )
     rows = []
     for slow, fast in pairs(projections):
         epoch = seconds[slow.plan.arch]
         theirs = slow.printed_hours, fast.printed_hours
         rows.append(
             (
-                slow.plan.arch, f"{fast.method} over {slow.method}", slow.plan.sparsity(slow.prunings), "projected",
+                slow.plan.arch,
+                f"{fast.method} over {slow.method}",
+                slow.plan.sparsity(slow.prunings),
+                "projected",
                 hours(slow.paper_epochs, epoch) / hours(fast.paper_epochs, epoch),
-                hours(slow.all_epochs, epoch) / hours(fast.all_epochs, epoch), fast.printed_gain,
+                hours(slow.all_epochs, epoch) / hours(fast.all_epochs, epoch),
+                fast.printed_gain,
                 theirs[0] / theirs[1] if theirs[0] and theirs[1] else None,
             )
-        )  # fmt: skip
+        )
     in_all = [float(row[5]) for row in rows]
     says = (
         f"Counted as the paper does, every gain is that of an epoch at T = {projections[0].plan.early_timesteps} over "
@@ -72,12 +92,12 @@ def pairs(projections: Sequence[Projection]) -> list[tuple[Projection, Projectio
     return [(p, found[arch, f"{name}+ET", n]) for (arch, name, n), p in found.items() if not name.endswith("+ET")]
 
 
-def said(epochs: Epochs) -> str:
+def epochs_text(epochs: Epochs) -> str:
     """1138 at T = 3, 282 at T = 5."""
     return ", ".join(f"{round(number, 1):g} at T = {t}" for t, number in sorted(epochs.items()))
 
 
-def _telling(projections: Sequence[Projection], seconds: ByArch) -> str:
+def _summary(projections: Sequence[Projection], seconds: ByArch) -> str:
     sparsest = max(p.prunings for p in projections)
     told = []
     for slow, fast in pairs(projections):
@@ -125,6 +145,8 @@ def _picture(projections: Sequence[Projection], seconds: ByArch, arch: str) -> L
         points = tuple(Point(100 * p.plan.sparsity(p.prunings), hours(p.all_epochs, seconds[arch])) for p in group)
         series.append(Series(method, points))
     return Lines(
-        Axis("p", "%", form=".2f"), Axis("hours in all, projected", log=True), tuple(series),
+        Axis("p", "%", form=".2f"),
+        Axis("hours in all, projected", log=True),
+        tuple(series),
         f"Projected hours of all trainings against sparsity, {arch}",
-    )  # fmt: skip
+    )

@@ -1,6 +1,7 @@
 """One training iteration as a search does it, in parts; and the peak memory of one, in a process of its own.
 
-`python -m spiketicket.profiling.search.iteration SETUP DEVICE THREADS` is that process: SETUP is a `Setup` in JSON;
+`python -m spiketicket.profiling.search.iteration SETUP DEVICE THREADS` is that process: SETUP is an `IterationSetup` in
+JSON;
 it prints by how many bytes memory had grown at most above the state before the network was built.
 """
 
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 
 from spiketicket.errors import SpikeTicketError
 from spiketicket.profiling.measure.memory import process_bytes, reset_peak
-from spiketicket.profiling.search.setup import PARTS, Setup
-from spiketicket.profiling.search.stand_in import form, stand_in
+from spiketicket.profiling.search.noise_images import image_format, noise_dataset
+from spiketicket.profiling.search.setup import PARTS, IterationSetup
 from spiketicket.train.loop.batches import Batches
 from spiketicket.train.loop.distributed import Group, joined_group
 from spiketicket.train.loop.loop import EpochMean, TrainingState
@@ -29,7 +30,7 @@ from spiketicket.train.search.settings import SearchSettings
 from spiketicket.train.search.ticket import build_meta
 
 ITERATIONS = 2  # before memory is read: the first makes the optimiser's state, the second has all of it
-SMALL = Setup("vgg_digits", 1, 2, "digits")
+SMALL = IterationSetup("vgg_digits", 1, 2, "digits")
 LR = 1e-3  # so small that noise does not make the loss infinite
 
 
@@ -59,13 +60,23 @@ class Iteration:
     """The network of a setup and endless batches for it. `whole` trains on one and waits for the device; `in_parts`
     notes in `parts` the seconds of each part as well: on a GPU without a graph, one after the other."""
 
-    def __init__(self, setup: Setup, batches: Batches, group: Group) -> None:
+    def __init__(self, setup: IterationSetup, batches: Batches, group: Group) -> None:
         torch.manual_seed(0)
         model = build(model_config(setup))
         settings = SearchSettings(
-            "imp", setup.arch, setup.dataset, timesteps=setup.timesteps, rounds=2, epochs=1, rewind_epoch=0,
-            batch_size=setup.batch, width=setup.width, batch_norm=setup.batch_norm, precision=setup.precision, lr=LR,
-        )  # fmt: skip
+            "imp",
+            setup.arch,
+            setup.dataset,
+            timesteps=setup.timesteps,
+            rounds=2,
+            epochs=1,
+            rewind_epoch=0,
+            batch_size=setup.batch,
+            width=setup.width,
+            batch_norm=setup.batch_norm,
+            precision=setup.precision,
+            lr=LR,
+        )
         self.trainee = MarkedTrainingState(model, dense_masks(model), settings, group)
         self.batches = _endless(batches, setup.batch)
         self.tally = EpochMean.empty(group.device)
@@ -90,14 +101,14 @@ class Iteration:
             self.parts[name].append(end - start)
 
 
-def model_config(setup: Setup) -> ModelConfig:
-    shape = form(setup.dataset)
+def model_config(setup: IterationSetup) -> ModelConfig:
+    shape = image_format(setup.dataset)
     return ModelConfig(
         setup.arch, shape.channels, shape.size, shape.classes, setup.timesteps, setup.width, setup.batch_norm
     )
 
 
-def weights_of(setup: Setup) -> tuple[int, int]:
+def weights_of(setup: IterationSetup) -> tuple[int, int]:
     """How many prunable weights its network has, and how many parameters. Raises InputError for an unknown arch."""
     network: nn.Module = build_meta(model_config(setup))
     parameters = list(network.parameters())
@@ -108,9 +119,9 @@ def _endless(batches: Batches, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     return (batch for epoch in count() for batch in batches.epoch(size, np.random.SeedSequence(epoch)))
 
 
-def _peak(setup: Setup, group: Group) -> int:
-    batches = Batches(stand_in(setup.dataset), group.device)
-    Iteration(SMALL, Batches(stand_in(SMALL.dataset), group.device), group).whole()  # loads what any network needs
+def _peak(setup: IterationSetup, group: Group) -> int:
+    batches = Batches(noise_dataset(setup.dataset), group.device)
+    Iteration(SMALL, Batches(noise_dataset(SMALL.dataset), group.device), group).whole()  # loads what any network needs
     gc.collect()
     reset_peak()
     if not group.cpu:
@@ -126,7 +137,7 @@ def _peak(setup: Setup, group: Group) -> int:
 def _main(setup: str, device: str, threads: str) -> None:
     torch.set_num_threads(int(threads))
     with joined_group(device) as group:
-        sys.stdout.write(f"{_peak(Setup(**json.loads(setup)), group)}\n")
+        sys.stdout.write(f"{_peak(IterationSetup(**json.loads(setup)), group)}\n")
 
 
 if __name__ == "__main__":

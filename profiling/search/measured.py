@@ -9,7 +9,7 @@ from typing import Any
 from spiketicket.errors import InputError, SpikeTicketError
 from spiketicket.profiling.search import paper
 from spiketicket.profiling.search.cost import Cost
-from spiketicket.profiling.search.setup import Setup
+from spiketicket.profiling.search.setup import IterationSetup
 from spiketicket.train.history.curves import NAMES
 from spiketicket.train.history.events import FINAL, SEARCH, TicketRecord
 from spiketicket.train.history.history import History, Training, read_history
@@ -20,7 +20,7 @@ _APART = ("early_time", "finals", "et_divergence", "et_normaliser", "et_threshol
 
 
 @dataclass(frozen=True)
-class Spent:
+class TicketCost:
     """A ticket's search. `measured`, `projected`: seconds of the trainings that its mask comes from; `..._own`: of its
     own training. Projected from as many epochs as the log has, by T (`epochs`, `own_epochs`)."""
 
@@ -74,14 +74,14 @@ def read_runs(folders: Iterable[Path]) -> list[History]:
     return histories
 
 
-def setups_of(history: History) -> list[Setup]:
+def setups_of(history: History) -> list[IterationSetup]:
     """What its epochs trained, one for each T. Raises InputError where the log or settings hold what no search has."""
     s = history.settings
     given = {name: s[name] for name in ("width", "batch_norm", "precision") if name in s}
     batch = s.get("batch_size", SearchSettings.batch_size)
     steps = sorted({epoch.timesteps for epoch in history.epochs})
     try:
-        return [Setup(s["arch"], t, batch, s["dataset"], **given) for t in steps]
+        return [IterationSetup(s["arch"], t, batch, s["dataset"], **given) for t in steps]
     except TypeError as error:
         raise InputError(f"{history.folder}: its settings are damaged: {error}") from error
 
@@ -109,14 +109,14 @@ def iterations_of(history: History) -> int | None:
     return min(counted) // epochs if whole else None
 
 
-def spent(history: History, costs: Callable[[Setup], Cost]) -> list[Spent]:
+def spent(history: History, costs: Callable[[IterationSetup], Cost]) -> list[TicketCost]:
     """Of the tickets at the paper's prunings where the run has them, else of its sparsest one."""
     by_steps = {setup.timesteps: costs(setup).seconds for setup in setups_of(history)}
     iterations = iterations_of(history)
     return [_spent(history, ticket, by_steps, iterations) for ticket in _reported(history)]
 
 
-def gains(found: Iterable[Spent]) -> list[tuple[Spent, Spent]]:
+def gains(found: Iterable[TicketCost]) -> list[tuple[TicketCost, TicketCost]]:
     """Pairs without and with Early-Time, of the same search otherwise, at the same round."""
     found = list(found)
     plain = {(_identity(one.history), one.ticket.round): one for one in found if not one.method.endswith("+ET")}
@@ -139,7 +139,7 @@ def _reported(history: History) -> list[TicketRecord]:
     return [tickets[max(tickets)]]
 
 
-def _spent(history: History, ticket: TicketRecord, by_steps: dict[int, float], iterations: int | None) -> Spent:
+def _spent(history: History, ticket: TicketRecord, by_steps: dict[int, float], iterations: int | None) -> TicketCost:
     before = [t for t in history.trainings if t.stage.kind == SEARCH and t.stage.round < ticket.round]
     own = [t for t in history.trainings if (t.stage.kind, t.stage.round) == (ticket.kind, ticket.round)]
     epochs, own_epochs = _epochs(before), _epochs(own)
@@ -150,9 +150,17 @@ def _spent(history: History, ticket: TicketRecord, by_steps: dict[int, float], i
     measured, measured_own = sum(t.seconds for t in before), sum(t.seconds for t in own)
     if history.settings["method"] == "gradual":  # mask and ticket come from the same training
         measured, measured_own = ticket.search_seconds, ticket.final_seconds
-    return Spent(
-        history, ticket, epochs, own_epochs, measured, measured_own, seconds(epochs), seconds(own_epochs), iterations,
-    )  # fmt: skip
+    return TicketCost(
+        history,
+        ticket,
+        epochs,
+        own_epochs,
+        measured,
+        measured_own,
+        seconds(epochs),
+        seconds(own_epochs),
+        iterations,
+    )
 
 
 def _epochs(trainings: Iterable[Training]) -> dict[int, int]:

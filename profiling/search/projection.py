@@ -24,7 +24,7 @@ Epochs = Mapping[int, float]  # by T
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """What is searched: trainings of `epochs`, at `timesteps`, or `early_timesteps` where Early-Time has chosen so."""
 
     arch: str
@@ -45,7 +45,7 @@ class Plan:
 class Projection:
     """`stop`: of Early-Bird's mask search; `paper_epochs` and `all_epochs` by T, as the two ways count them."""
 
-    plan: Plan
+    plan: SearchPlan
     method: str
     prunings: int
     stop: paper.EarlyBirdStop | None
@@ -85,20 +85,22 @@ class Projection:
                 "seconds_per_epoch": {str(t): seconds_per_epoch[t] for t in sorted(used)},
             },
             "paper_accounting": {
-                "epochs": _plain(self.paper_epochs), "hours": hours(self.paper_epochs, seconds_per_epoch),
+                "epochs": _plain(self.paper_epochs),
+                "hours": hours(self.paper_epochs, seconds_per_epoch),
             },
             "all_trainings": {
-                "epochs": _plain(self.all_epochs), "hours": hours(self.all_epochs, seconds_per_epoch),
+                "epochs": _plain(self.all_epochs),
+                "hours": hours(self.all_epochs, seconds_per_epoch),
             },
             "paper_hours": self.printed_hours,
-        }  # fmt: skip
+        }
 
 
 def hours(epochs: Epochs, seconds_per_epoch: Mapping[int, float]) -> float:
     return sum(number * seconds_per_epoch[t] for t, number in epochs.items()) / 3600
 
 
-def project(plan: Plan, method: str, prunings: int) -> Projection | None:
+def project(plan: SearchPlan, method: str, prunings: int) -> Projection | None:
     """Of IMP or EB, with or without ET, to the sparsity after that many prunings of 25%.
 
     Early-Bird's epoch of stop is what the paper's hours amount to: None for a network and data set that it has not.
@@ -114,13 +116,19 @@ def project(plan: Plan, method: str, prunings: int) -> Projection | None:
     return Projection(plan, method, prunings, stop, {early: stop.epochs}, _planned(plan, method, prunings, stop))
 
 
-def _planned(plan: Plan, method: str, prunings: int, stop: paper.EarlyBirdStop | None = None) -> Epochs:
+def _planned(plan: SearchPlan, method: str, prunings: int, stop: paper.EarlyBirdStop | None = None) -> Epochs:
     """Epochs by T of the real plan's trainings."""
     early_time = method.endswith("+ET")
     settings = SearchSettings(
-        "imp" if stop is None else "eb", plan.arch, plan.dataset, timesteps=plan.timesteps, rounds=prunings + 1,
-        epochs=plan.epochs, rewind_epoch=plan.rewind_epoch, early_time=early_time,
-    )  # fmt: skip
+        "imp" if stop is None else "eb",
+        plan.arch,
+        plan.dataset,
+        timesteps=plan.timesteps,
+        rounds=prunings + 1,
+        epochs=plan.epochs,
+        rewind_epoch=plan.rewind_epoch,
+        early_time=early_time,
+    )
     found: dict[int, float] = {}
     for stage in plan_stages(settings, plan.prunable, plan.parameters):
         length: float = stage.end - stage.first_epoch
@@ -131,7 +139,7 @@ def _planned(plan: Plan, method: str, prunings: int, stop: paper.EarlyBirdStop |
     return found
 
 
-def _by_timesteps(stage: Stage, length: float, plan: Plan, early_time: bool) -> Epochs:
+def _by_timesteps(stage: Stage, length: float, plan: SearchPlan, early_time: bool) -> Epochs:
     if stage.kind == "final" or not early_time:
         return {plan.timesteps: length}
     before = min(length, EARLY_TIME_EPOCHS) if stage.round == 0 else 0.0

@@ -10,18 +10,18 @@ from spiketicket.profiling.report.document import Axis, Bars, Cell, Column, Line
 from spiketicket.profiling.search import paper
 from spiketicket.profiling.search.cost import Cost, SearchCost
 from spiketicket.profiling.search.hours import gain_section, hours_section
-from spiketicket.profiling.search.measured import Spent, gains
-from spiketicket.profiling.search.projection import METHODS, Plan, Projection, project
+from spiketicket.profiling.search.measured import TicketCost, gains
+from spiketicket.profiling.search.noise_images import image_format
+from spiketicket.profiling.search.projection import METHODS, Projection, SearchPlan, project
 from spiketicket.profiling.search.runs import run_section
-from spiketicket.profiling.search.setup import PARTS, Setup
-from spiketicket.profiling.search.stand_in import form
+from spiketicket.profiling.search.setup import PARTS, IterationSetup
 from spiketicket.train.history.forecast import fit
 
 MB = 1e-6
 
 
 @dataclass(frozen=True)
-class Asked:
+class SearchProfileSettings:
     """What was asked for: networks at numbers of timesteps, in batches of images of a data set."""
 
     archs: tuple[str, ...]
@@ -30,15 +30,15 @@ class Asked:
     dataset: str
     precision: str
 
-    def setups(self) -> list[Setup]:
+    def setups(self) -> list[IterationSetup]:
         return [
-            Setup(arch, t, self.batch, self.dataset, precision=self.precision)
+            IterationSetup(arch, t, self.batch, self.dataset, precision=self.precision)
             for arch in self.archs
             for t in self.timesteps
         ]
 
 
-def search_report(asked: Asked, cost: SearchCost, runs: Sequence[Spent] = ()) -> Report:
+def search_report(asked: SearchProfileSettings, cost: SearchCost, runs: Sequence[TicketCost] = ()) -> Report:
     """`cost` holds the setups of `asked` and those of `runs`."""
     costs = [cost.costs[setup] for setup in asked.setups()]
     projections = project_all(asked, costs)
@@ -67,7 +67,7 @@ def search_report(asked: Asked, cost: SearchCost, runs: Sequence[Spent] = ()) ->
     )
 
 
-def project_all(asked: Asked, costs: Iterable[Cost]) -> list[Projection]:
+def project_all(asked: SearchProfileSettings, costs: Iterable[Cost]) -> list[Projection]:
     """Where the largest T is above the paper's T_early and that was measured, too: all methods at the four
     sparsities. Empty otherwise, and for a data set that the paper has not."""
     full = max(asked.timesteps)
@@ -78,30 +78,47 @@ def project_all(asked: Asked, costs: Iterable[Cost]) -> list[Projection]:
     found = []
     for cost in costs:
         if cost.setup.timesteps == full:
-            plan = Plan(
-                cost.setup.arch, asked.dataset, paper.EPOCHS[asked.dataset], paper.REWIND_EPOCH, full,
-                paper.EARLY_TIMESTEPS, cost.prunable, cost.parameters,
-            )  # fmt: skip
+            plan = SearchPlan(
+                cost.setup.arch,
+                asked.dataset,
+                paper.EPOCHS[asked.dataset],
+                paper.REWIND_EPOCH,
+                full,
+                paper.EARLY_TIMESTEPS,
+                cost.prunable,
+                cost.parameters,
+            )
             found += [project(plan, method, n) for method in METHODS for n in paper.SPARSITIES]
     return [projection for projection in found if projection is not None]
 
 
 def iteration_section(costs: Sequence[Cost]) -> Section:
     columns = (
-        Column("network"), Column("T", form="d"), Column("iterations", form="d", means="how many were timed"),
+        Column("network"),
+        Column("T", form="d"),
+        Column("iterations", form="d", means="how many were timed"),
         Column("iteration", "s", ".4g", "the median, timed as a whole"),
-        Column("low", "s", ".4g", "of its 95% interval"), Column("high", "s", ".4g"),
+        Column("low", "s", ".4g", "of its 95% interval"),
+        Column("high", "s", ".4g"),
         *(Column(part, "s", ".3g") for part in PARTS),
         Column("sum / whole", form=".3f", means="median of the parts' sum over that of the whole"),
-    )  # fmt: skip
+    )
     rows: list[tuple[Cell, ...]] = []
     for cost in costs:
         middle = cost.whole.median()
         parts = (part.median().value for part in cost.parts.values())
         rows.append(
-            (cost.setup.arch, cost.setup.timesteps, cost.whole.n, middle.value, middle.low, middle.high, *parts,
-             cost.sum_of_parts.median().value / middle.value)
-        )  # fmt: skip
+            (
+                cost.setup.arch,
+                cost.setup.timesteps,
+                cost.whole.n,
+                middle.value,
+                middle.low,
+                middle.high,
+                *parts,
+                cost.sum_of_parts.median().value / middle.value,
+            )
+        )
     notes = [
         "Forward is the network's, to its logits; backward holds the loss, too; optimiser the step, and zeroing what "
         "is pruned. Data is a batch drawn, augmented and normalised.",
@@ -129,13 +146,14 @@ def iteration_section(costs: Sequence[Cost]) -> Section:
 def epoch_section(costs: Sequence[Cost]) -> Section:
     """Beside the paper's Table 1, both also relative to the largest T."""
     columns = (
-        Column("network"), Column("T", form="d"),
+        Column("network"),
+        Column("T", form="d"),
         Column("epoch", "s", ",.1f", "projected: iterations x seconds of one"),
         Column("iterations", form="d", means="in an epoch"),
         Column("paper's epoch", "s", ".2f", "supplementary, Table 1, one RTX 2080 Ti"),
         Column("share", form=".0%", means="of the epoch at the largest T here"),
         Column("paper's share", form=".0%", means="of its epoch at the same T"),
-    )  # fmt: skip
+    )
     largest = max(cost.setup.timesteps for cost in costs)
     full = {cost.setup.arch: cost for cost in costs if cost.setup.timesteps == largest}
     rows: list[tuple[Cell, ...]] = []
@@ -147,9 +165,16 @@ def epoch_section(costs: Sequence[Cost]) -> Section:
             t = cost.setup.timesteps
             theirs = printed[t] / printed[largest] if t in printed and largest in printed else None
             rows.append(
-                (arch, t, cost.seconds_per_epoch, cost.iterations_per_epoch, printed.get(t),
-                 cost.seconds / full[arch].seconds, theirs)
-            )  # fmt: skip
+                (
+                    arch,
+                    t,
+                    cost.seconds_per_epoch,
+                    cost.iterations_per_epoch,
+                    printed.get(t),
+                    cost.seconds / full[arch].seconds,
+                    theirs,
+                )
+            )
         series.append(Series(arch, tuple(Point(c.setup.timesteps, c.seconds / full[arch].seconds) for c in group)))
         shown = [(t, s / printed[largest]) for t, s in printed.items() if largest in printed]
         if shown:
@@ -188,9 +213,11 @@ def memory_section(costs: Sequence[Cost]) -> Section:
     if not known:
         return Section("memory", "Peak memory", "Memory was not measured.")
     columns = (
-        Column("network"), Column("T", form="d"), Column("peak", "MB", ",.0f", "growth at most"),
+        Column("network"),
+        Column("T", form="d"),
+        Column("peak", "MB", ",.0f", "growth at most"),
         Column("share", form=".0%", means="of the peak at the largest T here"),
-    )  # fmt: skip
+    )
     largest = max(cost.setup.timesteps for cost in known)
     full = {cost.setup.arch: cost.peak or 1 for cost in known if cost.setup.timesteps == largest}
     rows = [(c.setup.arch, c.setup.timesteps, (c.peak or 0) * MB, (c.peak or 0) / full[c.setup.arch]) for c in known]
@@ -211,18 +238,27 @@ def memory_section(costs: Sequence[Cost]) -> Section:
 
 
 def _data(
-    asked: Asked, cost: SearchCost, costs: Sequence[Cost], projections: Sequence[Projection],
-    by_arch: dict[str, dict[int, float]], runs: Sequence[Spent],
-) -> dict[str, Any]:  # fmt: skip
+    asked: SearchProfileSettings,
+    cost: SearchCost,
+    costs: Sequence[Cost],
+    projections: Sequence[Projection],
+    by_arch: dict[str, dict[int, float]],
+    runs: Sequence[TicketCost],
+) -> dict[str, Any]:
     return {
         "format": "spiketicket.profile",
         "version": 1,
         "kind": "search",
         "created": strftime("%Y-%m-%dT%H:%M:%S%z"),
         "settings": {
-            "archs": list(asked.archs), "timesteps": list(asked.timesteps), "batch": asked.batch,
-            "dataset": asked.dataset, "images_per_epoch": form(asked.dataset).images, "precision": asked.precision,
-            "device": cost.device, "threads": cost.threads,
+            "archs": list(asked.archs),
+            "timesteps": list(asked.timesteps),
+            "batch": asked.batch,
+            "dataset": asked.dataset,
+            "images_per_epoch": image_format(asked.dataset).images,
+            "precision": asked.precision,
+            "device": cost.device,
+            "threads": cost.threads,
         },
         "machine": machine_facts(),
         "warnings": list(cost.noise.warnings),
@@ -234,9 +270,13 @@ def _data(
         "projections": [one.to_dict(by_arch[one.plan.arch]) for one in projections],
         "runs": [one.to_dict() for one in runs],
         "run_gains": [
-            {"run": str(fast.history.folder), "over": str(slow.history.folder), "round": fast.ticket.round,
-             "measured": slow.measured / fast.measured,
-             "projected": slow.projected / fast.projected if slow.projected and fast.projected else None}
+            {
+                "run": str(fast.history.folder),
+                "over": str(slow.history.folder),
+                "round": fast.ticket.round,
+                "measured": slow.measured / fast.measured,
+                "projected": slow.projected / fast.projected if slow.projected and fast.projected else None,
+            }
             for slow, fast in gains(runs)
         ],
-    }  # fmt: skip
+    }

@@ -3,20 +3,27 @@
 from collections.abc import Sequence
 
 from spiketicket.profiling.report.document import Cell, Column, Section, Table
-from spiketicket.profiling.search.hours import said
-from spiketicket.profiling.search.measured import Spent, gains
+from spiketicket.profiling.search.hours import epochs_text
+from spiketicket.profiling.search.measured import TicketCost, gains
 
 MINUTE = 60
 
 
-def run_section(runs: Sequence[Spent], threads: int) -> Section:
+def run_section(runs: Sequence[TicketCost], threads: int) -> Section:
     columns = (
-        Column("run"), Column("method"), Column("round", form="d"), Column("p", form=".2%"), Column("basis"),
+        Column("run"),
+        Column("method"),
+        Column("round", form="d"),
+        Column("p", form=".2%"),
+        Column("basis"),
         Column("search", "min", ".2f", "trainings that the mask comes from"),
-        Column("own", "min", ".2f", "the ticket's own training"), Column("in all", "min", ".2f"),
+        Column("own", "min", ".2f", "the ticket's own training"),
+        Column("in all", "min", ".2f"),
         Column("gain", form=".2f", means="search without Early-Time over search with it, of the same settings"),
-        Column("gain in all", form=".2f"), Column("search epochs"), Column("own epochs"),
-    )  # fmt: skip
+        Column("gain in all", form=".2f"),
+        Column("search epochs"),
+        Column("own epochs"),
+    )
     slower = {id(fast): slow for slow, fast in gains(runs)}
     rows: list[tuple[Cell, ...]] = []
     for one in runs:
@@ -28,20 +35,31 @@ def run_section(runs: Sequence[Spent], threads: int) -> Section:
             theirs = None if other is None else _times(other, basis)
             rows.append(
                 (
-                    one.history.folder.name, one.method, one.ticket.round, one.ticket.sparsity, basis,
-                    times[0] / MINUTE, times[1] / MINUTE, sum(times) / MINUTE,
+                    one.history.folder.name,
+                    one.method,
+                    one.ticket.round,
+                    one.ticket.sparsity,
+                    basis,
+                    times[0] / MINUTE,
+                    times[1] / MINUTE,
+                    sum(times) / MINUTE,
                     theirs[0] / times[0] if theirs and times[0] else None,
                     sum(theirs) / sum(times) if theirs and sum(times) else None,
-                    said(one.epochs) or "none", said(one.own_epochs) or "none",
+                    epochs_text(one.epochs) or "none",
+                    epochs_text(one.own_epochs) or "none",
                 )
-            )  # fmt: skip
+            )
     return Section(
-        "runs", "Runs: measured beside projected", _telling(runs), Table(columns, tuple(rows)), (),
+        "runs",
+        "Runs: measured beside projected",
+        _summary(runs),
+        Table(columns, tuple(rows)),
+        (),
         _notes(runs, threads),
-    )  # fmt: skip
+    )
 
 
-def _times(one: Spent, basis: str) -> tuple[float, float] | None:
+def _times(one: TicketCost, basis: str) -> tuple[float, float] | None:
     if basis == "measured":
         return one.measured, one.measured_own
     if one.projected is None or one.projected_own is None:
@@ -49,7 +67,7 @@ def _times(one: Spent, basis: str) -> tuple[float, float] | None:
     return one.projected, one.projected_own
 
 
-def _telling(runs: Sequence[Spent]) -> str:
+def _summary(runs: Sequence[TicketCost]) -> str:
     ratios = [one.projected / one.measured for one in runs if one.projected is not None and one.measured]
     told = []
     if ratios:
@@ -60,7 +78,7 @@ def _telling(runs: Sequence[Spent]) -> str:
     return " ".join(told) or "Measured by the runs' logs."
 
 
-def _notes(runs: Sequence[Spent], threads: int) -> tuple[str, ...]:
+def _notes(runs: Sequence[TicketCost], threads: int) -> tuple[str, ...]:
     notes = [
         "Measured: the sum of the log's epochs, training steps alone. Projected: as many epochs x iterations x the "
         "seconds of an iteration, measured here with the run's network, batch and precision.",

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 from spiketicket.errors import InputError
-from spiketicket.profiling.search.stand_in import form
+from spiketicket.profiling.search.noise_images import image_format
 from spiketicket.train.search.settings import PRECISIONS
 
 PARTS = ("data", "forward", "backward", "optimiser")
 
 
 @dataclass(frozen=True)
-class Setup:
+class IterationSetup:
     """What is trained; `batch` images per iteration, of the size that `dataset` has."""
 
     arch: str
@@ -22,7 +22,7 @@ class Setup:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        form(self.dataset)
+        image_format(self.dataset)
         for good, name, expected, value in (
             (self.timesteps >= 1, "timesteps", "numbers from 1", self.timesteps),
             (self.batch >= 2, "batch", "2 or more (batch norm needs two)", self.batch),

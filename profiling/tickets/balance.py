@@ -43,10 +43,14 @@ class LayerBalance:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "layer": self.name, "channels": len(self.work), "nonzeros": int(self.work.sum()),
-            "busiest_channel": int(self.work.max()), "by_channel": self.by_channel, "by_block": self.by_block,
+            "layer": self.name,
+            "channels": len(self.work),
+            "nonzeros": int(self.work.sum()),
+            "busiest_channel": int(self.work.max()),
+            "by_channel": self.by_channel,
+            "by_block": self.by_block,
             "blocks": self.blocks.tolist(),
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)

@@ -54,19 +54,25 @@ def _on_front(tested: Sequence[TicketRow], cost: Callable[[TicketRow], float]) -
 
 def _table(table: TicketTable, fronts: dict[str, set[int]]) -> Section:
     columns = (
-        Column("ticket", means="run and round; final: trained once more at full T"), Column("method"),
-        Column("T", form="d"), Column("p", form=".2%", means="zeros among all parameters"),
+        Column("ticket", means="run and round; final: trained once more at full T"),
+        Column("method"),
+        Column("T", form="d"),
+        Column("p", form=".2%", means="zeros among all parameters"),
         Column("sparsity", form=".2%", means="zeros among prunable weights"),
         Column("accuracy", form=".2%", means="of its own test, when it was found"),
-        Column("file", "kB", ",.1f"), Column("latency", "ms", ".3f", "median of one image"),
-        Column("low", "ms", ".3f", "of its 95% interval"), Column("high", "ms", ".3f"),
+        Column("file", "kB", ",.1f"),
+        Column("latency", "ms", ".3f", "median of one image"),
+        Column("low", "ms", ".3f", "of its 95% interval"),
+        Column("high", "ms", ".3f"),
         Column("operations", "million", ",.3f", "effective synaptic operations per image"),
         Column("energy estimate", "µJ", ".3f", "per image"),
         Column("balance", form=".1%", means="mean over busiest output channel"),
-        Column("best layer"), Column("best balance", form=".1%"),
-        Column("worst layer"), Column("worst balance", form=".1%"),
+        Column("best layer"),
+        Column("best balance", form=".1%"),
+        Column("worst layer"),
+        Column("worst balance", form=".1%"),
         Column("on the front", means="no other ticket is as accurate and cheaper: in latency, in bytes, in both"),
-    )  # fmt: skip
+    )
     rows = tuple(_cells(row, table, fronts) for row in table.rows)
     done = [row for row in table.rows if row.accuracy is not None]
     says = f"{len(table.rows)} tickets."
@@ -93,11 +99,23 @@ def _cells(row: TicketRow, table: TicketTable, fronts: dict[str, set[int]]) -> t
     on = [name for name, found in fronts.items() if id(row) in found]
     best, worst = row.balance.best, row.balance.worst
     return (
-        row.name, row.method, row.timesteps, row.sparsity, row.sparsity_prunable, row.accuracy, row.nbytes * KB,
-        latency.value, latency.low, latency.high, row.operations * MILLION, row.energy(table.energy) * UJ,
-        row.balance.by_channel, *_named(best), *_named(worst),
+        row.name,
+        row.method,
+        row.timesteps,
+        row.sparsity,
+        row.sparsity_prunable,
+        row.accuracy,
+        row.nbytes * KB,
+        latency.value,
+        latency.low,
+        latency.high,
+        row.operations * MILLION,
+        row.energy(table.energy) * UJ,
+        row.balance.by_channel,
+        *_named(best),
+        *_named(worst),
         "both" if len(on) == len(fronts) else ", ".join(on) or "no",
-    )  # fmt: skip
+    )
 
 
 def _named(layer: LayerBalance | None) -> tuple[Cell, Cell]:
@@ -141,13 +159,17 @@ def _point(row: TicketRow, cost: Callable[[TicketRow], float], label: str = "") 
 def _balance_section(table: TicketTable) -> Section:
     """Layer by layer, of the sparsest ticket of each run."""
     columns = (
-        Column("ticket"), Column("layer"), Column("channels", form="d"), Column("nonzeros", form=",d"),
-        Column("mean", form=",.1f", means="nonzero weights of an output channel"), Column("busiest", form=",d"),
+        Column("ticket"),
+        Column("layer"),
+        Column("channels", form="d"),
+        Column("nonzeros", form=",d"),
+        Column("mean", form=",.1f", means="nonzero weights of an output channel"),
+        Column("busiest", form=",d"),
         Column("balance", form=".1%", means="mean over busiest, a unit per channel"),
         Column("balance of blocks", form=".1%", means=f"the same, a unit per {BLOCK} channels"),
         Column("busiest block", means="its first to last channel, and its share of the layer's weights"),
         Column("idlest block"),
-    )  # fmt: skip
+    )
     sparsest = {run: max((r for r in table.rows if r.run == run), key=lambda r: r.sparsity) for run in _runs(table)}
     rows = [_layer_cells(row.name, layer) for row in sparsest.values() for layer in row.balance.layers]
     told = []
@@ -175,9 +197,17 @@ def _runs(table: TicketTable) -> list[str]:
 def _layer_cells(ticket: str, layer: LayerBalance) -> tuple[Cell, ...]:
     work, blocks = layer.work, layer.blocks
     return (
-        ticket, layer.name, len(work), int(work.sum()), float(work.mean()), int(work.max()), layer.by_channel,
-        layer.by_block, _block(layer, int(blocks.argmax())), _block(layer, int(blocks.argmin())),
-    )  # fmt: skip
+        ticket,
+        layer.name,
+        len(work),
+        int(work.sum()),
+        float(work.mean()),
+        int(work.max()),
+        layer.by_channel,
+        layer.by_block,
+        _block(layer, int(blocks.argmax())),
+        _block(layer, int(blocks.argmin())),
+    )
 
 
 def _block(layer: LayerBalance, index: int) -> str:

@@ -73,13 +73,22 @@ class TicketRow:
 
     def to_dict(self, table: EnergyTable) -> dict[str, Any]:
         return {
-            "run": self.run, "method": self.method, "round": self.round, "kind": self.kind,
-            "timesteps": self.timesteps, "sparsity": self.sparsity, "sparsity_prunable": self.sparsity_prunable,
-            "test_accuracy": self.accuracy, "bytes": self.nbytes, "ms_per_image": self.latency.to_dict(1e3),
-            **self.work.to_dict(), "energy_estimate_pj": self.energy(table),
+            "run": self.run,
+            "method": self.method,
+            "round": self.round,
+            "kind": self.kind,
+            "timesteps": self.timesteps,
+            "sparsity": self.sparsity,
+            "sparsity_prunable": self.sparsity_prunable,
+            "test_accuracy": self.accuracy,
+            "bytes": self.nbytes,
+            "ms_per_image": self.latency.to_dict(1e3),
+            **self.work.to_dict(),
+            "energy_estimate_pj": self.energy(table),
             "balance": {"by_channel": self.balance.by_channel, "layers": [b.to_dict() for b in self.balance.layers]},
-            "fingerprint": self.fingerprint, "input": self.input,
-        }  # fmt: skip
+            "fingerprint": self.fingerprint,
+            "input": self.input,
+        }
 
 
 @dataclass(frozen=True)
@@ -129,13 +138,21 @@ def measure_tickets(
             rows.append(
                 partial(
                     TicketRow,
-                    run=names[history.folder], method=method_name(history), round=ticket.search["round"], kind=kind,
-                    timesteps=ticket.model.timesteps, sparsity=ticket.sparsity,
-                    sparsity_prunable=ticket.sparsity_prunable, accuracy=ticket.search["test_accuracy"],
-                    nbytes=nbytes, work=workload(session, x), balance=ticket_balance(ticket.masks),
-                    fingerprint=ticket.fingerprint, input=said,
+                    run=names[history.folder],
+                    method=method_name(history),
+                    round=ticket.search["round"],
+                    kind=kind,
+                    timesteps=ticket.model.timesteps,
+                    sparsity=ticket.sparsity,
+                    sparsity_prunable=ticket.sparsity_prunable,
+                    accuracy=ticket.search["test_accuracy"],
+                    nbytes=nbytes,
+                    work=workload(session, x),
+                    balance=ticket_balance(ticket.masks),
+                    fingerprint=ticket.fingerprint,
+                    input=said,
                 )
-            )  # fmt: skip
+            )
         report(f"timing {len(rows)} tickets in turns ...")
         found = measure(runs, duration=duration, iterations=iterations)
     timed = tuple(row(latency=found.timings[number]) for number, row in enumerate(rows))

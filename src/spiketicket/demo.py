@@ -40,7 +40,7 @@ def demo(
         from spiketicket.export.ticket import export_ticket
         from spiketicket.profiling.inference.profile import Data, profile_models
         from spiketicket.profiling.inference.report import inference_report
-        from spiketicket.profiling.inference.settings import Settings
+        from spiketicket.profiling.inference.settings import ProfileSettings
         from spiketicket.profiling.layers.energy import CMOS_45NM
         from spiketicket.profiling.report.files import write
         from spiketicket.runtime import Session
@@ -68,7 +68,7 @@ def demo(
             accuracies[engine] = evaluate(session, images, dataset.test.labels).accuracy
     with err.status("measuring ...") as status:
         measured = profile_models(
-            [exported.path], Settings(ENGINES, (1, 2, 3, 4, 5), duration=0.3), Data(), CMOS_45NM, status.update
+            [exported.path], ProfileSettings(ENGINES, (1, 2, 3, 4, 5), duration=0.3), Data(), CMOS_45NM, status.update
         )
     html = folder / "report.html"
     write(inference_report(measured), html)

@@ -46,16 +46,25 @@ def test_unknown_names(digits):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("cifar10", "folder {0}/cifar-10-batches-py or {0}/cifar-10-batches-bin, or the archive cifar-10-python.tar.gz"
-         " or cifar-10-binary.tar.gz there .*https://www.cs.toronto.edu/~kriz/cifar.html"),
-        ("cifar100", "folder {0}/cifar-100-python or {0}/cifar-100-binary, or the archive cifar-100-python.tar.gz"
-         " or cifar-100-binary.tar.gz there .*https://www.cs.toronto.edu/~kriz/cifar.html"),
+        (
+            "cifar10",
+            "folder {0}/cifar-10-batches-py or {0}/cifar-10-batches-bin, or the archive cifar-10-python.tar.gz"
+            " or cifar-10-binary.tar.gz there .*https://www.cs.toronto.edu/~kriz/cifar.html",
+        ),
+        (
+            "cifar100",
+            "folder {0}/cifar-100-python or {0}/cifar-100-binary, or the archive cifar-100-python.tar.gz"
+            " or cifar-100-binary.tar.gz there .*https://www.cs.toronto.edu/~kriz/cifar.html",
+        ),
         ("svhn", "folder {0}/svhn .*http://ufldl.stanford.edu/housenumbers/"),
         ("fashion_mnist", "folder {0}/fashion-mnist .*https://github.com/zalandoresearch/fashion-mnist"),
-        ("tiny_imagenet", "folder {0}/tiny-imagenet-200, or the archive tiny-imagenet-200.zip there "
-         ".*http://cs231n.stanford.edu/tiny-imagenet-200.zip"),
+        (
+            "tiny_imagenet",
+            "folder {0}/tiny-imagenet-200, or the archive tiny-imagenet-200.zip there "
+            ".*http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+        ),
     ],
-)  # fmt: skip
+)
 def test_missing_folder_and_where_to_get_it(tmp_path, name, expected):
     with pytest.raises(DataError, match=f"data set {name} not found: expected the {expected.format(tmp_path)}"):
         load_dataset(name, tmp_path)

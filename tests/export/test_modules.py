@@ -24,9 +24,14 @@ T = 4
 def network():
     torch.manual_seed(0)
     return nn.Sequential(
-        layer.Conv2d(2, 6, 3, padding=1), layer.BatchNorm2d(6), neuron.LIFNode(), layer.MaxPool2d(2), layer.Dropout(),
-        layer.Flatten(), layer.Linear(96, 5),
-    )  # fmt: skip
+        layer.Conv2d(2, 6, 3, padding=1),
+        layer.BatchNorm2d(6),
+        neuron.LIFNode(),
+        layer.MaxPool2d(2),
+        layer.Dropout(),
+        layer.Flatten(),
+        layer.Linear(96, 5),
+    )
 
 
 @pytest.fixture

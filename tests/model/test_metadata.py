@@ -10,9 +10,18 @@ WHOLE = Metadata(
     "f1", "vgg_digits", "digits", ("0", "1"), Normalisation(16.0, (0.25,), (0.1,)), "imp", 0.5, 0.625, 0.987654
 )
 TEXTS = {
-    "fingerprint": "f1", "arch": "vgg_digits", "dataset": "digits", "classes": "0\n1", "scale": "16.0", "mean": "0.25",
-    "std": "0.1", "method": "imp", "sparsity": "0.500000", "sparsity_prunable": "0.625000", "test_accuracy": "0.987654",
-}  # fmt: skip
+    "fingerprint": "f1",
+    "arch": "vgg_digits",
+    "dataset": "digits",
+    "classes": "0\n1",
+    "scale": "16.0",
+    "mean": "0.25",
+    "std": "0.1",
+    "method": "imp",
+    "sparsity": "0.500000",
+    "sparsity_prunable": "0.625000",
+    "test_accuracy": "0.987654",
+}
 
 
 def test_texts_and_back():

@@ -260,8 +260,10 @@ def newer(name):
 def test_reading_gives_back_gates_joins_and_timed_inputs(name):
     wanted, graph = NEWER[name], parse_model(to_onnx(NEWER[name]).SerializeToString())
     assert (graph.input_shape, graph.timed_input, graph.timesteps) == (
-        wanted.input_shape, wanted.timed_input, wanted.timesteps,
-    )  # fmt: skip
+        wanted.input_shape,
+        wanted.timed_input,
+        wanted.timesteps,
+    )
     assert graph.metadata == wanted.metadata
     for got, node in zip(graph.nodes, wanted.nodes, strict=True):
         assert type(got) is type(node) and got.name == node.name

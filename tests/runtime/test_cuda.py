@@ -95,11 +95,15 @@ def test_runs_of_several_launches_keep_their_potentials(cupy, tmp_path, timestep
 @pytest.mark.parametrize(
     "geometry",
     [
-        {}, {"pads": (2, 2, 2, 2)}, {"strides": (2, 1), "pads": (1, 0, 1, 2)}, {"dilations": (2, 2)},
-        {"strides": (3, 3)}, {"group": 2, "pads": (1, 1, 1, 1)},
+        {},
+        {"pads": (2, 2, 2, 2)},
+        {"strides": (2, 1), "pads": (1, 0, 1, 2)},
+        {"dilations": (2, 2)},
+        {"strides": (3, 3)},
+        {"group": 2, "pads": (1, 1, 1, 1)},
     ],
     ids=str,
-)  # fmt: skip
+)
 @pytest.mark.parametrize("plan", CUDA_KERNELS)
 def test_convolution_geometries(cupy, tmp_path, geometry, plan):
     """70 outputs: two tiles of rows, the second nearly empty; 150 columns: two tiles and a part of one."""

@@ -181,9 +181,11 @@ def one_operator(op, shape, **attributes):
     rng = np.random.default_rng(4)
     weight = random_csr(rng, attributes["weight_shape"], 0.5)
     arrays = {
-        "values": weight.values, "indices": weight.indices, "indptr": weight.indptr,
+        "values": weight.values,
+        "indices": weight.indices,
+        "indptr": weight.indptr,
         "bias": random_bias(rng, len(weight.indptr) - 1),
-    }  # fmt: skip
+    }
 
     def build(**changes):
         tensors = [numpy_helper.from_array(changes.get(name, array), name) for name, array in arrays.items()]

@@ -18,7 +18,7 @@ from tests.support.graphs import (
     residual_blocks,
     signals,
     write,
-)  # fmt: skip
+)
 
 
 def timed_signals(rng, timesteps=4):

@@ -63,11 +63,17 @@ def test_foreign(data):
 @pytest.mark.parametrize(
     "change",
     [
-        {"batch": [1, 2]}, {"batch": "abc"}, {"batch": None}, {"timesteps": "five"}, {"timesteps": 1e999},
-        {"two_of_four": 3}, {"model_nbytes": None}, {"engine_nbytes": []},
+        {"batch": [1, 2]},
+        {"batch": "abc"},
+        {"batch": None},
+        {"timesteps": "five"},
+        {"timesteps": 1e999},
+        {"two_of_four": 3},
+        {"model_nbytes": None},
+        {"engine_nbytes": []},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_bad_header(change):
     header, rest = header_of(PACKED)
     with pytest.raises(ModelError, match="the header of the TensorRT engine file is damaged"):

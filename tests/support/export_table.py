@@ -118,10 +118,19 @@ def module(make, *shape, timed=False, density=0.3, mode=None):
 
 def small(node, **kwargs):
     return nn.Sequential(
-        layer.Conv2d(2, 8, 3, padding=1, bias=False), layer.BatchNorm2d(8), node(**kwargs), layer.AvgPool2d(2),
-        layer.Conv2d(8, 12, 3), layer.BatchNorm2d(12), node(**kwargs), layer.Dropout(0.5), layer.Flatten(),
-        layer.Linear(48, 20), node(**kwargs), layer.VotingLayer(4),
-    )  # fmt: skip
+        layer.Conv2d(2, 8, 3, padding=1, bias=False),
+        layer.BatchNorm2d(8),
+        node(**kwargs),
+        layer.AvgPool2d(2),
+        layer.Conv2d(8, 12, 3),
+        layer.BatchNorm2d(12),
+        node(**kwargs),
+        layer.Dropout(0.5),
+        layer.Flatten(),
+        layer.Linear(48, 20),
+        node(**kwargs),
+        layer.VotingLayer(4),
+    )
 
 
 class Loop(nn.Module):
@@ -153,9 +162,13 @@ class Dense(nn.Module):
 
 def signals():
     return nn.Sequential(
-        layer.Conv1d(3, 8, 5, padding=2), layer.BatchNorm1d(8), neuron.LIFNode(), layer.AvgPool1d(2), layer.Flatten(),
+        layer.Conv1d(3, 8, 5, padding=2),
+        layer.BatchNorm1d(8),
+        neuron.LIFNode(),
+        layer.AvgPool1d(2),
+        layer.Flatten(),
         layer.Linear(80, 5),
-    )  # fmt: skip
+    )
 
 
 def narrow_vgg():
@@ -246,15 +259,17 @@ def nir_graph():
     conv = nir.Conv2d((8, 8), rng.standard_normal((4, 2, 3, 3)), 1, 1, 1, 1, rng.standard_normal(4))
     size = full(20, 1.0)
     nodes = {
-        "input": nir.Input({"input": np.array([2, 8, 8])}), "conv": conv,
+        "input": nir.Input({"input": np.array([2, 8, 8])}),
+        "conv": conv,
         "if": nir.IF(full((4, 8, 8), 1e4), full((4, 8, 8), 1.0)),
         "pool": nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])),
         "flat": nir.Flatten({"input": np.array([4, 4, 4])}, 0, -1),
         "affine": nir.Affine(rng.standard_normal((20, 64)) / 4, rng.standard_normal(20)),
         "cuba": nir.CubaLIF(3e-4 * size, 4e-4 * size, 9 * size, 0 * size, 0.6 * size),
-        "readout": nir.Linear(rng.standard_normal((5, 20))), "li": nir.LI(full(5, 1e-3), full(5, 5.0), full(5, 0.0)),
+        "readout": nir.Linear(rng.standard_normal((5, 20))),
+        "li": nir.LI(full(5, 1e-3), full(5, 5.0), full(5, 0.0)),
         "output": nir.Output({"output": np.array([5])}),
-    }  # fmt: skip
+    }
     names = list(nodes)
     return nir.NIRGraph(nodes, list(itertools.pairwise(names)))
 
@@ -264,18 +279,22 @@ def snntorch_graph():
     from snntorch.export_nir import export_to_nir
 
     network = nn.Sequential(
-        nn.Linear(30, 20), snntorch.Leaky(torch.full((20,), 0.8), torch.full((20,), 0.5), init_hidden=True),
-        nn.Linear(20, 4), snntorch.Leaky(torch.full((4,), 0.9), torch.full((4,), 0.5), init_hidden=True),
-    )  # fmt: skip
+        nn.Linear(30, 20),
+        snntorch.Leaky(torch.full((20,), 0.8), torch.full((20,), 0.5), init_hidden=True),
+        nn.Linear(20, 4),
+        snntorch.Leaky(torch.full((4,), 0.9), torch.full((4,), 0.5), init_hidden=True),
+    )
     return export_to_nir(network, torch.zeros(1, 30), ignore_dims=[0])
 
 
 def norse_graph():
     norse, one = norse_torch(), torch.ones(20)
     network = norse.SequentialState(
-        nn.Linear(30, 20), norse.LIFBoxCell(norse.LIFBoxParameters(200 * one, 0 * one, 0.1 * one)), nn.Linear(20, 20),
+        nn.Linear(30, 20),
+        norse.LIFBoxCell(norse.LIFBoxParameters(200 * one, 0 * one, 0.1 * one)),
+        nn.Linear(20, 20),
         norse.LIBoxCell(norse.LIBoxParameters(100 * one, 0 * one)),
-    )  # fmt: skip
+    )
     return norse.to_nir(network, torch.zeros(30))
 
 

@@ -105,13 +105,17 @@ def one_conv(rng, channels, out, size, kernel, density, timesteps, **geometry):
         Repeat("repeat", ("x1",), "x2"),
         Lif("spikes", ("x2",), "s0", 1.0),
         Conv(
-            "conv", ("s0",), "x3", random_csr(rng, (out, channels // group, *kernel), density),
-            random_bias(rng, out), **geometry,
+            "conv",
+            ("s0",),
+            "x3",
+            random_csr(rng, (out, channels // group, *kernel), density),
+            random_bias(rng, out),
+            **geometry,
         ),
         Lif("lif", ("x3",), "s1", 2.0),
         Flatten("flat", ("s1",), "f"),
         Linear("readout", ("f",), "y", random_csr(rng, (3, out * out_h * out_w), 1.0), random_bias(rng, 3)),
-    )  # fmt: skip
+    )
     return Graph("x", (channels, h, w), nodes, "y", timesteps)
 
 
@@ -265,9 +269,15 @@ def gates_and_joins(rng, timesteps=5):
     synapse = b.add(Li, "of a static current", current, tau=2.0)
     slow = b.add(Lif, "hard without leak", b.conv("slow", synapse, 17), tau=NO_LEAK, decay_input=False, v_reset=-0.25)
     fast = b.add(
-        Lif, "soft without leak", b.conv("fast", periodic, 66), tau=NO_LEAK, decay_input=False, v_reset=None,
-        v_threshold=1.2, v_drop=0.9,
-    )  # fmt: skip
+        Lif,
+        "soft without leak",
+        b.conv("fast", periodic, 66),
+        tau=NO_LEAK,
+        decay_input=False,
+        v_reset=None,
+        v_threshold=1.2,
+        v_drop=0.9,
+    )
     words = b.concat("odd words", periodic, slow, fast)
     lif = b.add(Lif, "current-based", b.add(Li, "synapse", b.conv("joined", words, 17), tau=3.0), tau=TAU)
     both = b.add(And, "and", lif, slow)

@@ -22,9 +22,11 @@ def install(monkeypatch, version="10.9.0.34", devices=1, refuses=()):
     trt.__dict__.update(vars(TensorRT(refuses)))
     cudart.__dict__.update(vars(Cuda(devices)))
     for name, module in (
-        ("tensorrt", trt), ("cuda", ModuleType("cuda")), ("cuda.bindings", ModuleType("cuda.bindings")),
+        ("tensorrt", trt),
+        ("cuda", ModuleType("cuda")),
+        ("cuda.bindings", ModuleType("cuda.bindings")),
         ("cuda.bindings.runtime", cudart),
-    ):  # fmt: skip
+    ):
         monkeypatch.setitem(sys.modules, name, module)
     return trt, cudart
 

@@ -13,10 +13,26 @@ def check_schema(data):
 
 
 def latency(engine="native", timesteps=1, p50=1.0, wide=0.02, batch=1, threads=1):
-    ms = {"n": 100, "min": 0.9 * p50, "p50": p50, "p90": 1.1 * p50, "p95": 1.2 * p50, "p99": 1.5 * p50,
-          "low": p50 * (1 - wide), "high": p50 * (1 + wide), "spread": 0.05}  # fmt: skip
-    return {"engine": engine, "timesteps": timesteps, "batch": batch, "threads": threads, "ms": ms,
-            "images_per_second": 1000 * batch / p50, "speed": {"value": 1.0, "low": 1.0, "high": 1.0}}  # fmt: skip
+    ms = {
+        "n": 100,
+        "min": 0.9 * p50,
+        "p50": p50,
+        "p90": 1.1 * p50,
+        "p95": 1.2 * p50,
+        "p99": 1.5 * p50,
+        "low": p50 * (1 - wide),
+        "high": p50 * (1 + wide),
+        "spread": 0.05,
+    }
+    return {
+        "engine": engine,
+        "timesteps": timesteps,
+        "batch": batch,
+        "threads": threads,
+        "ms": ms,
+        "images_per_second": 1000 * batch / p50,
+        "speed": {"value": 1.0, "low": 1.0, "high": 1.0},
+    }
 
 
 def model(name="a.onnx", rows=(), accuracies=()):
@@ -25,5 +41,11 @@ def model(name="a.onnx", rows=(), accuracies=()):
 
 
 def profile(*models, machine=None, warnings=()):
-    return {"format": "spiketicket.profile", "version": 1, "kind": "inference", "machine": machine or {"cpu": "x"},
-            "warnings": list(warnings), "models": list(models)}  # fmt: skip
+    return {
+        "format": "spiketicket.profile",
+        "version": 1,
+        "kind": "inference",
+        "machine": machine or {"cpu": "x"},
+        "warnings": list(warnings),
+        "models": list(models),
+    }

@@ -3,9 +3,18 @@
 import json
 
 SETTINGS = {
-    "method": "imp", "arch": "vgg16", "dataset": "cifar10", "timesteps": 5, "rounds": 3, "sparsity": None,
-    "epochs": 4, "rewind_epoch": 1, "seed": 0, "early_time": False, "threads": 2,
-}  # fmt: skip
+    "method": "imp",
+    "arch": "vgg16",
+    "dataset": "cifar10",
+    "timesteps": 5,
+    "rounds": 3,
+    "sparsity": None,
+    "epochs": 4,
+    "rewind_epoch": 1,
+    "seed": 0,
+    "early_time": False,
+    "threads": 2,
+}
 
 
 def write_run(folder, events, tail="", **settings):
@@ -26,20 +35,37 @@ def plan(*stages):
 def epochs(index, kind, count, timesteps, seconds, first=0, **fields):
     return [
         {
-            "event": "epoch", "round": index, "kind": kind, "epoch": epoch, "timesteps": timesteps, "lr": 0.3,
-            "loss": 2.0 / (epoch + 1), "train_accuracy": 0.5, "validation_accuracy": None, "seconds": seconds,
+            "event": "epoch",
+            "round": index,
+            "kind": kind,
+            "epoch": epoch,
+            "timesteps": timesteps,
+            "lr": 0.3,
+            "loss": 2.0 / (epoch + 1),
+            "train_accuracy": 0.5,
+            "validation_accuracy": None,
+            "seconds": seconds,
             **fields,
         }
         for epoch in range(first, first + count)
-    ]  # fmt: skip
+    ]
 
 
 def ticket(index, kind, sparsity, test_accuracy, search_seconds, **fields):
     return {
-        "event": "ticket", "round": index, "kind": kind, "sparsity": sparsity, "sparsity_prunable": sparsity,
-        "test_accuracy": test_accuracy, "validation_accuracy": 0.9, "search_seconds": search_seconds,
-        "final_seconds": 0.0, "timesteps": 5, "fingerprint": "ab12", **fields,
-    }  # fmt: skip
+        "event": "ticket",
+        "round": index,
+        "kind": kind,
+        "sparsity": sparsity,
+        "sparsity_prunable": sparsity,
+        "test_accuracy": test_accuracy,
+        "validation_accuracy": 0.9,
+        "search_seconds": search_seconds,
+        "final_seconds": 0.0,
+        "timesteps": 5,
+        "fingerprint": "ab12",
+        **fields,
+    }
 
 
 IMP = [

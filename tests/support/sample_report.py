@@ -80,12 +80,19 @@ def _layers() -> Section:
         rows.append(
             (
                 LONG if i == 7 else f"features.{i}.conv_{i}",
-                "SparseConv" if i < 13 else "SparseLinear", f"[{64 << i // 4}, 32]",
-                sum(parts), sum(parts) / 0.9, int(9000 * noise.random()), noise.uniform(0.001, 0.2),
-                1_769_472 if i == 0 else 0, int(4e6 * noise.random()), 37_748_736, noise.uniform(0.9, 0.999),
+                "SparseConv" if i < 13 else "SparseLinear",
+                f"[{64 << i // 4}, 32]",
+                sum(parts),
+                sum(parts) / 0.9,
+                int(9000 * noise.random()),
+                noise.uniform(0.001, 0.2),
+                1_769_472 if i == 0 else 0,
+                int(4e6 * noise.random()),
+                37_748_736,
+                noise.uniform(0.9, 0.999),
                 120 * noise.random(),
             )
-        )  # fmt: skip
+        )
     labels = tuple(str(row[0]) for row in rows)
     picture = Bars(
         Axis("time", "ms", form=".3f"),
@@ -111,9 +118,12 @@ def _accuracy() -> Section:
             rows.append((name, t, ms, accuracy, t == 4))
         series.append(Series(name, tuple(points)))
     columns = (
-        Column("network"), Column("T", "", "d"), Column("p50", "ms", ".3f"), Column("accuracy", "", ".2%"),
+        Column("network"),
+        Column("T", "", "d"),
+        Column("p50", "ms", ".3f"),
+        Column("accuracy", "", ".2%"),
         Column("chosen"),
-    )  # fmt: skip
+    )
     return Section(
         "accuracy",
         "Accuracy against latency",
@@ -141,9 +151,12 @@ def _pareto() -> Section:
         kinds[method].append(Point(density, accuracy, label=f"{method} {density:.1%}" if on_front else ""))
         rows.append((f"{method}-{i}", method, density, accuracy, on_front))
     columns = (
-        Column("ticket"), Column("method"), Column("density", "", ".1%", "share of weights left"),
-        Column("accuracy", "", ".2%"), Column("on the front", means="no other ticket is smaller and more accurate"),
-    )  # fmt: skip
+        Column("ticket"),
+        Column("method"),
+        Column("density", "", ".1%", "share of weights left"),
+        Column("accuracy", "", ".2%"),
+        Column("on the front", means="no other ticket is smaller and more accurate"),
+    )
     picture = Lines(
         Axis("density", log=True, form=".0%"),
         Axis("accuracy", form=".0%"),
@@ -155,8 +168,11 @@ def _pareto() -> Section:
 
 def _search() -> Section:
     columns = (
-        Column("round", "", "d"), Column("what happened"), Column("time", "s", ",.1f"), Column("loss", "", ".4f"),
-    )  # fmt: skip
+        Column("round", "", "d"),
+        Column("what happened"),
+        Column("time", "s", ",.1f"),
+        Column("loss", "", ".4f"),
+    )
     rows: tuple[tuple[Cell, ...], ...] = (
         (1, "trained", 12903.25, 0.4127),
         (2, "pruned 20 % of a_b | *all* weights & rewound to [epoch 2] {seed_0} $5 ~3 #1 \\ ^ <i>", 10021.5, -0.0003),

@@ -9,5 +9,10 @@ import pytest
 def beyond_the_first(mark: Any, values: Iterable[Any]) -> list[Any]:
     """Return parameters of which the first one stays in the fast tier, and all others have `mark`."""
     first, *others = values
-    return [first, *(pytest.param(*value, marks=mark) if type(value) is tuple else pytest.param(value, marks=mark)
-                     for value in others)]  # fmt: skip
+    return [
+        first,
+        *(
+            pytest.param(*value, marks=mark) if type(value) is tuple else pytest.param(value, marks=mark)
+            for value in others
+        ),
+    ]

@@ -53,9 +53,16 @@ def sj(*modules, mode):
 
 def small(node=neuron.LIFNode, **kwargs):
     return [
-        layer.Conv2d(2, 5, 3, padding=1, bias=False), layer.BatchNorm2d(5), node(**kwargs), layer.MaxPool2d(2),
-        layer.Dropout(0.5), layer.Flatten(), layer.Linear(5 * 16, 20), node(**kwargs), layer.VotingLayer(4),
-    ]  # fmt: skip
+        layer.Conv2d(2, 5, 3, padding=1, bias=False),
+        layer.BatchNorm2d(5),
+        node(**kwargs),
+        layer.MaxPool2d(2),
+        layer.Dropout(0.5),
+        layer.Flatten(),
+        layer.Linear(5 * 16, 20),
+        node(**kwargs),
+        layer.VotingLayer(4),
+    ]
 
 
 def listed(*modules):

@@ -63,11 +63,19 @@ def _draw_curve(ax: "Axes", curve: Curve, index: int, x: list[float], x_errors: 
     several = any(len(point.samples) > 1 for point in curve.points)
     y_errors = [100 * (point.deviation("accuracy") or 0.0) for point in curve.points]
     ax.errorbar(
-        x, [100 * point.mean("accuracy") for point in curve.points],
-        xerr=x_errors if several else None, yerr=y_errors if several else None, label=curve.label,
-        color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)],
-        linestyle=LINES[index // len(COLOURS) % len(LINES)], markersize=5, linewidth=1.5, capsize=3, elinewidth=1,
-    )  # fmt: skip
+        x,
+        [100 * point.mean("accuracy") for point in curve.points],
+        xerr=x_errors if several else None,
+        yerr=y_errors if several else None,
+        label=curve.label,
+        color=COLOURS[index % len(COLOURS)],
+        marker=MARKERS[index % len(MARKERS)],
+        linestyle=LINES[index // len(COLOURS) % len(LINES)],
+        markersize=5,
+        linewidth=1.5,
+        capsize=3,
+        elinewidth=1,
+    )
 
 
 def _sparsity_axis(ax: "Axes", curves: Sequence[Curve]) -> None:

@@ -8,13 +8,19 @@ from spiketicket.errors import MissingExtraError
 
 # A field of an event -> its tag under the kind of training, search or final; what an event lacks is not written.
 EPOCH_TAGS = {
-    "loss": "loss", "train_accuracy": "accuracy/train", "validation_accuracy": "accuracy/validation",
-    "lr": "learning rate", "seconds": "seconds per epoch", "timesteps": "timesteps",
-}  # fmt: skip
+    "loss": "loss",
+    "train_accuracy": "accuracy/train",
+    "validation_accuracy": "accuracy/validation",
+    "lr": "learning rate",
+    "seconds": "seconds per epoch",
+    "timesteps": "timesteps",
+}
 TICKET_TAGS = {
-    "test_accuracy": "accuracy/test", "validation_accuracy": "accuracy/validation", "sparsity": "sparsity",
+    "test_accuracy": "accuracy/test",
+    "validation_accuracy": "accuracy/validation",
+    "sparsity": "sparsity",
     "search_seconds": "search seconds",
-}  # fmt: skip
+}
 
 
 class TensorBoard:

@@ -103,9 +103,13 @@ class TrainingState:
         rate = settings.lr if self.rate is None else self.rate
         decay = (0.0, settings.weight_decay) if self.recipe.decay_is_dampening else (settings.weight_decay, 0.0)
         self.optimiser = torch.optim.SGD(
-            self.model.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=decay[0], dampening=decay[1],
+            self.model.parameters(),
+            lr=rate,
+            momentum=MOMENTUM,
+            weight_decay=decay[0],
+            dampening=decay[1],
             fused=self.dtype != torch.float16,  # whose first step leaves momentum unset where the scaler skips it
-        )  # fmt: skip
+        )
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.dtype == torch.float16)
 
     def step(self, images: Tensor, labels: Tensor, epoch_mean: EpochMean, share: float) -> None:

@@ -14,8 +14,17 @@ from spiketicket.train.networks.norms import FoldedBatchNorm2d, StaticBatchNorm2
 from spiketicket.train.networks.taps import convolve_by_taps
 
 __all__ = [
-    "Conv2d", "LIFNode", "Repeat", "Residual", "TimestepBatchNorm2d", "batch_norm", "conv", "fuse", "lay_out", "lif",
-]  # fmt: skip
+    "Conv2d",
+    "LIFNode",
+    "Repeat",
+    "Residual",
+    "TimestepBatchNorm2d",
+    "batch_norm",
+    "conv",
+    "fuse",
+    "lay_out",
+    "lif",
+]
 
 # Of convolutions in float32 on a CPU (docs/LOG.md):
 SMALL, DEEP = 4, 128  # up to so many pixels along a side and from so many channels on, taps.py is the fastest

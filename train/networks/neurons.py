@@ -94,9 +94,14 @@ class _Constants:
     def of(cls, node: LIFNode) -> "_Constants":
         k = 1 / node.tau
         return cls(
-            k, k if node.decay_input else 1.0, node.v_reset or 0.0, node.v_threshold,
-            float(node.surrogate_function.alpha), node.v_reset is None, node.detach_reset,
-        )  # fmt: skip
+            k,
+            k if node.decay_input else 1.0,
+            node.v_reset or 0.0,
+            node.v_threshold,
+            float(node.surrogate_function.alpha),
+            node.v_reset is None,
+            node.detach_reset,
+        )
 
 
 class _Lif(torch.autograd.Function):

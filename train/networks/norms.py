@@ -111,9 +111,16 @@ class _OneProcess(torch.autograd.Function):
         mean, scale = (torch.empty(len(x), x.shape[2], dtype=kind, device=x.device) for _ in range(2))
         for t, momentum in enumerate(statistics.momenta):
             torch.native_batch_norm(
-                x[t], weight, bias, statistics.mean, statistics.var, True, momentum, statistics.eps,
+                x[t],
+                weight,
+                bias,
+                statistics.mean,
+                statistics.var,
+                True,
+                momentum,
+                statistics.eps,
                 out=(out[t], mean[t], scale[t]),
-            )  # fmt: skip
+            )
         ctx.eps = statistics.eps
         ctx.save_for_backward(x, weight, mean, scale)
         return out

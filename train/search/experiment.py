@@ -93,9 +93,18 @@ def prepare(settings: SearchSettings, dataset: Dataset, device: torch.device, st
         training_set, validation = dataset.hold_out(settings.validation, settings.seed)
     batches = Batches(training_set, device, *([] if validation is None else [validation]))
     return Experiment(
-        settings, dataset, config, weights, masks, parameters, tuple(stages), training_set.train, validation, batches,
+        settings,
+        dataset,
+        config,
+        weights,
+        masks,
+        parameters,
+        tuple(stages),
+        training_set.train,
+        validation,
+        batches,
         start,
-    )  # fmt: skip
+    )
 
 
 def model_config(settings: SearchSettings, dataset: Dataset) -> ModelConfig:

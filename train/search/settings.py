@@ -54,22 +54,26 @@ class SearchSettings:
     )
     epochs: int = _option(300, "Epochs of the dense training, and of a ticket's.")
     phases: str | None = _option(
-        None, "TIMESTEPSxEPOCHS[@PIXELS], as in 1x8@16,1x6,2x2,5x1: train at few timesteps, or on small images, first; "
+        None,
+        "TIMESTEPSxEPOCHS[@PIXELS], as in 1x8@16,1x6,2x2,5x1: train at few timesteps, or on small images, first; "
         "batch norm is calibrated at each change. Sets --epochs.",
-    )  # fmt: skip
+    )
     soft_epochs: float = _option(
         0.0,
         "Epochs at the start in which neurons are smooth: in the first half the surrogate's primitive, then a blend "
         "that turns into spikes (docs/search.md).",
     )
     prune_epochs: str | None = _option(
-        None, "FIRST-LAST: the epochs between which the mask grows; by default from the end of --soft-epochs to 3/4 of "
-        "the training.", "gradual",
-    )  # fmt: skip
+        None,
+        "FIRST-LAST: the epochs between which the mask grows; by default from the end of --soft-epochs to 3/4 of "
+        "the training.",
+        "gradual",
+    )
     final_phases: str | None = _option(
-        None, "Train each ticket on the way in such phases, from its weights; by default only its batch norm is "
-        "calibrated.", "gradual",
-    )  # fmt: skip
+        None,
+        "Train each ticket on the way in such phases, from its weights; by default only its batch norm is calibrated.",
+        "gradual",
+    )
     rewind_epoch: int = _option(20, "Epoch that later rounds go back to (0: init).", "imp", "random", "oneshot")
     prune_rate: float = _option(0.25, "Share of the surviving weights pruned per round.", "imp", "random", "oneshot")
     finals: tuple[int, ...] = _option(
@@ -83,13 +87,15 @@ class SearchSettings:
     )
     eb_lr_factor: float = _option(2.0, "Learning rate of Early-Bird's search, in multiples of --lr.", "eb")
     early_time: bool = _option(
-        False, "Search with fewer timesteps, as few as the logits allow after two epochs.",
+        False,
+        "Search with fewer timesteps, as few as the logits allow after two epochs.",
         early_time=True,
-    )  # fmt: skip
+    )
     et_divergence: str | None = _option(
-        None, "forward: KL(P_t || P_T), the paper; reverse: KL(P_T || P_t), the released code; jensen-shannon.",
+        None,
+        "forward: KL(P_t || P_T), the paper; reverse: KL(P_T || P_t), the released code; jensen-shannon.",
         early_time=True,
-    )  # fmt: skip
+    )
     et_normaliser: str | None = _option(
         None, "Divergences in units of that at t = 2 (second, the paper) or of the largest (maximum).", early_time=True
     )
@@ -101,9 +107,10 @@ class SearchSettings:
     batch_size: int = _option(128, "Images per iteration, over all processes.")
     lr: float = _option(0.3, "First learning rate.")
     schedule: str = _option(
-        "cosine", "How the learning rate falls: cosine, to 0; step, to a tenth after 1/2 and again after 3/4; "
+        "cosine",
+        "How the learning rate falls: cosine, to 0; step, to a tenth after 1/2 and again after 3/4; "
         "one-cycle, up to --lr in a quarter of the training and down to 0, batch by batch.",
-    )  # fmt: skip
+    )
     weight_decay: float = _option(5e-4, "L2 penalty.")
     cutout: int | None = _option(
         None, "Side of the square that is blanked in a training image, in pixels; 0: none. None: the data set's."
@@ -129,9 +136,11 @@ class SearchSettings:
         sparsity_only = self.method in ("eb", "gradual")  # which know no rounds
         _require(not sparsity_only or (self.rounds, self.sparsity) != (None, None), "sparsity", "a percentage", "none")
         _require(
-            (self.rounds is None) != (self.sparsity is None), "rounds, sparsity", "exactly one of the two",
+            (self.rounds is None) != (self.sparsity is None),
+            "rounds, sparsity",
+            "exactly one of the two",
             "neither" if self.rounds is None else "both",
-        )  # fmt: skip
+        )
         _require(
             self.rounds is None or 2 <= self.rounds <= 100, "rounds", "2 to 100, the dense one included", self.rounds
         )
@@ -143,9 +152,11 @@ class SearchSettings:
         _require(good, "sparsity", "a percentage from 0 below 100", self.sparsity)
         _require(0 < self.prune_rate < 1, "prune_rate", "a share between 0 and 1", self.prune_rate)
         _require(
-            not self.finals or self.early_time, "finals", "none without early_time: every round trains at full T then",
+            not self.finals or self.early_time,
+            "finals",
+            "none without early_time: every round trains at full T then",
             self.finals,
-        )  # fmt: skip
+        )
         strategy(self.strategy)
         EarlyBird(criterion=self.eb_criterion, threshold=self.eb_threshold)
         _require(0 < self.eb_lr_factor < math.inf, "eb_lr_factor", "above 0", self.eb_lr_factor)
@@ -188,8 +199,10 @@ class SearchSettings:
     def _check_early_time(self) -> None:
         _require(
             not self.early_time or (self.timesteps >= 3 and self.epochs >= 3),
-            "early_time", "3 timesteps and 3 epochs at least", f"{self.timesteps} and {self.epochs}",
-        )  # fmt: skip
+            "early_time",
+            "3 timesteps and 3 epochs at least",
+            f"{self.timesteps} and {self.epochs}",
+        )
         options = (f for f in fields(self) if f.metadata.get("early_time") and f.name != "early_time")
         chosen = [f.name for f in options if getattr(self, f.name) != f.default]
         _require(self.early_time or not chosen, "".join(chosen[:1]), "early_time with it", "none")
@@ -199,9 +212,11 @@ class SearchSettings:
         """Return how Early-Time chooses; what is not set is as the recipe has it."""
         recipe = RECIPES[self.recipe]
         return EarlyTime(
-            self.et_divergence or recipe.divergence, self.et_normaliser or recipe.normaliser, self.et_threshold,
+            self.et_divergence or recipe.divergence,
+            self.et_normaliser or recipe.normaliser,
+            self.et_threshold,
             self.et_candidates or None,
-        )  # fmt: skip
+        )
 
     def _check_training(self) -> None:
         _require(0 <= self.epochs <= MOST_EPOCHS, "epochs", "0 to 1,000,000", self.epochs)

@@ -70,8 +70,10 @@ def _subtract(place: Place, a: Any, b: Any) -> Traced:
 
 def _multiply(place: Place, a: Any, b: Any) -> Any:
     if not (isinstance(a, Traced) and isinstance(b, Traced)) or (a.inverted and b.inverted):
-        raise ModelError("products are exported of spikes with spikes, or with 1 - spikes; constant factors belong "
-                         "into the normalisation of the input")  # fmt: skip
+        raise ModelError(
+            "products are exported of spikes with spikes, or with 1 - spikes; constant factors belong "
+            "into the normalisation of the input"
+        )
     first, second = (b, a) if a.inverted else (a, b)
     plain = replace(second, inverted=False)
     (left, right), like = _with_same_lead(
@@ -163,6 +165,13 @@ _RULES: dict[Any, Rule] = {
 
 # What these return lies in the memory of what they get.
 VIEWS = (
-    _same, _dropout, shape_rules.flatten, shape_rules.reshape, shape_rules.unflatten, shape_rules.unsqueeze,
-    shape_rules.expand, shape_rules.item, shape_rules.select,
-)  # fmt: skip
+    _same,
+    _dropout,
+    shape_rules.flatten,
+    shape_rules.reshape,
+    shape_rules.unflatten,
+    shape_rules.unsqueeze,
+    shape_rules.expand,
+    shape_rules.item,
+    shape_rules.select,
+)

@@ -138,8 +138,10 @@ def _avg_pool(b: Builder, module: nn.AvgPool2d | nn.AvgPool1d, name: str, x: str
     divisor = getattr(module, "divisor_override", None)
     top, left, bottom, right = pads
     if (top, left) != (bottom, right) or (any(pads) and not module.count_include_pad):
-        raise ModelError("average pooling whose windows count differently at the border cannot be exported: no "
-                         "ceil_mode, and count_include_pad=True")  # fmt: skip
+        raise ModelError(
+            "average pooling whose windows count differently at the border cannot be exported: no "
+            "ceil_mode, and count_include_pad=True"
+        )
     x = b.image(x)
     if not any(pads) and divisor is None:
         name = b.unique(name)

@@ -173,8 +173,10 @@ def _collected(place: Place, tensors: list[Traced], dim: int) -> Traced:
     static = set(steps) == {None} and not place.builder.values[first.value].timed
     in_order = len(tensors) == place.timesteps and (once or static or steps == list(range(place.timesteps)))
     if dim != 0 or not in_order or any(x.anytime != first for x in tensors):
-        raise ModelError(f"collects {len(tensors)} tensors: expected one of each of the {place.timesteps} timesteps, "
-                         "in their order, along dimension 0")  # fmt: skip
+        raise ModelError(
+            f"collects {len(tensors)} tensors: expected one of each of the {place.timesteps} timesteps, "
+            "in their order, along dimension 0"
+        )
     return replace(first, lead=LeadingDims.TIME)
 
 

@@ -6,9 +6,15 @@ from dataclasses import dataclass
 HEIGHT = 14.0  # of a line of text
 DISTANCES = (8.0, 17.0, 28.0, 42.0)
 DIRECTIONS = (  # how far right and down per pixel of distance, and which share of the text is left of there
-    (1.0, 0.0, 0.0), (0.0, -1.3, 0.5), (0.0, 1.3, 0.5), (0.7, -1.0, 0.0), (0.7, 1.0, 0.0), (-1.0, 0.0, 1.0),
-    (-0.7, -1.0, 1.0), (-0.7, 1.0, 1.0),
-)  # fmt: skip
+    (1.0, 0.0, 0.0),
+    (0.0, -1.3, 0.5),
+    (0.0, 1.3, 0.5),
+    (0.7, -1.0, 0.0),
+    (0.7, 1.0, 0.0),
+    (-1.0, 0.0, 1.0),
+    (-0.7, -1.0, 1.0),
+    (-0.7, 1.0, 1.0),
+)
 COST_OF_MARK, COST_OF_LINE, COST_OF_DISTANCE, COST_OF_DIRECTION = 5.0, 1.0, 1.5, 0.2
 
 

@@ -74,9 +74,15 @@ class Buffer:
         _, height, width = layout.shape
         images = self.array.shape[-4]
         return (
-            self.pointer(layout.origin), np.int32(layout.kind), np.int32(width), np.int32(height * width),
-            np.int32(layout.pitch), np.int32(layout.plane), np.int64(layout.image), np.int64(images * layout.image),
-        )  # fmt: skip
+            self.pointer(layout.origin),
+            np.int32(layout.kind),
+            np.int32(width),
+            np.int32(height * width),
+            np.int32(layout.pitch),
+            np.int32(layout.plane),
+            np.int64(layout.image),
+            np.int64(images * layout.image),
+        )
 
     def pointer(self, element: int = 0) -> Any:
         return np.uint64(self.array.data.ptr + element * self.array.itemsize)

@@ -91,9 +91,12 @@ class Lowering:
                 head = (read.pointer(), view[6], *strides, *tiles.pointers(), np.int32(rows))
                 flags = f"{self.store.parts}, {str(sparse).lower()}, {str(op.pooled).lower()}"
                 choices["tensor/sparse" if sparse else "tensor"] = kernels.tensor(
-                    f"tensor<{self.timesteps}, {flags}>", tiles.nbytes, rows, patches * prod(window),
+                    f"tensor<{self.timesteps}, {flags}>",
+                    tiles.nbytes,
+                    rows,
+                    patches * prod(window),
                     (*head, np.int32(node.weight.columns), *sizes, *tail),
-                )  # fmt: skip
+                )
         return choices
 
     def _grid(self, op: Op) -> tuple[int, int]:
@@ -109,9 +112,12 @@ class Lowering:
         features = prod(layout.shape)
         lif = neuron if isinstance(neuron, Lif | Li) else None
         arguments = (
-            *self._operands(inputs), *out.view(), *self._count(layout), np.int32(first),
+            *self._operands(inputs),
+            *out.view(),
+            *self._count(layout),
+            np.int32(first),
             *self._cell(name, lif, features),
-        )  # fmt: skip
+        )
         return self._pointed(f"pointwise<{self.timesteps}>", layout, arguments)
 
     def _joined(self, op: Op, inputs: Sequence[Buffer], out: Buffer) -> list[Launch]:
@@ -128,9 +134,15 @@ class Lowering:
     def _pool(self, node: MaxPool | AvgPool, read: Buffer, out: Buffer) -> Launch:
         above, before = node.pads[:2] if isinstance(node, MaxPool) else (0, 0)
         numbers = (
-            read.layout.shape[1], *out.layout.shape, self.images, *node.kernel, *node.strides, above, before,
+            read.layout.shape[1],
+            *out.layout.shape,
+            self.images,
+            *node.kernel,
+            *node.strides,
+            above,
+            before,
             isinstance(node, AvgPool),
-        )  # fmt: skip
+        )
         arguments = (*read.view(), *out.view(), *(np.int32(number) for number in numbers))
         return self._pointed(f"pool<{self.timesteps}>", out.layout, arguments)
 

@@ -154,7 +154,7 @@ def _print_evaluation(facts: dict[str, Any], evaluation: Evaluation, classes: tu
         f"{facts['dataset']} {facts['split']}: accuracy {evaluation.accuracy:.2%} of {facts['images']} images, "
         f"{evaluation.images_per_second:,.0f} images/s ({facts['engine']}, mean T = {facts['mean_timesteps']:.3g}, "
         f"batch {facts['batch']}, {facts['threads']} threads)",
-    )  # fmt: skip
+    )
 
 
 def _print_logits(session: Session, logits: NDArray[np.float32], steps: NDArray[np.int64] | None, json: bool) -> None:

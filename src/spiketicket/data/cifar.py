@@ -100,14 +100,18 @@ def _read_batch(path: Path, kind: _Kind) -> Split:
     batch = read_pickle(path)
     data, labels = batch.get("data"), batch.get(kind.labels)
     if (
-        not isinstance(data, np.ndarray) or data.dtype != np.uint8
-        or data.ndim != 2 or data.shape[1] != PIXELS or not len(data)
-    ):  # fmt: skip
+        not isinstance(data, np.ndarray)
+        or data.dtype != np.uint8
+        or data.ndim != 2
+        or data.shape[1] != PIXELS
+        or not len(data)
+    ):
         raise DataError(f"{path}: expected 'data' as uint8 [N, {PIXELS}]")
     if (
-        not isinstance(labels, list) or len(labels) != len(data)
+        not isinstance(labels, list)
+        or len(labels) != len(data)
         or not all(isinstance(label, int) and 0 <= label < kind.classes for label in labels)
-    ):  # fmt: skip
+    ):
         raise DataError(f"{path}: expected {kind.labels!r}, one of 0..{kind.classes - 1} per image")
     return Split(data.reshape(-1, 3, 32, 32), np.array(labels, dtype=np.int64))
 

@@ -43,13 +43,19 @@ def _read_mat(path: Path) -> Split:
         raise DataError(f"{path}: not a readable MATLAB file: {error}") from error
     images, labels = content.get("X"), content.get("y")
     if (
-        not isinstance(images, np.ndarray) or images.dtype != np.uint8
-        or images.ndim != 4 or images.shape[:3] != (32, 32, 3) or not images.shape[3]
-    ):  # fmt: skip
+        not isinstance(images, np.ndarray)
+        or images.dtype != np.uint8
+        or images.ndim != 4
+        or images.shape[:3] != (32, 32, 3)
+        or not images.shape[3]
+    ):
         raise DataError(f"{path}: expected 'X' as uint8 [32, 32, 3, N]")
     if (
-        not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu"
-        or labels.size != images.shape[3] or labels.min() < 1 or labels.max() > 10
-    ):  # fmt: skip
+        not isinstance(labels, np.ndarray)
+        or labels.dtype.kind not in "iu"
+        or labels.size != images.shape[3]
+        or labels.min() < 1
+        or labels.max() > 10
+    ):
         raise DataError(f"{path}: expected 'y', one of 1..10 per image")
     return Split(np.ascontiguousarray(images.transpose(3, 2, 0, 1)), labels.reshape(-1).astype(np.int64) % 10)

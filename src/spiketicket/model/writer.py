@@ -166,10 +166,17 @@ class _Writer:
         match node:
             case Conv():
                 self.node(
-                    DENSE_CONV if self.dense else SPARSE_CONV, x + self.weight(node), output, node.name, DOMAIN,
-                    strides=node.strides, pads=node.pads, dilations=node.dilations, group=node.group,
+                    DENSE_CONV if self.dense else SPARSE_CONV,
+                    x + self.weight(node),
+                    output,
+                    node.name,
+                    DOMAIN,
+                    strides=node.strides,
+                    pads=node.pads,
+                    dilations=node.dilations,
+                    group=node.group,
                     **self.storage(node),
-                )  # fmt: skip
+                )
             case Linear():
                 op = DENSE_LINEAR if self.dense else SPARSE_LINEAR
                 self.node(op, x + self.weight(node), output, node.name, DOMAIN, **self.storage(node))
@@ -177,9 +184,17 @@ class _Writer:
                 hard = node.v_reset is not None
                 reset = {"v_reset": float(node.v_reset)} if node.v_reset is not None else {"v_drop": float(node.drop)}
                 self.neurons(
-                    LIF, LIF_STEP, node, x, output, overload=HARD_RESET if hard else SOFT_RESET, tau=float(node.tau),
-                    v_threshold=float(node.v_threshold), decay_input=int(node.decay_input), **reset,
-                )  # fmt: skip
+                    LIF,
+                    LIF_STEP,
+                    node,
+                    x,
+                    output,
+                    overload=HARD_RESET if hard else SOFT_RESET,
+                    tau=float(node.tau),
+                    v_threshold=float(node.v_threshold),
+                    decay_input=int(node.decay_input),
+                    **reset,
+                )
             case Li():
                 leak = {"tau": float(node.tau), "decay_input": int(node.decay_input)}
                 self.neurons(LI, LI_STEP, node, x, output, **leak)
@@ -188,14 +203,23 @@ class _Writer:
                 top, left, bottom, right = node.pads
                 zero = [0] if timed else []
                 self.node(
-                    "MaxPool", x, output, node.name, kernel_shape=[*lead, *node.kernel],
-                    strides=[*lead, *node.strides], pads=[*zero, top, left, *zero, bottom, right],
-                )  # fmt: skip
+                    "MaxPool",
+                    x,
+                    output,
+                    node.name,
+                    kernel_shape=[*lead, *node.kernel],
+                    strides=[*lead, *node.strides],
+                    pads=[*zero, top, left, *zero, bottom, right],
+                )
             case AvgPool():
                 self.node(
-                    "AveragePool", x, output, node.name,
-                    kernel_shape=[*lead, *node.kernel], strides=[*lead, *node.strides],
-                )  # fmt: skip
+                    "AveragePool",
+                    x,
+                    output,
+                    node.name,
+                    kernel_shape=[*lead, *node.kernel],
+                    strides=[*lead, *node.strides],
+                )
             case Add():
                 self.node("Add", x, output, node.name)
             case And():

@@ -31,8 +31,11 @@ def metadata_of(path, format):
 def test_every_file_tells(form, tmp_path, monkeypatch):
     trt, _ = nvidia_standin.install(monkeypatch)
     path, result = exported(tmp_path, form)
-    told = {key.removeprefix(METADATA_PREFIX): text for key, text in metadata_of(path, form.format).items()
-            if key.startswith(METADATA_PREFIX)}  # fmt: skip
+    told = {
+        key.removeprefix(METADATA_PREFIX): text
+        for key, text in metadata_of(path, form.format).items()
+        if key.startswith(METADATA_PREFIX)
+    }
     assert told.items() >= {**METADATA, "values": "float32", "versions": versions()}.items()
     assert len(told["fingerprint"]) == 64
     assert json.loads(told["verification"]) == [agreement.brief() for agreement in result.agreements] != []

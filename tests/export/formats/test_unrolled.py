@@ -82,11 +82,19 @@ def timed_signals(rng):
 
 @pytest.fixture(
     params=[
-        everything, poolings_and_views, residual_blocks, gates_and_joins, gated_output, signals,
-        timed_signals, events, event_vectors, repeated,
+        everything,
+        poolings_and_views,
+        residual_blocks,
+        gates_and_joins,
+        gated_output,
+        signals,
+        timed_signals,
+        events,
+        event_vectors,
+        repeated,
     ],
     ids=lambda make: make.__name__,
-)  # fmt: skip
+)
 def graph(request):
     return request.param(np.random.default_rng(1))
 

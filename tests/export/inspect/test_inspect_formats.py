@@ -66,8 +66,11 @@ def test_nir(tmp_path):
     assert (x.format, x.producer) == (f"NIR {nir.version}", "spiketicket")
     assert [port.shape for port in x.inputs + x.outputs] == [("T", "N", 2, 4, 4), ("T", "N", 3)]
     assert [(layer.name, layer.kind, layer.output) for layer in x.layers] == [
-        ("flat", "Flatten", (32,)), ("fc", "Linear", (20,)), ("lif", "Lif", (20,)), ("out", "Linear", (3,)),
-    ]  # fmt: skip
+        ("flat", "Flatten", (32,)),
+        ("fc", "Linear", (20,)),
+        ("lif", "Lif", (20,)),
+        ("out", "Linear", (3,)),
+    ]
     weights = {node.name: node.weight for node in result.graph.weighted()}
     assert {x.name: x.nonzeros for x in x.layers if x.weight} == {name: w.nnz for name, w in weights.items()}
     assert x.totals.macs_per_timestep == sum(w.nnz for w in weights.values()) and x.totals.neurons == 20
@@ -90,9 +93,11 @@ def test_a_nir_file_of_others_does_not_tell_all(told, expected, tmp_path):
     nir = pytest.importorskip("nir", reason="NIR graphs need the extra nir")
     one = np.ones(3)
     nodes = {
-        "in": nir.Input(np.array([2])), "fc": nir.Linear(np.eye(3, 2)), "lif": nir.LIF(0.01 * one, one, 0 * one, one),
+        "in": nir.Input(np.array([2])),
+        "fc": nir.Linear(np.eye(3, 2)),
+        "lif": nir.LIF(0.01 * one, one, 0 * one, one),
         "out": nir.Output(np.array([3])),
-    }  # fmt: skip
+    }
     edges = [("in", "fc"), ("fc", "lif"), ("lif", "out")]
     nir.write(tmp_path / "x.nir", nir.NIRGraph(nodes, edges, metadata={"lab": "ours", **told}))
     x = inspect(tmp_path / "x.nir")
@@ -128,9 +133,12 @@ def test_an_engine(tmp_path):
     assert (x.kind, x.timesteps, x.fixed_timesteps, x.layers, x.dense_nbytes) == ("engine", T, True, [], None)
     assert [port.shape for port in x.inputs + x.outputs] == [("N", 2, 4, 4), ("N", 3), (T, "N", 3)]
     assert {key: x.facts[key] for key in ("GPU", "TensorRT", "images at once", "weighted sums", "2:4 sparse")} == {
-        "GPU": nvidia_standin.GPU, "TensorRT": "10.9.0.34", "images at once": "1 to 32, fastest for 8",
-        "weighted sums": "float16", "2:4 sparse": "no layer",
-    }  # fmt: skip
+        "GPU": nvidia_standin.GPU,
+        "TensorRT": "10.9.0.34",
+        "images at once": "1 to 32, fastest for 8",
+        "weighted sums": "float16",
+        "2:4 sparse": "no layer",
+    }
     shown = text(x)
     row = next(line for line in shown.splitlines() if line.startswith("tensorrt (float16)"))
     assert row.split()[4] == "-", "an engine shows no spikes that could differ"

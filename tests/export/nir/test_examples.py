@@ -74,11 +74,20 @@ def cnn_sinabs():
         return nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0]))
 
     layers = (
-        conv(34, 16, 2, 5, 2), integrate(16, 16, 16), conv(16, 16, 16, 3, 1), integrate(16, 16, 16), pool(),
-        conv(8, 8, 16, 3, 1), integrate(8, 8, 8), pool(), nir.Flatten({"input": np.array([8, 4, 4])}, 0, -1),
-        nir.Affine(weights(256, 128), full(256, 0.0)), integrate(256),
-        nir.Affine(weights(10, 256), full(10, 0.0)), integrate(10),
-    )  # fmt: skip
+        conv(34, 16, 2, 5, 2),
+        integrate(16, 16, 16),
+        conv(16, 16, 16, 3, 1),
+        integrate(16, 16, 16),
+        pool(),
+        conv(8, 8, 16, 3, 1),
+        integrate(8, 8, 8),
+        pool(),
+        nir.Flatten({"input": np.array([8, 4, 4])}, 0, -1),
+        nir.Affine(weights(256, 128), full(256, 0.0)),
+        integrate(256),
+        nir.Affine(weights(10, 256), full(10, 0.0)),
+        integrate(10),
+    )
     return ends([2, 34, 34], [10], **{str(i): node for i, node in enumerate(layers)})
 
 
@@ -94,10 +103,14 @@ def linear(out, inputs, bias):
 def braille(hidden, bias):
     """Reads of itself: lif1.lif -> lif1.w_rec -> lif1.lif."""
     nodes = {
-        "fc1": linear(hidden, 12, bias), "fc2": linear(7, hidden, bias), "input": nir.Input(np.array([12])),
-        "lif1.lif": cuba(hidden, 1e-3, 2e-4), "lif1.w_rec": linear(hidden, hidden, bias), "lif2": cuba(7, 2e-4, 2e-4),
+        "fc1": linear(hidden, 12, bias),
+        "fc2": linear(7, hidden, bias),
+        "input": nir.Input(np.array([12])),
+        "lif1.lif": cuba(hidden, 1e-3, 2e-4),
+        "lif1.w_rec": linear(hidden, hidden, bias),
+        "lif2": cuba(7, 2e-4, 2e-4),
         "output": nir.Output(np.array([7])),
-    }  # fmt: skip
+    }
     edges = [("input", "fc1"), ("fc1", "lif1.lif"), ("lif1.lif", "lif1.w_rec"), ("lif1.w_rec", "lif1.lif")]
     edges += [("lif1.lif", "fc2"), ("fc2", "lif2"), ("lif2", "output")]
     return nir.NIRGraph(nodes, edges, type_check=False)
@@ -106,13 +119,16 @@ def braille(hidden, bias):
 def braille_subgraph(hidden, bias, name="lif1"):
     """The same in a subgraph, whose edges speak of `lif`, whatever the node's name."""
     inner = {
-        "input": nir.Input(np.array([hidden])), name: cuba(hidden, 1e-3, 2e-4), "lin": linear(hidden, hidden, bias),
+        "input": nir.Input(np.array([hidden])),
+        name: cuba(hidden, 1e-3, 2e-4),
+        "lin": linear(hidden, hidden, bias),
         "output": nir.Output(np.array([hidden])),
-    }  # fmt: skip
+    }
     edges = [("input", "lif"), ("lif", "lin"), ("lin", "lif"), ("lif", "output")]
     recurrent = nir.NIRGraph(inner, edges, type_check=False)
-    return ends([12], [7], fc1=linear(hidden, 12, bias), lif1=recurrent, fc2=linear(7, hidden, bias),
-                lif2=cuba(7, 2e-4, 2e-4))  # fmt: skip
+    return ends(
+        [12], [7], fc1=linear(hidden, 12, bias), lif1=recurrent, fc2=linear(7, hidden, bias), lif2=cuba(7, 2e-4, 2e-4)
+    )
 
 
 def as_then(graph, path, version):

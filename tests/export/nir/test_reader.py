@@ -323,12 +323,18 @@ def test_every_engine_runs_it(rng, tmp_path):
     neurons = nir.IF(full(shape, 1e4), full(shape, 1), full(shape, 0))
     graph = read_nir(
         chain(
-            [2, 11], nir.Conv1d(11, weight, 1, 1, 1, 1, full(4, 0.1)), neurons, nir.Flatten(None, 0, -1),
-            affine(rng, 6, 44), cuba(rng, 6, "lif", True, True), affine(rng, 3, 6), cuba(rng, 3, "li", False, True),
+            [2, 11],
+            nir.Conv1d(11, weight, 1, 1, 1, 1, full(4, 0.1)),
+            neurons,
+            nir.Flatten(None, 0, -1),
+            affine(rng, 6, 44),
+            cuba(rng, 6, "lif", True, True),
+            affine(rng, 3, 6),
+            cuba(rng, 3, "li", False, True),
             outputs=[3],
         ),
         T,
-    )  # fmt: skip
+    )
     path, x = write(graph, tmp_path), spikes(rng, 2, 11).astype(np.float32)
     for engine in ENGINE_NAMES:
         with Session(path, engine) as session:
@@ -441,7 +447,7 @@ def test_an_edge_that_stands_twice(rng):
         ([5], lambda rng: [nir.Affine(np.ones((6, 5)), full(4, 0))], [6], "bias has 4 entries, expected 6"),
         ([5], lambda rng: [nir.Affine(np.full((6, 5), "a"), full(6, 0))], [6], "weight is no array of numbers"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit(rng, shape, nodes, outputs, message):
     refused(chain(shape, *nodes(rng), outputs=outputs), message)
 

@@ -52,9 +52,15 @@ def snn_network(snn, **options):
         torch.full((20,), 0.6), torch.full((20,), 0.85), torch.ones(20), init_hidden=True, **options
     )
     network = nn.Sequential(
-        nn.Conv2d(2, 6, 3, padding=1), leaky((6, 8, 8), 0.8), nn.AvgPool2d(2), nn.Flatten(),
-        nn.Linear(96, 20, bias=False), synaptic, nn.Linear(20, 4), leaky((4,), 0.95),
-    )  # fmt: skip
+        nn.Conv2d(2, 6, 3, padding=1),
+        leaky((6, 8, 8), 0.8),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(96, 20, bias=False),
+        synaptic,
+        nn.Linear(20, 4),
+        leaky((4,), 0.95),
+    )
     with torch.no_grad():
         for layer in (0, 4, 6):
             network[layer].weight *= 2.5

@@ -99,11 +99,25 @@ def test_the_written_equations_are_the_graphs(rng):
 def test_kinds(rng):
     nodes = to_nir(network(rng)).nodes
     assert {name: type(node).__name__ for name, node in nodes.items()} == {
-        "input": "Input", "stem": "Conv2d", "lif": "LIF", "depth": "Conv2d", "if": "IF", "if.times2": "Scale",
-        "mean": "AvgPool2d", "threshold": "Threshold", "flat": "Flatten", "fc": "Linear", "rest": "LIF",
-        "synapse in": "Affine", "synapse": "LI", "lif4": "LIF", "readout": "Affine", "sum": "I", "leaky": "LI",
+        "input": "Input",
+        "stem": "Conv2d",
+        "lif": "LIF",
+        "depth": "Conv2d",
+        "if": "IF",
+        "if.times2": "Scale",
+        "mean": "AvgPool2d",
+        "threshold": "Threshold",
+        "flat": "Flatten",
+        "fc": "Linear",
+        "rest": "LIF",
+        "synapse in": "Affine",
+        "synapse": "LI",
+        "lif4": "LIF",
+        "readout": "Affine",
+        "sum": "I",
+        "leaky": "LI",
         "output": "Output",
-    }  # fmt: skip
+    }
     assert nodes["depth"].groups == 4
     assert all(array.dtype == np.float32 for array in vars(nodes["lif"]).values() if isinstance(array, np.ndarray))
 

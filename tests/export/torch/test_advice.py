@@ -10,13 +10,22 @@ from spiketicket.export.torch.advice import advice
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("transpose", "dimensions keep their order"), ("conv_transpose2d", "transposed convolutions"),
-        ("einsum", "matrix products"), ("matmul", "matrix products"), ("sum", "the sum over time"),
-        ("mul", "products are exported"), ("relu_", "not a spiking layer"), ("log_softmax", "return logits"),
-        ("interpolate", "enlarging images"), ("layer_norm", "its statistics"), ("masked_fill_", "a choice by value"),
-        ("exp", "functions of single values"), ("sumptuous", "has no place"), ("ReLU", "has no place"),
+        ("transpose", "dimensions keep their order"),
+        ("conv_transpose2d", "transposed convolutions"),
+        ("einsum", "matrix products"),
+        ("matmul", "matrix products"),
+        ("sum", "the sum over time"),
+        ("mul", "products are exported"),
+        ("relu_", "not a spiking layer"),
+        ("log_softmax", "return logits"),
+        ("interpolate", "enlarging images"),
+        ("layer_norm", "its statistics"),
+        ("masked_fill_", "a choice by value"),
+        ("exp", "functions of single values"),
+        ("sumptuous", "has no place"),
+        ("ReLU", "has no place"),
     ],
-)  # fmt: skip
+)
 def test_operations(name, text):
     assert advice(name).startswith(text)
 

@@ -173,9 +173,9 @@ def test_what_depends_on_the_number_of_timesteps_is_noted(odd):
 
 
 def test_functional_layers_in_a_loop_are_one_computation():
-    assert_alike(shaken(Style(
-        lambda s, x: [s.f(s.m(F.avg_pool2d(s.d(fire(s, x)), 3, 1, 1)).flatten(1)) for _ in range(T)]
-    )))  # fmt: skip
+    assert_alike(
+        shaken(Style(lambda s, x: [s.f(s.m(F.avg_pool2d(s.d(fire(s, x)), 3, 1, 1)).flatten(1)) for _ in range(T)]))
+    )
 
 
 def test_other_types_are_refused():

@@ -113,15 +113,22 @@ def test_a_network_that_repeats_its_input(how):
 
 @pytest.mark.parametrize("mode", ["s", "m"])
 def test_containers_of_spikingjelly(mode):
-    network = shaken(nn.Sequential(
-        layer.SeqToANNContainer(nn.Conv2d(2, 5, 3, padding=1), nn.BatchNorm2d(5)),
-        layer.MultiStepContainer(neuron.LIFNode()),
-        layer.StepModeContainer(False, mode, nn.Flatten(), nn.Linear(5 * 64, 6)),
-        neuron.LIFNode(step_mode="m"),
-    ) if mode == "m" else nn.Sequential(
-        layer.StepModeContainer(False, mode, nn.Conv2d(2, 5, 3, padding=1), nn.BatchNorm2d(5)),
-        layer.StepModeContainer(True, mode, neuron.LIFNode()), nn.Flatten(), nn.Linear(5 * 64, 6), neuron.LIFNode(),
-    ))  # fmt: skip
+    network = shaken(
+        nn.Sequential(
+            layer.SeqToANNContainer(nn.Conv2d(2, 5, 3, padding=1), nn.BatchNorm2d(5)),
+            layer.MultiStepContainer(neuron.LIFNode()),
+            layer.StepModeContainer(False, mode, nn.Flatten(), nn.Linear(5 * 64, 6)),
+            neuron.LIFNode(step_mode="m"),
+        )
+        if mode == "m"
+        else nn.Sequential(
+            layer.StepModeContainer(False, mode, nn.Conv2d(2, 5, 3, padding=1), nn.BatchNorm2d(5)),
+            layer.StepModeContainer(True, mode, neuron.LIFNode()),
+            nn.Flatten(),
+            nn.Linear(5 * 64, 6),
+            neuron.LIFNode(),
+        )
+    )
     graph, _ = assert_same(network, (2, 8, 8))
     assert len(graph.nodes) == 6
 
@@ -177,10 +184,18 @@ def test_folded_time_and_batch_norm_in_two_places():
 @pytest.mark.parametrize("mode", ["s", "m"])
 def test_signals_of_one_dimension(mode):
     network = sj(
-        layer.Conv1d(3, 6, 5, stride=2, padding=2, dilation=1), layer.BatchNorm1d(6), neuron.LIFNode(),
-        layer.MaxPool1d(2), layer.Conv1d(6, 6, 3, padding=1, groups=3), neuron.IFNode(), layer.AvgPool1d(3, 2, 1),
-        layer.AdaptiveAvgPool1d(2), layer.Flatten(), layer.Linear(12, 4), mode=mode,
-    )  # fmt: skip
+        layer.Conv1d(3, 6, 5, stride=2, padding=2, dilation=1),
+        layer.BatchNorm1d(6),
+        neuron.LIFNode(),
+        layer.MaxPool1d(2),
+        layer.Conv1d(6, 6, 3, padding=1, groups=3),
+        neuron.IFNode(),
+        layer.AvgPool1d(3, 2, 1),
+        layer.AdaptiveAvgPool1d(2),
+        layer.Flatten(),
+        layer.Linear(12, 4),
+        mode=mode,
+    )
     assert_same(network, (3, 33))
 
 
@@ -212,8 +227,16 @@ def test_poolings(pooling):
 
 
 def test_batch_norm_folds_into_weight_and_bias():
-    module = shaken(nn.Sequential(RepeatLayer(3), conv(2, 4, 3, bias=True), TimestepBatchNorm2d(4), lif(NeuronConfig()),
-                                  layer.Flatten(step_mode="m"), layer.Linear(64, 3, step_mode="m")))  # fmt: skip
+    module = shaken(
+        nn.Sequential(
+            RepeatLayer(3),
+            conv(2, 4, 3, bias=True),
+            TimestepBatchNorm2d(4),
+            lif(NeuronConfig()),
+            layer.Flatten(step_mode="m"),
+            layer.Linear(64, 3, step_mode="m"),
+        )
+    )
     folded = next(node for node in trace(module, (2, 4, 4), 3).nodes if isinstance(node, Conv))
     x = torch.randn(5, 2, 4, 4)
     with torch.no_grad():

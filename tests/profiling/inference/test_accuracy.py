@@ -15,7 +15,7 @@ from spiketicket.profiling.inference.accuracy import (
 )
 from spiketicket.runtime import Session
 from spiketicket.runtime.evaluate import exit_early
-from spiketicket.runtime.inputs import presented
+from spiketicket.runtime.inputs import model_input
 from tests.support.graphs import events, everything, write
 
 
@@ -33,7 +33,7 @@ def test_means_are_those_of_the_model_at_each_t(session):
     images = images_for(session)
     means = mean_logits(session, images, 4)
     for t in (1, 2, 3, 4):
-        alone = session.run({INPUT: np.ascontiguousarray(presented(session, images, t))}, t)[LOGITS]
+        alone = session.run({INPUT: np.ascontiguousarray(model_input(session, images, t))}, t)[LOGITS]
         np.testing.assert_allclose(means[t - 1], alone, rtol=1e-5, atol=1e-6)
 
 
@@ -42,7 +42,7 @@ def test_early_exit_is_the_session_s(session):
     means = mean_logits(session, images, 4)
     labels = np.random.default_rng(2).integers(0, means.shape[2], len(images))
     margins = [0.0, *usual_margins(means), 1e9]
-    x = np.ascontiguousarray(presented(session, images, 4))
+    x = np.ascontiguousarray(model_input(session, images, 4))
     for found, margin in zip(early_exit(means, labels, margins), margins, strict=True):
         logits, steps = exit_early(session, x, 4, margin)
         assert found.margin == margin

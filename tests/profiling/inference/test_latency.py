@@ -9,7 +9,7 @@ from spiketicket.profiling.inference import latency
 from spiketicket.profiling.inference.latency import measure_latency
 from spiketicket.profiling.inference.samples import load_samples
 from spiketicket.profiling.inference.sections import first_logits_section
-from spiketicket.profiling.inference.settings import Settings
+from spiketicket.profiling.inference.settings import ProfileSettings
 from spiketicket.profiling.measure.clock import Measurement
 from spiketicket.profiling.measure.noise import Noise
 from spiketicket.profiling.measure.timing import Timing
@@ -30,7 +30,7 @@ def found(monkeypatch):
     monkeypatch.setattr(latency, "measure", take)
     with Session(DIGITS) as session:
         samples = load_samples(session, None, None, 40)
-    settings = Settings(("native", "reference"), (1, 3), batches=(1, 4))
+    settings = ProfileSettings(("native", "reference"), (1, 3), batches=(1, 4))
     return measure_latency(DIGITS, samples, settings, [0.5])
 
 
@@ -39,8 +39,11 @@ def test_figures_of_a_row(found):
     assert len(rows) == 8
     # Two timesteps more take 3 seconds more, or 36.
     assert {key: row.marginal and row.marginal.value for key, row in rows.items() if key[2] == 1} == {
-        ("native", 1, 1): None, ("native", 3, 1): 1.5, ("reference", 1, 1): None, ("reference", 3, 1): 18.0,
-    }  # fmt: skip
+        ("native", 1, 1): None,
+        ("native", 3, 1): 1.5,
+        ("reference", 1, 1): None,
+        ("reference", 3, 1): 18.0,
+    }
     # As fast as the first engine at the same T: the reference takes 2 and 8 times as long.
     assert {key[:2]: row.speed.value for key, row in rows.items()} == pytest.approx(
         {("native", 1): 1.0, ("native", 3): 1.0, ("reference", 1): 0.5, ("reference", 3): 0.125}

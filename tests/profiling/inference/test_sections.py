@@ -6,9 +6,7 @@ import pytest
 
 from spiketicket.profiling.inference.accuracy import Accuracy, AtTimesteps, EarlyExit
 from spiketicket.profiling.inference.latency import Latency
-from spiketicket.profiling.inference.report import _counters_section
 from spiketicket.profiling.inference.sections import accuracy_section, latency_section
-from spiketicket.profiling.measure.counters import Counters
 from spiketicket.profiling.measure.timing import Interval, Timing
 
 
@@ -29,14 +27,6 @@ def test_from_which_t_on_accuracy_is_that_of_the_last(right, said):
     says = accuracy_section([model]).says
     assert says.startswith(f"a.onnx (1,000 images): {right[-1] / 1000:.2%} at T = {len(right)}")
     assert said in says if said else "lies within" not in says
-
-
-def test_counters_are_those_of_the_engine_that_ran():
-    counters = Counters(cycles=100.0, instructions=250.0, cache_references=None, cache_misses=3.0)
-    model = SimpleNamespace(counters=counters, layers=SimpleNamespace(engine="reference"))
-    section = _counters_section(model)
-    assert section.says == "2.50 instructions per cycle, reference, batch 1."
-    assert section.table.rows[-1] == ("cache misses", 3.0)
 
 
 def timed(engine, *seconds, timesteps=1):
@@ -68,7 +58,11 @@ def test_whether_early_exit_pays(right, ms, said):
     accuracy = [AtTimesteps(t, Accuracy.of(count, 100)) for t, count in ((1, 50), (2, 90))]
     exits = [EarlyExit(0.5, 1.4, Accuracy.of(right, 100))]
     model = SimpleNamespace(
-        name="a.onnx", samples=SimpleNamespace(source="100 images"), accuracy=accuracy, exits=exits,
-        latency=SimpleNamespace(rows=rows, exits=["some"]), exit_ms=lambda: {0.5: ms},
-    )  # fmt: skip
+        name="a.onnx",
+        samples=SimpleNamespace(source="100 images"),
+        accuracy=accuracy,
+        exits=exits,
+        latency=SimpleNamespace(rows=rows, exits=["some"]),
+        exit_ms=lambda: {0.5: ms},
+    )
     assert said in accuracy_section([model]).says

@@ -1,4 +1,4 @@
-"""How contestants are timed, by a clock that they move themselves; never how long anything takes."""
+"""How candidates are timed, by a clock that they move themselves; never how long anything takes."""
 
 import gc
 from itertools import groupby
@@ -133,7 +133,7 @@ def test_intervals_hold_the_truth_in_95_percent_of_measurements(disturbance):
     repeats, equal, slower = 400, 0, 0
     for seed in range(repeats):
         time = SimulatedTime(seed, **disturbance)
-        runs = {"a": time.contestant(0.004), "b": time.contestant(0.004), "c": time.contestant(0.0044)}
+        runs = {"a": time.candidate(0.004), "b": time.candidate(0.004), "c": time.candidate(0.0044)}
         with time.in_place():
             timings = measure(runs, iterations=60, warmup=0, seed=seed).timings
         equal += holds(difference(timings["a"], timings["b"]), 0.0)
@@ -146,7 +146,7 @@ def test_medians_hold_the_truth_in_95_percent_of_measurements():
     for seed in range(repeats):
         time = SimulatedTime(seed, jitter=0.05)
         with time.in_place():
-            timing = measure({"a": time.contestant(0.004)}, iterations=60, warmup=0).timings["a"]
+            timing = measure({"a": time.candidate(0.004)}, iterations=60, warmup=0).timings["a"]
         held += holds(timing.median(), 0.004)
     assert 0.92 <= held / repeats <= 0.99
 

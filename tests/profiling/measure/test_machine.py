@@ -31,8 +31,23 @@ def linux(monkeypatch, tmp_path):
 def test_facts_of_this_machine():
     facts = machine_facts()
     assert all(isinstance(value, str) and value for value in facts.values())
-    assert {"cpu", "cores", "topology", "instruction set", "governor", "max frequency", "memory", "system", "kernel",
-            "virtual machine", "load average", "gpu", "python", "spiketicket", "numpy"} <= facts.keys()  # fmt: skip
+    assert {
+        "cpu",
+        "cores",
+        "topology",
+        "instruction set",
+        "governor",
+        "max frequency",
+        "memory",
+        "system",
+        "kernel",
+        "virtual machine",
+        "load average",
+        "gpu",
+        "python",
+        "spiketicket",
+        "numpy",
+    } <= facts.keys()
 
 
 def test_where_nothing_is_readable(linux):

@@ -32,8 +32,9 @@ def column(page: chromium.Page, table: str, number: int) -> list[str]:
 
 def click(page: chromium.Page, selector: str) -> None:
     page.run(f"document.querySelector('{selector}').scrollIntoView({{block: 'center'}})")
-    where = page.run(f"(r => [r.x + r.width / 2, r.y + r.height / 2])"
-                     f"(document.querySelector('{selector}').getBoundingClientRect())")  # fmt: skip
+    where = page.run(
+        f"(r => [r.x + r.width / 2, r.y + r.height / 2])(document.querySelector('{selector}').getBoundingClientRect())"
+    )
     page.click(*where)
 
 

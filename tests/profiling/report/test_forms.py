@@ -75,8 +75,11 @@ def test_csv_read_again_gives_all_values_unrounded() -> None:
             for column, cell in zip(section.table.columns, row, strict=True):
                 line = next(read)
                 assert (line["section"], line["row"], line["column"], line["unit"]) == (
-                    section.key, str(number), column.name, column.unit,
-                )  # fmt: skip
+                    section.key,
+                    str(number),
+                    column.name,
+                    column.unit,
+                )
                 assert is_number(cell) == bool(re.fullmatch(r"[-+.\de]+", line["value"]))
                 if is_number(cell):
                     assert float(line["value"]) == cell

@@ -20,9 +20,9 @@ from spiketicket.profiling.measure.noise import Watch
 from spiketicket.profiling.measure.timing import Timing
 from spiketicket.profiling.search import paper
 from spiketicket.profiling.search.cost import Cost, SearchCost, check_threads, measure_search
-from spiketicket.profiling.search.report import Asked, search_report
-from spiketicket.profiling.search.setup import PARTS, Setup
-from spiketicket.profiling.search.stand_in import FORMS, iterations_per_epoch, stand_in
+from spiketicket.profiling.search.noise_images import FORMATS, iterations_per_epoch, noise_dataset
+from spiketicket.profiling.search.report import SearchProfileSettings, search_report
+from spiketicket.profiling.search.setup import PARTS, IterationSetup
 from spiketicket.train.loop.batches import Batches
 from spiketicket.train.loop.distributed import Group
 from spiketicket.train.loop.loop import EpochMean, TrainingState
@@ -31,7 +31,7 @@ from tests.support.profiles import check_schema
 app = make_app("search and tickets")
 app.command()(search)
 app.command()(tickets)
-TINY = Setup("vgg_digits", 2, 4, "digits", width=0.5)
+TINY = IterationSetup("vgg_digits", 2, 4, "digits", width=0.5)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def run():
 
 @pytest.fixture(scope="module")
 def measured():
-    longer = Setup("vgg_digits", 4, 4, "digits", width=0.5)
+    longer = IterationSetup("vgg_digits", 4, 4, "digits", width=0.5)
     return measure_search([TINY, longer], device="cpu", threads=1, iterations=3, memory=[TINY])
 
 
@@ -81,7 +81,7 @@ def test_an_iteration_is_that_of_a_search():
     from spiketicket.train.pruning.masks import dense_masks
     from spiketicket.train.search.settings import SearchSettings
 
-    group, batches = Group(), Batches(stand_in("digits"))
+    group, batches = Group(), Batches(noise_dataset("digits"))
     iteration = Iteration(TINY, batches, group)
     iteration.in_parts()
     iteration.whole()
@@ -103,7 +103,7 @@ def test_every_part_is_timed_as_itself(monkeypatch):
     """By a clock that a batch moves by 1, a forward pass by 10, a backward pass by 100 and the optimiser by 1000."""
     from spiketicket.profiling.search import iteration as training_iteration
 
-    iteration = training_iteration.Iteration(TINY, Batches(stand_in("digits")), Group())
+    iteration = training_iteration.Iteration(TINY, Batches(noise_dataset("digits")), Group())
     now = [0.0]
 
     def moves(owner, name, seconds):
@@ -130,12 +130,12 @@ def test_every_part_is_timed_as_itself(monkeypatch):
 
 
 def test_stand_ins_are_like_the_data_sets(cifar_folder):
-    assert set(FORMS) == set(DATASET_NAMES)
+    assert set(FORMATS) == set(DATASET_NAMES)
     for name, real in (("digits", load_dataset("digits")), ("cifar10", load_dataset("cifar10", cifar_folder))):
-        noise = stand_in(name)
+        noise = noise_dataset(name)
         assert noise.image_shape == real.image_shape and noise.augmentation == real.augmentation
         assert len(noise.classes) == len(real.classes)
-    assert FORMS["digits"].images == len(load_dataset("digits").train.labels)
+    assert FORMATS["digits"].images == len(load_dataset("digits").train.labels)
 
 
 @pytest.mark.parametrize(
@@ -184,8 +184,8 @@ def made(seconds, arch="vgg16", dataset="cifar10", prunable=14_715_584, paramete
     """A measurement as if an epoch took that many seconds by T."""
     costs = {}
     for t, epoch in seconds.items():
-        setup = Setup(arch, t, batch, dataset)
-        each = epoch / iterations_per_epoch(FORMS[dataset].images, batch)
+        setup = IterationSetup(arch, t, batch, dataset)
+        each = epoch / iterations_per_epoch(FORMATS[dataset].images, batch)
         parts = {name: Timing(((each / 4,),) * 6) for name in PARTS}
         costs[setup] = Cost(setup, Timing(((each,),) * 6), parts, 10**6 * t, prunable, parameters)
     with Watch() as watch:
@@ -195,7 +195,7 @@ def made(seconds, arch="vgg16", dataset="cifar10", prunable=14_715_584, paramete
 
 def test_report_with_the_papers_seconds_shows_the_papers_figures():
     seconds = paper.SECONDS_PER_EPOCH["vgg16"]
-    report = search_report(Asked(("vgg16",), tuple(seconds), 128, "cifar10", "float32"), made(seconds))
+    report = search_report(SearchProfileSettings(("vgg16",), tuple(seconds), 128, "cifar10", "float32"), made(seconds))
     sections = {section.key: section for section in report.sections}
     assert list(sections) == ["iteration", "epoch", "memory", "hours", "gain"]
     for row in sections["epoch"].table.rows:
@@ -215,7 +215,7 @@ def test_report_with_the_papers_seconds_shows_the_papers_figures():
 
 
 def test_without_early_timesteps_nothing_is_projected():
-    report = search_report(Asked(("vgg16",), (4, 5), 128, "cifar10", "float32"), made({4: 1.0, 5: 2.0}))
+    report = search_report(SearchProfileSettings(("vgg16",), (4, 5), 128, "cifar10", "float32"), made({4: 1.0, 5: 2.0}))
     assert [section.key for section in report.sections] == ["iteration", "epoch", "memory", "hours"]
     assert report.sections[-1].says.startswith("Hours were not projected: they take seconds at T = 3 and a larger one")
 
@@ -223,9 +223,22 @@ def test_without_early_timesteps_nothing_is_projected():
 def test_command_writes_a_report(run, tmp_path):
     path = tmp_path / "report.json"
     code, out, error = run(
-        "search", "--arch", "vgg_digits", "--timesteps", "1", "--batch", "2", "--iterations", "1", "--device", "cpu",
-        "--threads", "1", "-x", path,
-    )  # fmt: skip
+        "search",
+        "--arch",
+        "vgg_digits",
+        "--timesteps",
+        "1",
+        "--batch",
+        "2",
+        "--iterations",
+        "1",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "-x",
+        path,
+    )
     assert code == 0, error
     assert "Seconds per iteration" in out and "Fewer than six iterations give no 95% interval" in " ".join(out.split())
     assert json.loads(path.read_text())["iterations"][0]["arch"] == "vgg_digits"

@@ -11,18 +11,18 @@ from spiketicket.profiling.measure.timing import Timing
 from spiketicket.profiling.search import paper
 from spiketicket.profiling.search.cost import Cost
 from spiketicket.profiling.search.measured import gains, iterations_of, read_runs, setups_of, spent
-from spiketicket.profiling.search.projection import Plan, hours, project
+from spiketicket.profiling.search.projection import SearchPlan, hours, project
 from spiketicket.profiling.search.runs import run_section
-from spiketicket.profiling.search.setup import PARTS, Setup
+from spiketicket.profiling.search.setup import PARTS, IterationSetup
 from tests.support.run_folders import epochs, plan, ticket, write_run
 
 SIZES = {"vgg16": (14_715_584, 14_728_266), "resnet19": (12_619_968, 12_630_858)}
-SMALL = Plan("vgg16", "cifar10", 10, 4, 5, 3, *SIZES["vgg16"])
+SMALL = SearchPlan("vgg16", "cifar10", 10, 4, 5, 3, *SIZES["vgg16"])
 CASES = [(dataset, arch) for dataset in paper.EPOCHS for arch in paper.SECONDS_PER_EPOCH]
 
 
 def paper_plan(dataset, arch):
-    return Plan(arch, dataset, paper.EPOCHS[dataset], paper.REWIND_EPOCH, 5, 3, *SIZES[arch])
+    return SearchPlan(arch, dataset, paper.EPOCHS[dataset], paper.REWIND_EPOCH, 5, 3, *SIZES[arch])
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_the_papers_hours_are_of_its_own_t():
 
 
 def test_no_early_bird_for_a_network_that_the_paper_has_not():
-    other = Plan("alexnet", "cifar10", 10, 4, 5, 3, 100, 110)
+    other = SearchPlan("alexnet", "cifar10", 10, 4, 5, 3, 100, 110)
     assert project(other, "EB", 4) is None and project(other, "IMP", 4) is not None
 
 
@@ -202,7 +202,7 @@ def test_iterations_of_a_real_run(quick_run):
     """1,442 images, a tenth held out, in batches of 128."""
     (history,) = read_runs([quick_run[0]])
     assert iterations_of(history) == 11
-    assert setups_of(history) == [Setup("vgg_digits", 5, 128, "digits", width=0.5)]
+    assert setups_of(history) == [IterationSetup("vgg_digits", 5, 128, "digits", width=0.5)]
 
 
 def test_runs_that_cannot_be_used(tmp_path):

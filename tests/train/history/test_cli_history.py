@@ -37,14 +37,23 @@ def run(monkeypatch):
 
 
 EARLY_TIME = {
-    "event": "early_time", "round": 0, "epoch": 2, "raw": [1.9, 0.9, 0.3, 0.18, 0.0],
-    "normalised": [2.11, 1.0, 0.333, 0.2, 0.0], "threshold": 0.6, "chosen": 3, "divergence": "forward",
-}  # fmt: skip
+    "event": "early_time",
+    "round": 0,
+    "epoch": 2,
+    "raw": [1.9, 0.9, 0.3, 0.18, 0.0],
+    "normalised": [2.11, 1.0, 0.333, 0.2, 0.0],
+    "threshold": 0.6,
+    "chosen": 3,
+    "divergence": "forward",
+}
 AT_WORK = [
     plan((0, "search", 4, 3, 0.0), (1, "search", 3, 3, 0.25), (1, "final", 3, 5, 0.25)),
-    *epochs(0, "search", 2, 5, 10.0), EARLY_TIME, *epochs(0, "search", 2, 3, 6.0, first=2, validation_accuracy=0.875),
-    ticket(0, "search", 0.0, 0.9312, 32.0, validation_accuracy=None), *epochs(1, "search", 1, 3, 6.0, first=1),
-]  # fmt: skip
+    *epochs(0, "search", 2, 5, 10.0),
+    EARLY_TIME,
+    *epochs(0, "search", 2, 3, 6.0, first=2, validation_accuracy=0.875),
+    ticket(0, "search", 0.0, 0.9312, 32.0, validation_accuracy=None),
+    *epochs(1, "search", 1, 3, 6.0, first=1),
+]
 
 
 def test_status_of_a_search_at_work(run, tmp_path, monkeypatch):
@@ -112,8 +121,10 @@ def test_status_as_json(run, tmp_path):
     value = json.loads(text)
     assert code == 0 and value["state"] == "interrupted" and value["settings"]["arch"] == "vgg16"
     assert [(t["round"], t["kind"], t["epochs_done"], t["epochs"]) for t in value["trainings"]] == [
-        (0, "search", 4, 4), (1, "search", 1, 3), (1, "final", 0, 3),
-    ]  # fmt: skip
+        (0, "search", 4, 4),
+        (1, "search", 1, 3),
+        (1, "final", 0, 3),
+    ]
     assert value["early_time"][0]["chosen"] == 3 and value["tickets"][0]["test_accuracy"] == 0.9312
     assert value["forecast"]["seconds_left"] == 2 * 6 + 3 * 10
     assert value["forecast"]["ends"][10] == "T" and value["forecast"]["at_most"] is False
@@ -161,8 +172,10 @@ def runs(tmp_path):
 def test_curves(runs):
     imp, et, chance = make_curves([read_history(run) for run in runs])[0]
     assert [(c.label, c.kind, len(c.folders)) for c in (imp, et, chance)] == [
-        ("IMP", "search", 2), ("IMP+ET", "final", 1), ("random", "search", 2),
-    ]  # fmt: skip
+        ("IMP", "search", 2),
+        ("IMP+ET", "final", 1),
+        ("random", "search", 2),
+    ]
     assert [point.sparsity for point in imp.points] == [0.0, 0.5, 0.75]
     assert imp.points[2].mean("accuracy") == pytest.approx(0.905)
     assert imp.points[2].deviation("accuracy") == pytest.approx(statistics.stdev([0.90, 0.91]))
@@ -170,8 +183,9 @@ def test_curves(runs):
     assert [(p.sparsity, p.mean("accuracy"), p.mean("final_seconds")) for p in et.points] == [(0.75, 0.89, 50.0)]
     assert imp.gain(et.points[0]) == pytest.approx(400 / 120)
     assert [(p.sparsity, p.mean("accuracy"), p.deviation("accuracy")) for p in chance.points] == [
-        (0.5, 0.85, None), (0.75, 0.70, None),
-    ]  # fmt: skip
+        (0.5, 0.85, None),
+        (0.75, 0.70, None),
+    ]
     assert et.gain(chance.points[0]) is None, "nothing at that sparsity"
 
 
@@ -262,8 +276,11 @@ def test_json_and_csv(run, runs):
     rows = list(csv.DictReader(io.StringIO(text)))
     assert code == 0 and len(rows) == 6
     assert (rows[3]["search"], rows[3]["tickets"], rows[3]["sparsity"], rows[3]["test_accuracy_deviation"]) == (
-        "IMP+ET", "final", "0.75", "",
-    )  # fmt: skip
+        "IMP+ET",
+        "final",
+        "0.75",
+        "",
+    )
     assert float(rows[3]["gain"]) == pytest.approx(400 / 120)
     code, _, errors = run("compare", *runs, "--csv", "--json")
     assert code == 1 and "expected one of them" in errors
@@ -329,19 +346,25 @@ def test_plot_without_matplotlib(runs, tmp_path, monkeypatch):
 def test_as_a_program_in_a_pipe(runs):
     done = subprocess.run(
         [sys.executable, "-m", "spiketicket.cli.search.command", "compare", *map(str, runs)],
-        capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "120"},
+    )
     assert done.returncode == 0 and "IMP+ET" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
     ("seconds", "words", "column"),
     [
-        (0, "0 s", "0 s"), (59.4, "59.4 s", "59.4 s"), (200, "3 min 20 s", "3.33 min"),
+        (0, "0 s", "0 s"),
+        (59.4, "59.4 s", "59.4 s"),
+        (200, "3 min 20 s", "3.33 min"),
         (3599.9, "1 h 00 min", "60 min"),
-        (7500, "2 h 05 min", "2.08 h"), (86399, "1 d 0 h", "24 h"), (273_600, "3 d 4 h", "3.17 d"),
+        (7500, "2 h 05 min", "2.08 h"),
+        (86399, "1 d 0 h", "24 h"),
+        (273_600, "3 d 4 h", "3.17 d"),
     ],
-)  # fmt: skip
+)
 def test_durations(seconds, words, column):
     assert (duration(seconds), compact(seconds)) == (words, column)
 

@@ -19,8 +19,10 @@ def test_finished_run(tmp_path):
     history = read_history(write_run(tmp_path, IMP))
     assert history.state == "finished" and history.current is None and not history.damaged
     assert [(t.stage.round, len(t.epochs), t.seconds, t.test_accuracy) for t in history.trainings] == [
-        (0, 4, 40.0, 0.93), (1, 3, 30.0, 0.92), (2, 3, 30.0, 0.91),
-    ]  # fmt: skip
+        (0, 4, 40.0, 0.93),
+        (1, 3, 30.0, 0.92),
+        (2, 3, 30.0, 0.91),
+    ]
     assert [t.sparsity for t in history.tickets] == [0.0, 0.25, 0.437]
     assert forecast(history, NOW) is None
 
@@ -107,8 +109,10 @@ def test_an_epoch_trained_again_counts_once(tmp_path):
 def test_final_training_of_a_round_is_another(tmp_path):
     events = [
         plan((0, "search", 2, 3, 0.0), (0, "final", 2, 5, 0.0)),
-        *epochs(0, "search", 1, 5, 1.0), *epochs(0, "search", 1, 3, 1.0, first=1), *epochs(0, "final", 1, 5, 2.0),
-    ]  # fmt: skip
+        *epochs(0, "search", 1, 5, 1.0),
+        *epochs(0, "search", 1, 3, 1.0, first=1),
+        *epochs(0, "final", 1, 5, 2.0),
+    ]
     search, final = read_history(write_run(tmp_path, events)).trainings
     assert (search.done, search.seconds, search.timesteps) == (True, 2.0, (5, 3))
     assert (final.done, final.seconds, final.timesteps, final.epochs_left) == (False, 2.0, (5,), 1)
@@ -129,8 +133,17 @@ def test_an_untrained_ticket_finishes_its_round(tmp_path):
 
 
 def test_early_time_and_early_bird(tmp_path):
-    curve = {"event": "early_time", "round": 0, "epoch": 2, "raw": [2.0, 1.0, float("nan")], "threshold": 0.6,
-             "normalised": [2, 1, 0.0], "chosen": 3, "divergence": "forward", "images": 1000}  # fmt: skip
+    curve = {
+        "event": "early_time",
+        "round": 0,
+        "epoch": 2,
+        "raw": [2.0, 1.0, float("nan")],
+        "threshold": 0.6,
+        "normalised": [2, 1, 0.0],
+        "chosen": 3,
+        "divergence": "forward",
+        "images": 1000,
+    }
     birds = [
         {
             "event": "early_bird",
@@ -280,8 +293,15 @@ def test_phases_that_are_none(tmp_path, phases):
 
 def test_a_change_of_phase(tmp_path):
     events = [
-        {"event": "phase", "round": 2, "kind": "search", "epoch": 3, "timesteps": 5, "image_size": None,
-         "validation_accuracy": 0.5},
-    ]  # fmt: skip
+        {
+            "event": "phase",
+            "round": 2,
+            "kind": "search",
+            "epoch": 3,
+            "timesteps": 5,
+            "image_size": None,
+            "validation_accuracy": 0.5,
+        },
+    ]
     (change,) = read_history(write_run(tmp_path / "run", events)).phases
     assert (change.epoch, change.timesteps, change.image_size, change.validation_accuracy) == (3, 5, None, 0.5)

@@ -36,12 +36,16 @@ def test_an_epoch_and_a_ticket(written, tmp_path):
     board.log(ticket(0, "final", 0.25, 0.75, 40.0, validation_accuracy=None))
     board.close()
     assert written.scalars == [
-        ("search/loss", 1.25, 0), ("search/accuracy/train", 0.5, 0), ("search/accuracy/validation", 0.5, 0),
-        ("search/learning rate", 0.3, 0), ("search/seconds per epoch", 12.5, 0),
+        ("search/loss", 1.25, 0),
+        ("search/accuracy/train", 0.5, 0),
+        ("search/accuracy/validation", 0.5, 0),
+        ("search/learning rate", 0.3, 0),
+        ("search/seconds per epoch", 12.5, 0),
         ("search/timesteps", 5, 0),
-        ("final/ticket/accuracy/test", 0.75, 0), ("final/ticket/sparsity", 0.25, 0),
+        ("final/ticket/accuracy/test", 0.75, 0),
+        ("final/ticket/sparsity", 0.25, 0),
         ("final/ticket/search seconds", 40.0, 0),
-    ]  # fmt: skip
+    ]
     assert written.closed == 1
 
 

@@ -13,14 +13,60 @@ from spiketicket.train.loop.distributed import joined_group
 from spiketicket.train.pruning.masks import survivors
 from spiketicket.train.search.ticket import load_ticket
 
-SEARCH = ["imp", "--arch", "vgg_digits", "--dataset", "digits", "--rounds", "3", "--epochs", "2", "--rewind-epoch", "1",
-          "--prune-rate", "0.5", "--batch-size", "66", "--width", "0.5", "--seed", "3", "--lr", "0.05"]  # fmt: skip
+SEARCH = [
+    "imp",
+    "--arch",
+    "vgg_digits",
+    "--dataset",
+    "digits",
+    "--rounds",
+    "3",
+    "--epochs",
+    "2",
+    "--rewind-epoch",
+    "1",
+    "--prune-rate",
+    "0.5",
+    "--batch-size",
+    "66",
+    "--width",
+    "0.5",
+    "--seed",
+    "3",
+    "--lr",
+    "0.05",
+]
 
 
 # Early-Time within Early-Bird, clipped, matrices in bfloat16: what else the processes must agree about.
-EARLY = ["eb", "--arch", "vgg_digits", "--dataset", "digits", "--sparsity", "60", "--epochs", "7",
-         "--batch-size", "66", "--width", "0.5", "--seed", "3", "--lr", "0.05", "--early-time", "--et-threshold", "0.9",
-         "--eb-threshold", "0.3", "--clip", "1", "--precision", "bfloat16"]  # fmt: skip
+EARLY = [
+    "eb",
+    "--arch",
+    "vgg_digits",
+    "--dataset",
+    "digits",
+    "--sparsity",
+    "60",
+    "--epochs",
+    "7",
+    "--batch-size",
+    "66",
+    "--width",
+    "0.5",
+    "--seed",
+    "3",
+    "--lr",
+    "0.05",
+    "--early-time",
+    "--et-threshold",
+    "0.9",
+    "--eb-threshold",
+    "0.3",
+    "--clip",
+    "1",
+    "--precision",
+    "bfloat16",
+]
 
 
 def launched(processes, *command):

@@ -67,8 +67,13 @@ def test_forward_and_backward_are_those_of_the_modules(cupy, shape, neuron):
     for plain, ours in zip(found[0][1:], found[1][1:], strict=True):
         torch.testing.assert_close(ours, plain, rtol=2e-4, atol=2e-4 * float(plain.abs().max()))
     assert {name.split("<")[0] for name, _, _ in cupy.calls} == {
-        "moments", "statistics", "forward", "backward_sums", "totals", "backward"
-    }  # fmt: skip
+        "moments",
+        "statistics",
+        "forward",
+        "backward_sums",
+        "totals",
+        "backward",
+    }
 
 
 def test_a_large_mean_costs_no_digits(cupy):

@@ -130,8 +130,14 @@ def test_it_trains_as_the_step_itself(cuda, recipe):
     sizes = 6, 6, 6, 3, 6, 6
     assert_same(trained(trainee(cuda, recipe=recipe), *sizes), trained(trainee(recipe=recipe), *sizes))
     assert [event for event in cuda.events if "waits" not in event] == [
-        "on side", "captured on side", "replayed", "replayed", "on side", "replayed", "replayed"
-    ]  # fmt: skip
+        "on side",
+        "captured on side",
+        "replayed",
+        "replayed",
+        "on side",
+        "replayed",
+        "replayed",
+    ]
     assert cuda.events[:3] == ["side waits", "on side", "main waits"]
 
 
@@ -160,8 +166,11 @@ def test_after_loading_a_state_it_is_captured_anew(cuda):
         assert options["lr"] is one.rate or one.rate is None
     assert_same(*found)
     assert [event for event in cuda.events if "waits" not in event] == 2 * [
-        "on side", "captured on side", "replayed", "replayed"
-    ]  # fmt: skip
+        "on side",
+        "captured on side",
+        "replayed",
+        "replayed",
+    ]
 
 
 def test_an_old_training_is_freed_at_once(cuda):

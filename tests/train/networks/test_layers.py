@@ -93,10 +93,16 @@ def test_inputs_of_another_rank_are_refused(mode, shape):
 @pytest.mark.parametrize(
     "options",
     [
-        {"stride": 2}, {"dilation": 2}, {"groups": 2}, {"padding": 0}, {"padding": "same"},
-        {"padding_mode": "circular"}, {"kernel_size": 2}, {"kernel_size": (3, 1)},
+        {"stride": 2},
+        {"dilation": 2},
+        {"groups": 2},
+        {"padding": 0},
+        {"padding": "same"},
+        {"padding_mode": "circular"},
+        {"kernel_size": 2},
+        {"kernel_size": (3, 1)},
     ],
-)  # fmt: skip
+)
 def test_layout_leaves_other_convolutions_right(options, monkeypatch):
     """Those that taps.py does not know, on images that are small enough for it."""
     monkeypatch.setattr(layers, "DEEP", 1)

@@ -86,7 +86,7 @@ def test_the_page_has_these_counts(row):
         ("resnet19", 18, {"features.1.fire": (16, 16, 16), "features.8.fire": (64, 4, 4), "classifier.1": (32,)}),
         ("resnet34", 33, {"features.0": (8, 64, 64), "features.4.fire": (16, 32, 32), "features.16.fire": (64, 8, 8)}),
     ],
-)  # fmt: skip
+)
 def test_spikes_of_every_layer(arch, layers, shapes):
     network = build(config(arch, timesteps=2, width=1 / 8))
     spikes = lif_spikes(network, torch.zeros(1, *images_of(arch)))

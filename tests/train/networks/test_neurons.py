@@ -89,9 +89,13 @@ def test_neuron_equals_the_plain_loop_and_spikingjelly_in_float64(config):
     torch.manual_seed(0)
     node = lif(config)
     theirs = neuron.LIFNode(
-        config.tau, config.decay_input, config.v_threshold, config.v_reset, surrogate.ATan(config.surrogate_alpha),
+        config.tau,
+        config.decay_input,
+        config.v_threshold,
+        config.v_reset,
+        surrogate.ATan(config.surrogate_alpha),
         config.detach_reset,
-    )  # fmt: skip
+    )
     for timesteps in range(1, 7):
         x = (1.5 * torch.randn(timesteps, 3, 2, 5, 7, dtype=torch.float64) + 0.5).requires_grad_()
         by_out, by_v = torch.randn_like(x), torch.randn_like(x[0])

@@ -19,9 +19,15 @@ def tensors(count, channels, out, kernel, height, width, seed=0):
 
 @settings(deadline=None)
 @given(
-    count=st.integers(1, 3), channels=st.integers(1, 3), out=st.integers(1, 3), kernel=st.sampled_from([1, 3, 5]),
-    height=st.integers(1, 5), width=st.integers(1, 5), bias=st.booleans(), formats=st.tuples(*[st.booleans()] * 3),
-)  # fmt: skip
+    count=st.integers(1, 3),
+    channels=st.integers(1, 3),
+    out=st.integers(1, 3),
+    kernel=st.sampled_from([1, 3, 5]),
+    height=st.integers(1, 5),
+    width=st.integers(1, 5),
+    bias=st.booleans(),
+    formats=st.tuples(*[st.booleans()] * 3),
+)
 def test_values_and_gradients_are_those_of_a_padded_convolution(
     count, channels, out, kernel, height, width, bias, formats
 ):

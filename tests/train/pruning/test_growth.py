@@ -9,8 +9,14 @@ def test_the_cubic_schedule():
     """At f = 1/2 an eighth of what is to be pruned is still there: 1,000 - 100 weights between epochs 2 and 6."""
     growth = Growth(1000, 100, 2, 6)
     assert [growth.keep_at(epoch) for epoch in (0, 2, 3, 4, 5, 6, 9)] == [
-        1000, 1000, 100 + round(900 * 27 / 64), 100 + round(900 / 8), 100 + round(900 / 64), 100, 100,
-    ]  # fmt: skip
+        1000,
+        1000,
+        100 + round(900 * 27 / 64),
+        100 + round(900 / 8),
+        100 + round(900 / 64),
+        100,
+        100,
+    ]
 
 
 def test_all_at_once():

@@ -148,10 +148,17 @@ def test_damaged_states_are_refused():
     good = bird.state()
     packed = good["window"][0]["w"]
     damaged = [
-        None, {}, {**good, "window": None}, {**good, "window": [{}]}, {**good, "window": [{"w": None}]},
-        {**good, "window": [{"w": packed[1:]}]}, {**good, "window": [{"w": packed.float()}]},
-        {**good, "shapes": {"w": [3]}}, {**good, "shapes": {}}, {**good, "shapes": {"w": None}},
-    ]  # fmt: skip
+        None,
+        {},
+        {**good, "window": None},
+        {**good, "window": [{}]},
+        {**good, "window": [{"w": None}]},
+        {**good, "window": [{"w": packed[1:]}]},
+        {**good, "window": [{"w": packed.float()}]},
+        {**good, "shapes": {"w": [3]}},
+        {**good, "shapes": {}},
+        {**good, "shapes": {"w": None}},
+    ]
     for state in damaged:
         with pytest.raises(InputError, match="damaged Early-Bird state"):
             bird.restore(state)

@@ -121,8 +121,10 @@ def test_nothing_to_divide_by():
     choice = choose([0.4, 0.0, 0.1, 0.0], EarlyTime())
     assert choice.timesteps == 2 and choice.normalised == (inf, 0.0, inf, 0.0)
     assert json.loads(json.dumps(choice.to_dict(), allow_nan=False)) == {
-        "divergences": [0.4, 0.0, 0.1, 0.0], "normalised": [None, 0.0, None, 0.0], "timesteps": 2,
-    }  # fmt: skip
+        "divergences": [0.4, 0.0, 0.1, 0.0],
+        "normalised": [None, 0.0, None, 0.0],
+        "timesteps": 2,
+    }
     assert choose([0.0] * 4, EarlyTime(normaliser="maximum")).timesteps == 2
 
 

@@ -23,10 +23,21 @@ from spiketicket.train.search.search import RunOptions, Start, search
 from spiketicket.train.search.ticket import load_ticket
 
 GRADUAL = {
-    "arch": "alexnet", "width": 0.125, "strategy": "erk", "rounds": None, "sparsity": 97.0, "epochs": 4, "timesteps": 3,
-    "phases": "1x1@4,1x1,2x2", "soft_epochs": 1.0, "prune_epochs": "0.5-3", "schedule": "one-cycle", "lr": 0.1,
-    "batch_size": 64, "final_phases": "2x1",
-}  # fmt: skip
+    "arch": "alexnet",
+    "width": 0.125,
+    "strategy": "erk",
+    "rounds": None,
+    "sparsity": 97.0,
+    "epochs": 4,
+    "timesteps": 3,
+    "phases": "1x1@4,1x1,2x2",
+    "soft_epochs": 1.0,
+    "prune_epochs": "0.5-3",
+    "schedule": "one-cycle",
+    "lr": 0.1,
+    "batch_size": 64,
+    "final_phases": "2x1",
+}
 ROUNDS = {1: 0.6830, 2: 0.8991, 3: 0.9569, 4: 0.97}
 
 
@@ -50,8 +61,14 @@ def log_of(folder):
 def test_tickets_on_the_way_have_the_papers_sparsities(gradual_run):
     tickets = gradual_run[1]
     assert [(t.search["round"], t.search["kind"]) for t in tickets] == [
-        (1, "search"), (1, "final"), (2, "search"), (2, "final"), (3, "search"), (3, "final"), (4, "search"),
-    ]  # fmt: skip
+        (1, "search"),
+        (1, "final"),
+        (2, "search"),
+        (2, "final"),
+        (3, "search"),
+        (3, "final"),
+        (4, "search"),
+    ]
     for ticket in tickets:
         assert ticket.sparsity == pytest.approx(ROUNDS[ticket.search["round"]], abs=2e-5)
         assert ticket.model.timesteps == 3 and ticket.model.image_size == 8
@@ -109,8 +126,11 @@ def test_batch_norm_is_calibrated_at_full_t(gradual_run, digits):
 def test_the_log_names_phases_and_milestones(gradual_run):
     lines = log_of(gradual_run[0])
     assert [(e["timesteps"], e["image_size"]) for e in lines if e["event"] == "epoch" and e["round"] == 4] == [
-        (1, 4), (1, None), (2, None), (2, None),
-    ]  # fmt: skip
+        (1, 4),
+        (1, None),
+        (2, None),
+        (2, None),
+    ]
     changes = [e for e in lines if e["event"] == "phase"]
     assert [(e["round"], e["epoch"], e["timesteps"]) for e in changes] == [(4, 1, 1), (4, 2, 2)]
     assert all(0 <= e["validation_accuracy"] <= 1 for e in changes)

@@ -29,5 +29,10 @@ def test_the_phase_of_an_epoch():
 def test_what_is_left():
     phases = parse_phases("phases", "1x2@16,3x1,5x2")
     assert [format_phases(phases_from(phases, epoch)) for epoch in range(6)] == [
-        "1x2@16,3x1,5x2", "1x1@16,3x1,5x2", "3x1,5x2", "5x2", "5x1", "",
-    ]  # fmt: skip
+        "1x2@16,3x1,5x2",
+        "1x1@16,3x1,5x2",
+        "3x1,5x2",
+        "5x2",
+        "5x1",
+        "",
+    ]

@@ -417,8 +417,11 @@ class TestEarlyTime:
     def test_tickets(self, early):
         tickets = early[2]
         assert [(t.search["round"], t.search["kind"]) for t in tickets] == [
-            (0, "search"), (1, "search"), (1, "final"), (2, "final")
-        ]  # fmt: skip
+            (0, "search"),
+            (1, "search"),
+            (1, "final"),
+            (2, "final"),
+        ]
         _, search_one, final_one, final_two = tickets
         assert final_one.model.timesteps == final_two.model.timesteps == 5 > search_one.model.timesteps
         for name, mask in final_one.masks.items():

@@ -65,9 +65,17 @@ class LifNumbers(tuple[Any, ...]):
 class _BatchNormLif(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, running_mean: Tensor | None,
-        running_var: Tensor | None, momenta: list[float], eps: float, neuron: LifNumbers,
-    ) -> Tensor:  # fmt: skip
+        ctx: Any,
+        x: Tensor,
+        added: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        momenta: list[float],
+        eps: float,
+        neuron: LifNumbers,
+    ) -> Tensor:
         shape = x.shape
         x, added = rows_of(x), None if added is None else rows_of(added)
         kernels = Kernels(x)
@@ -82,9 +90,18 @@ class _BatchNormLif(torch.autograd.Function):
         columns = -(-channels // 32)
         kernels.launch(f"moments<{kernels.type}>", (columns, chunks, steps), (32, 8), x, parts, *sizes)
         kernels.launch(
-            f"statistics<{steps}>", (columns,), (32, steps), parts, statistics, running_mean, running_var, *sizes,
-            np.int32(chunks), np.float32(eps), *shares,
-        )  # fmt: skip
+            f"statistics<{steps}>",
+            (columns,),
+            (32, steps),
+            parts,
+            statistics,
+            running_mean,
+            running_var,
+            *sizes,
+            np.int32(chunks),
+            np.float32(eps),
+            *shares,
+        )
         norm = statistics, weight, bias, np.int32(channels)
         elements = rows * channels
         kernels.each(
@@ -108,18 +125,43 @@ class _BatchNormLif(torch.autograd.Function):
         by_x, by_added = torch.empty_like(x), None if added is None else torch.empty_like(x)
         norm = statistics, weight, bias, np.int32(channels)
         kernels.launch(
-            f"backward_sums<{steps}, {kernels.type}>", (-(-channels // 32), chunks), (32, 8), x, added, by_spikes,
-            parts, *norm, np.int32(rows), np.int32(chunk), *ctx.neuron,
-        )  # fmt: skip
+            f"backward_sums<{steps}, {kernels.type}>",
+            (-(-channels // 32), chunks),
+            (32, 8),
+            x,
+            added,
+            by_spikes,
+            parts,
+            *norm,
+            np.int32(rows),
+            np.int32(chunk),
+            *ctx.neuron,
+        )
         kernels.launch(
-            f"totals<{steps}>", (-(-2 * channels // 128),), (128,), parts, means, by_parameters, np.int32(rows),
-            np.int32(channels), np.int32(chunks),
-        )  # fmt: skip
+            f"totals<{steps}>",
+            (-(-2 * channels // 128),),
+            (128,),
+            parts,
+            means,
+            by_parameters,
+            np.int32(rows),
+            np.int32(channels),
+            np.int32(chunks),
+        )
         elements = rows * channels
         kernels.each(
-            f"backward<{steps}, {kernels.type}>", elements, x, added, by_spikes, by_x, by_added, *norm, means,
-            np.int64(elements), *ctx.neuron,
-        )  # fmt: skip
+            f"backward<{steps}, {kernels.type}>",
+            elements,
+            x,
+            added,
+            by_spikes,
+            by_x,
+            by_added,
+            *norm,
+            means,
+            np.int64(elements),
+            *ctx.neuron,
+        )
         by_bias, by_weight = by_parameters
         others = None if by_added is None else images_of(by_added, ctx.shape)
         return images_of(by_x, ctx.shape), others, by_weight, by_bias, None, None, None, None, None
@@ -147,9 +189,15 @@ class _Lif(torch.autograd.Function):
         kernels = Kernels(x)
         elements = x[0].numel()
         kernels.each(
-            f"fire_backward<{len(x)}, {kernels.type}>", elements, x, np.int64(x.stride(0)), by_spikes, by_x,
-            np.int64(elements), *ctx.neuron,
-        )  # fmt: skip
+            f"fire_backward<{len(x)}, {kernels.type}>",
+            elements,
+            x,
+            np.int64(x.stride(0)),
+            by_spikes,
+            by_x,
+            np.int64(elements),
+            *ctx.neuron,
+        )
         return by_x, None
 
 

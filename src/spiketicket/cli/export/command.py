@@ -133,9 +133,15 @@ def export(
     if format == "nir" and fixed:
         raise InputError(f"--timesteps: a NIR graph does not fix T: use --timesteps dynamic:{steps}")
     form_of_file = {
-        "format": format, "values": values, "dense": dense, "step": mode == "step", "fixed_timesteps": fixed,
-        "batch": _batch(batch), "opset": opset, "dt": dt,
-    }  # fmt: skip
+        "format": format,
+        "values": values,
+        "dense": dense,
+        "step": mode == "step",
+        "fixed_timesteps": fixed,
+        "batch": _batch(batch),
+        "opset": opset,
+        "dt": dt,
+    }
     extra = "nir" if nir else "train"
     try:
         from spiketicket.cli.export.actions import Inputs, Source, run

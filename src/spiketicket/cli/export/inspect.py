@@ -150,8 +150,16 @@ def _readable(key: str, text: str) -> str:
 
 
 def _verified(x: Inspection) -> Table:
-    table = _table("Verified", "engine", "against", "images", "spikes differ", "logits differ", "same class",
-                   left=("engine", "against"))  # fmt: skip
+    table = _table(
+        "Verified",
+        "engine",
+        "against",
+        "images",
+        "spikes differ",
+        "logits differ",
+        "same class",
+        left=("engine", "against"),
+    )
     for a in x.verification:
         logits = a.drift if "(" in a.engine else a.logits  # of what rounds: on all images
         row = (a.engine, a.against, f"{a.images:,}", a.flips, f"{logits:.1e}", f"{a.top1:.1%}")

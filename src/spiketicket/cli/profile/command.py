@@ -10,7 +10,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from spiketicket.cli.console import EXIT_MISTAKE, err, guarded, number_ranges, out, run_app, say
-from spiketicket.cli.profile.report import Export, check_endings, hand_over
+from spiketicket.cli.profile.report import Export, check_endings, show_and_write
 from spiketicket.cli.profile.search import search, tickets
 from spiketicket.errors import InputError
 from spiketicket.profiling.decisions.budget import Budget, best, fits
@@ -21,7 +21,7 @@ from spiketicket.profiling.decisions.stored import read_profile
 from spiketicket.profiling.inference.engines import PROFILED
 from spiketicket.profiling.inference.profile import Data, profile_models
 from spiketicket.profiling.inference.report import inference_report
-from spiketicket.profiling.inference.settings import PERCENTILES, Settings
+from spiketicket.profiling.inference.settings import PERCENTILES, ProfileSettings
 from spiketicket.profiling.layers.energy import CMOS_45NM, load_energy_table
 from spiketicket.profiling.measure.machine import pin, usable_cores
 
@@ -133,7 +133,7 @@ def profile_model(
     else:
         cores = number_ranges("pin", pinned) if pinned is not None else None
         with pin(list(cores)) if cores else nullcontext():
-            settings = Settings(
+            settings = ProfileSettings(
                 tuple(name.strip() for name in engines.split(",") if name.strip()),
                 number_ranges("timesteps", timesteps),
                 number_ranges("batch", batch),
@@ -150,7 +150,7 @@ def profile_model(
             with err.status("reading ...") as status:
                 profile = profile_models(models, settings, Data(dataset, data, images), table, status.update)
         report = inference_report(profile)
-        hand_over(report, export)
+        show_and_write(report, export)
         measured = dict(report.data)
     if allowed is not None:
         _print_budget(measured, allowed)
@@ -164,7 +164,7 @@ def _compare(before: Path, after: Path, models: Sequence[Path] | None, export: S
     if models:
         raise InputError("--compare measures nothing: expected no model files beside it")
     old, new = read_profile(before), read_profile(after)
-    hand_over(comparison_report(compare(old, new), before, after, new["machine"]), export)
+    show_and_write(comparison_report(compare(old, new), before, after, new["machine"]), export)
 
 
 def _print_budget(measured: dict[str, Any], budget: Budget) -> None:
@@ -174,9 +174,14 @@ def _print_budget(measured: dict[str, Any], budget: Budget) -> None:
         table.add_column(column, justify="left" if column in ("model", "engine") else "right")
     for fit in found:
         table.add_row(
-            fit.model, fit.engine, str(fit.batch), str(fit.threads), str(fit.timesteps or "none"), f"{fit.ms:.3f}",
+            fit.model,
+            fit.engine,
+            str(fit.batch),
+            str(fit.threads),
+            str(fit.timesteps or "none"),
+            f"{fit.ms:.3f}",
             "-" if fit.accuracy is None else f"{fit.accuracy:.2%}",
-        )  # fmt: skip
+        )
     out.print(table)
     chosen = best(found)
     if chosen is None:

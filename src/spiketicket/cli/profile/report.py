@@ -26,7 +26,7 @@ def check_endings(paths: Sequence[Path] | None) -> None:
             raise InputError(f"cannot write {path}: there is no folder {path.parent}")
 
 
-def hand_over(report: Report, paths: Sequence[Path] | None) -> None:
+def show_and_write(report: Report, paths: Sequence[Path] | None) -> None:
     """To the terminal, and to the files that were asked for."""
     show(report, out)
     failed = []

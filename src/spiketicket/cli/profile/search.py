@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from spiketicket.cli.console import err, guarded, number_ranges
-from spiketicket.cli.profile.report import Export, check_endings, hand_over
+from spiketicket.cli.profile.report import Export, check_endings, show_and_write
 from spiketicket.errors import InputError
 from spiketicket.profiling.search import paper
 from spiketicket.profiling.search.cost import measure_search
 from spiketicket.profiling.search.measured import read_runs, setups_of, spent
-from spiketicket.profiling.search.report import Asked, search_report
+from spiketicket.profiling.search.report import SearchProfileSettings, search_report
 from spiketicket.profiling.tickets.report import tickets_report
 from spiketicket.profiling.tickets.tickets import measure_tickets
 from spiketicket.train.search.settings import PRECISIONS
@@ -47,18 +47,23 @@ def search(
     --iterations.
     """
     check_endings(export)
-    asked = Asked(
+    asked = SearchProfileSettings(
         tuple(_names("arch", arch)), tuple(_rising("timesteps", timesteps)), batch, _paper_dataset(dataset), precision
     )
     histories = read_runs(run or [])
     of_runs = [setup for history in histories for setup in setups_of(history)]
     with err.status("measuring ...") as status:
         cost = measure_search(
-            [*asked.setups(), *of_runs], device=device, threads=threads, iterations=iterations, duration=duration,
-            memory=asked.setups(), report=status.update,
-        )  # fmt: skip
+            [*asked.setups(), *of_runs],
+            device=device,
+            threads=threads,
+            iterations=iterations,
+            duration=duration,
+            memory=asked.setups(),
+            report=status.update,
+        )
     found = [one for history in histories for one in spent(history, cost.costs.__getitem__)]
-    hand_over(search_report(asked, cost, found), export)
+    show_and_write(search_report(asked, cost, found), export)
 
 
 @guarded
@@ -81,7 +86,7 @@ def tickets(
         table = measure_tickets(
             runs, data=data, threads=threads, iterations=iterations, duration=duration, report=status.update
         )
-    hand_over(tickets_report(table), export)
+    show_and_write(tickets_report(table), export)
 
 
 def _names(option: str, text: str) -> list[str]:

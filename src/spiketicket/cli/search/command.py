@@ -131,10 +131,12 @@ def _declare(command: Callable[..., None], known: list[Field[Any]]) -> None:
         )
         declared.append(
             inspect.Parameter(
-                f.name, inspect.Parameter.KEYWORD_ONLY, default="" if many else f.default,
+                f.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default="" if many else f.default,
                 annotation=Annotated[str if many else hints[f.name], option],
             )
-        )  # fmt: skip
+        )
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + declared
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -207,10 +209,15 @@ def _print(tickets: "list[Ticket]", folder: Path) -> None:
     for ticket in tickets:
         s = ticket.search
         table.add_row(
-            f"{s['round']}{' final' if s['kind'] == 'final' else ''}", str(ticket.model.timesteps),
-            f"{ticket.sparsity:.2%}", f"{ticket.sparsity_prunable:.2%}", _share(s["validation_accuracy"], "-"),
-            _share(s["test_accuracy"], "untrained"), f"{s['search_seconds']:.1f}", f"{s['seconds']:.1f}",
-        )  # fmt: skip
+            f"{s['round']}{' final' if s['kind'] == 'final' else ''}",
+            str(ticket.model.timesteps),
+            f"{ticket.sparsity:.2%}",
+            f"{ticket.sparsity_prunable:.2%}",
+            _share(s["validation_accuracy"], "-"),
+            _share(s["test_accuracy"], "untrained"),
+            f"{s['search_seconds']:.1f}",
+            f"{s['seconds']:.1f}",
+        )
     out.print(table)
     if not all(ticket.search["mask_settled"] for ticket in tickets):
         err.print("[yellow]warning:[/] the mask did not settle; the cut is that of the last epoch's weights")

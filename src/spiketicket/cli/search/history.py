@@ -110,12 +110,14 @@ def _print_table(curves: list[Curve]) -> None:
             gain = curves[0].gain(point)
             table.add_row(
                 curve.label if index == 0 else "",
-                percent(point.sparsity), str(len(point.samples)), _accuracy(point),
+                percent(point.sparsity),
+                str(len(point.samples)),
+                _accuracy(point),
                 compact(point.mean("search_seconds")),
                 "-" if gain is None else f"{gain:.2f}x" if gain < 10 else f"{gain:.0f}x",
                 compact(point.mean("final_seconds")) if point.mean("final_seconds") else "-",
                 end_section=index == len(curve.points) - 1,
-            )  # fmt: skip
+            )
     out.print(table)
     out.print(
         f"{caption(curves)}. Sparsity is that of all parameters. Search is the time of the training steps of all "

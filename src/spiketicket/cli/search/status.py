@@ -99,12 +99,16 @@ def _table(history: History) -> Table:
     for training in history.trainings:
         stage = training.stage
         table.add_row(
-            str(stage.round), stage.kind, percent(training.sparsity), "→".join(map(str, training.timesteps)),
+            str(stage.round),
+            stage.kind,
+            percent(training.sparsity),
+            "→".join(map(str, training.timesteps)),
             f"{len(training.epochs)}/{stage.epochs}" if stage.epochs else "-",
-            percent(training.validation_accuracy), percent(training.test_accuracy),
+            percent(training.validation_accuracy),
+            percent(training.test_accuracy),
             compact(training.seconds) if training.epochs else "-",
             style="bold" if history.running and training is history.current else None,
-        )  # fmt: skip
+        )
     return table
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from spiketicket.data import Augmentation, Dataset, Normalisation, Split
 from spiketicket.errors import InputError
 
-HELD = 10_000  # images of noise at most: a batch is drawn from anywhere among them
+NOISE_IMAGES = 10_000  # images of noise at most: a batch is drawn from anywhere among them
 
 
 @dataclass(frozen=True)
-class Form:
+class ImageFormat:
     """Training images: how many, `[channels, size, size]`, of how many classes."""
 
     images: int
@@ -26,21 +26,21 @@ class Form:
 
 _CIFAR = Augmentation(crop_padding=4, flip=True, cutout=16)
 _CROP = Augmentation(crop_padding=4, flip=True)
-FORMS = {
-    "digits": Form(1442, 1, 8, 10, Augmentation()),
-    "cifar10": Form(50_000, 3, 32, 10, _CIFAR),
-    "cifar100": Form(50_000, 3, 32, 100, _CIFAR),
-    "svhn": Form(73_257, 3, 32, 10, _CROP),
-    "fashion_mnist": Form(60_000, 1, 32, 10, _CROP),
-    "tiny_imagenet": Form(100_000, 3, 64, 200, Augmentation(crop_padding=8, flip=True)),
+FORMATS = {
+    "digits": ImageFormat(1442, 1, 8, 10, Augmentation()),
+    "cifar10": ImageFormat(50_000, 3, 32, 10, _CIFAR),
+    "cifar100": ImageFormat(50_000, 3, 32, 100, _CIFAR),
+    "svhn": ImageFormat(73_257, 3, 32, 10, _CROP),
+    "fashion_mnist": ImageFormat(60_000, 1, 32, 10, _CROP),
+    "tiny_imagenet": ImageFormat(100_000, 3, 64, 200, Augmentation(crop_padding=8, flip=True)),
 }
 
 
-def form(name: str) -> Form:
+def image_format(name: str) -> ImageFormat:
     """Raises InputError for a name that is no data set's."""
-    if name not in FORMS:
-        raise InputError(f"unknown data set {name!r}: expected one of {', '.join(FORMS)}")
-    return FORMS[name]
+    if name not in FORMATS:
+        raise InputError(f"unknown data set {name!r}: expected one of {', '.join(FORMATS)}")
+    return FORMATS[name]
 
 
 def iterations_per_epoch(images: int, batch: int) -> int:
@@ -48,11 +48,11 @@ def iterations_per_epoch(images: int, batch: int) -> int:
     return images // batch + (images % batch >= 2)
 
 
-def stand_in(name: str) -> Dataset:
+def noise_dataset(name: str) -> Dataset:
     """Noise like the training images of `name`. Raises InputError."""
-    shape = form(name)
+    shape = image_format(name)
     rng = np.random.default_rng(0)
-    count = min(shape.images, HELD)
+    count = min(shape.images, NOISE_IMAGES)
     pixels = rng.integers(0, 256, (count, shape.channels, shape.size, shape.size), np.uint8)
     split = Split(pixels, rng.integers(0, shape.classes, count))
     normalisation = Normalisation(255.0, (0.5,) * shape.channels, (0.25,) * shape.channels)
