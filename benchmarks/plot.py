@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import TARGET_THREADS, TARGET_TIMESTEPS, TARGETS, Result
-from spiketicket.errors import MissingExtraError
+from spiketicket.errors import extra
 from spiketicket.files import write_atomic
 
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")  # Okabe and Ito: told apart by colour-blind readers
@@ -18,10 +18,8 @@ TICKS = (0.25, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30)
 
 def draw(results: Sequence[Result], path: Path, subtitle: str) -> None:
     """Draw the picture: colour and marker show T, lines the threads. Raises MissingExtraError without matplotlib."""
-    try:
+    with extra("bench", "the picture", "matplotlib"):
         import matplotlib
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "bench", "the picture") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
     from matplotlib.ticker import FuncFormatter, NullFormatter

@@ -14,7 +14,7 @@ from spiketicket import __version__
 from spiketicket.errors import InputError, ModelError
 from spiketicket.export.check.agreement import DEFAULT, Tolerance
 from spiketicket.export.check.check import Check, Original, Samples, check_samples
-from spiketicket.export.formats.registry import ExportFormat
+from spiketicket.export.formats.settings import ExportFormat
 from spiketicket.export.pack import Export, pack, versions
 from spiketicket.export.torch.original import Masks, prepared, refuse_kept, refuse_unfit, run_torch
 from spiketicket.export.torch.trace import trace_calls
@@ -44,7 +44,7 @@ def export(
     was pruned. `labels` `[N]` of the samples, for accuracies. `check`: whether the network, the float64 oracle and all
     engines must agree on the samples before the file appears: in almost every spike, and in logits up to `atol` plus
     `rtol` times the largest logit of a sample. `options`: the file's form, see
-    `spiketicket.export.formats.registry.ExportFormat`. The module is left as it was, its neurons at rest.
+    `spiketicket.export.formats.settings.ExportFormat`. The module is left as it was, its neurons at rest.
 
     Raises ModelError that lists all which cannot be exported, VerificationError naming the first layer that differs,
     InputError for samples or masks that do not fit.
@@ -61,8 +61,8 @@ def export(
     refuse_unfit(module)
     with prepared(module, masks):
         made_by = {"exporter": __version__, "versions": versions("torch", "spikingjelly")}
-        noted = {**made_by, "arch": type(module).__name__, **given}
-        graph, calls = trace_calls(module, x.shape[lead:], timesteps, timed=timed, metadata=noted)
+        described = {**made_by, "arch": type(module).__name__, **given}
+        graph, calls = trace_calls(module, x.shape[lead:], timesteps, timed=timed, metadata=described)
         refuse_kept(module)
         if calls.one_t and not form.fixed_timesteps:
             raise ModelError(

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from spiketicket.errors import MissingExtraError, SpikeTicketError
 from spiketicket.export.channels import Removed, remove_channels
 from spiketicket.export.check.agreement import Agreement
 from spiketicket.export.check.check import Check, Original, check_graphs
-from spiketicket.export.formats.registry import ExportFormat
+from spiketicket.export.formats.registry import format_module
+from spiketicket.export.formats.settings import ExportFormat
 from spiketicket.files import write_atomic
 from spiketicket.graph import Graph
 from spiketicket.model.names import VERIFICATION
@@ -67,28 +69,32 @@ class Export:
 def pack(
     graph: Graph, path: Path, form: ExportFormat, check: Check | None = None, original: Original | None = None
 ) -> Export:
-    """Write `graph` as the file `path` in the given form.
+    """Write `graph` as the file `path` in the given format.
 
     `check`: the samples that `original`, the float64 oracle and all engines must agree on before the file appears;
     None leaves that out. Raises VerificationError, naming the first layer that differs, where one does not agree.
     """
     slim = remove_channels(graph)
-    noted = {"fingerprint": _fingerprint(graph), "versions": versions(), **graph.metadata, "values": form.values}
+    metadata = {"fingerprint": _fingerprint(graph), "versions": versions(), **graph.metadata, "values": form.values}
     stored = replace(
-        cast(slim.graph, form.values), metadata=noted, batch=form.batch, fixed_timesteps=form.fixed_timesteps
+        cast(slim.graph, form.values), metadata=metadata, batch=form.batch, fixed_timesteps=form.fixed_timesteps
     )
-    data, dense = form.write(stored), dense_nbytes(graph)
+    module = format_module(form)
+    data = module.write(form, stored)
     if check is not None:
         trace = check_graphs(check, graph, stored, slim.kept, form.values, original)
         with tempfile.TemporaryDirectory() as folder:
             candidate = Path(folder) / "candidate.onnx"
             write_atomic(candidate, data)
-            check.runs(form.runs(candidate, stored, check.samples), trace, form.batch)
+            try:
+                check.runs(module.runs(form, candidate, stored, check.samples), trace, form.batch)
+            except MissingExtraError as error:
+                raise SpikeTicketError(f"cannot verify: {error}; or export with --no-check") from error
         report = json.dumps([agreement.brief() for agreement in check.agreements], separators=(",", ":"))
-        data = form.with_metadata(data, replace(stored, metadata={**noted, VERIFICATION: report}))
+        data = module.with_metadata(form, data, replace(stored, metadata={**metadata, VERIFICATION: report}))
     write_atomic(path, data)
     checked = ([], []) if check is None else (check.agreements, check.silent)
-    return Export(path, stored, slim.removed, len(data), dense, *checked)
+    return Export(path, stored, slim.removed, len(data), dense_nbytes(graph), *checked)
 
 
 def versions(*more: str) -> str:

@@ -77,7 +77,7 @@ def test_mistakes_of_a_search(tmp_path, arguments, message):
 @pytest.mark.parametrize(
     ("module", "arguments", "message"),
     [
-        ("spiketicket.cli.run", ["m.onnx", "--batch", "0"], "Invalid value for '--batch'"),
+        ("spiketicket.cli.run", ["m.onnx", "--batch", "0"], "batch: expected 1 or more, got 0"),
         ("spiketicket.cli.run", ["m.onnx", "--timesteps", "abc"], "Invalid value for '--timesteps'"),
         ("spiketicket.cli.run", ["--json"], "Missing argument"),
         ("spiketicket.cli.run", ["m.onnx", "--colour"], "No such option"),

@@ -1,9 +1,10 @@
-"""A TensorRT engine for the present GPU, out of the unrolled graph.
+"""Format `tensorrt`: an engine for the present GPU, built from the unrolled graph.
 
 Networks are strongly typed: every tensor computes in the type that the graph gives it (TensorRT 11 knows nothing else,
 10 is asked for it), so float16 is a matter of the graph, and thresholds are compared in float32 whatever is asked for.
 """
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,18 +14,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.errors import InputError, ModelError, SpikeTicketError
+from spiketicket.export.check.agreement import TENSORRT
+from spiketicket.export.check.check import Floats, Run, Samples
+from spiketicket.export.formats.settings import ExportFormat
 from spiketicket.export.formats.unrolled import unrolled_onnx
 from spiketicket.files import cache_folder, write_atomic
-from spiketicket.graph import Graph
-from spiketicket.model.engine_file import Build, EngineFile, pack
+from spiketicket.graph import Graph, Lif
+from spiketicket.model.engine_file import Build, EngineFile, pack, unpack
 from spiketicket.model.names import INPUT
 from spiketicket.model.writer import to_onnx
-from spiketicket.runtime.engine import MAX_TIMESTEPS
+from spiketicket.runtime import Session
+from spiketicket.runtime.engine import MAX_TIMESTEPS, Trace
 from spiketicket.runtime.engines.tensorrt.nvidia import Nvidia
 
 WORKSPACE = 4 << 30  # bytes of GPU memory that a layer may use for itself while it runs
 Batch = tuple[int, int, int]  # images of a run: the fewest, the number to be fastest for, the most
 BATCH: Batch = (1, 8, 32)
+
+
+def write(form: ExportFormat, graph: Graph) -> bytes:
+    batch = BATCH if form.batch is None else (form.batch, form.batch, form.batch)
+    return pack(compiled(graph, batch=batch, half=form.values == "float16"))
+
+
+def with_metadata(form: ExportFormat, data: bytes, graph: Graph) -> bytes:
+    """The engine is not built again: that takes minutes, and another build may be another engine."""
+    file = unpack(data)
+    return pack(replace(file, model=_model(graph, file.build.timesteps)))
+
+
+def runs(form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
+    """The engine does not show its spikes: its classes must agree, its logits are reported."""
+    session = Session(path, "tensorrt")
+
+    def run(x: Floats) -> Trace:
+        quiet = {
+            n.name: np.zeros((samples.timesteps, x.shape[samples.timed], *graph.values[n.output].shape), np.bool_)
+            for n in graph.nodes
+            if isinstance(n, Lif)
+        }
+        return Trace(quiet, session.run({INPUT: x})["logits_t"])
+
+    yield f"{TENSORRT} ({form.values})", run
 
 
 def export_engine(
@@ -64,11 +95,6 @@ def compiled(
     build = Build(steps, batch, half, fitting, nvidia.trt.__version__, nvidia.gpu)
     engine = build_engine(nvidia, unrolled, shapes, sparse=bool(fitting))
     return EngineFile(build, _model(graph, steps), engine)
-
-
-def renoted(file: EngineFile, graph: Graph) -> EngineFile:
-    """With the metadata of `graph`, which is otherwise what `file` was compiled of: the engine stays as it is."""
-    return replace(file, model=_model(graph, file.build.timesteps))
 
 
 def _model(graph: Graph, timesteps: int) -> bytes:
@@ -124,8 +150,8 @@ def _parse(nvidia: Nvidia, network: Any, model: bytes) -> None:
     parser = nvidia.trt.OnnxParser(network, nvidia.log)
     if not parser.parse(model):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        told = "; ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}" for e in errors) or nvidia.failure()
-        raise ModelError(f"TensorRT cannot read the graph: {told}")
+        reasons = "; ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}" for e in errors) or nvidia.failure()
+        raise ModelError(f"TensorRT cannot read the graph: {reasons}")
 
 
 def _timing_cache_file(nvidia: Nvidia) -> Path | None:

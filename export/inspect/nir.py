@@ -21,12 +21,12 @@ def inspect_nir(path: Path, nbytes: int) -> Inspection:
     A file of another program need not tell them: its layers are the same, whatever they are. Raises ModelError.
     """
     source = load(path)
-    told: dict[str, Any] = dict(source.metadata)
-    dt, steps = _positive(told.pop("dt", None)), _positive(told.pop(TIMESTEPS, None))
+    stored: dict[str, Any] = dict(source.metadata)
+    dt, steps = _positive(stored.pop("dt", None)), _positive(stored.pop(TIMESTEPS, None))
     timesteps = None if steps is None or steps < 1 else int(steps)
     graph = read_nir(path, timesteps or 1, dt or NIR_DT)
-    producer = str(told.pop("producer", ""))
-    notes = {key: str(value) for key, value in told.items()}
+    producer = str(stored.pop("producer", ""))
+    notes = {key: str(value) for key, value in stored.items()}
     metadata, verification = provenance(notes)
     others = {key: text for key, text in notes.items() if not key.startswith(METADATA_PREFIX)}
     missing = [name for name, value in (("dt", dt), (TIMESTEPS, timesteps)) if value is None]

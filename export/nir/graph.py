@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spiketicket.errors import MissingExtraError, ModelError
+from spiketicket.errors import ModelError, extra
 from spiketicket.files import read_bytes
 
-try:
+with extra("nir", "reading and writing NIR", "nir"):
     import h5py
     import nir
     from nir.serialization import hdf2dict, read_version
-except ImportError as error:
-    raise MissingExtraError("nir", "nir", "reading and writing NIR") from error
 
 __all__ = ["Flat", "describe", "flatten", "load", "nir", "numbers", "read_version"]
 

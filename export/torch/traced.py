@@ -37,13 +37,13 @@ class Traced:
 
 
 class Steps(int):
-    """The number of timesteps as a forward pass sees it. Whether it is compared with another number is noted: then
-    the network may be another one for another T."""
+    """The number of timesteps as a forward pass sees it. It keeps the numbers that it is compared with: where there are
+    any, the network may be another one for another T."""
 
-    noted: list[str]
+    compared_with: list[str]
 
     def _compared(self, other: object) -> None:
-        self.noted.append(str(other))
+        self.compared_with.append(str(other))
 
     def __eq__(self, other: object) -> bool:
         self._compared(other)

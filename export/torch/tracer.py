@@ -1,29 +1,29 @@
 """One reading of a network's forward pass, by torch.fx: every operation is translated as it comes."""
 
-import operator
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from spikingjelly.activation_based import base, functional, layer
+from spikingjelly.activation_based import base, functional
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 
 from spiketicket.errors import ModelError
 from spiketicket.export.torch.advice import advice
 from spiketicket.export.torch.builder import INPUT, Builder
+from spiketicket.export.torch.leading import leading_dims
 from spiketicket.export.torch.rules import functions as function_rules
 from spiketicket.export.torch.rules import shapes as shape_rules
-from spiketicket.export.torch.rules.modules import find_rule, is_linear, is_neuron
+from spiketicket.export.torch.rules.modules import find_rule, is_neuron
 from spiketicket.export.torch.rules.shapes import AHEAD, Place
+from spiketicket.export.torch.symbolic import Root, SymbolicTensor
 from spiketicket.export.torch.traced import LeadError, LeadingDims, Size, Steps, Traced, UnknownError
 from spiketicket.graph import Graph
-from spiketicket.train.networks import layers, norms
+from spiketicket.train.networks import layers
 
-# Modules that take whatever stands before the shape.
-ANY_LEAD = (nn.Linear, nn.Identity, nn.modules.dropout._DropoutNd, layer.Dropout, nn.Flatten, layers.Repeat)
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -37,79 +37,12 @@ class RecordedCalls:
     one_t: bool = False  # it compares T with other numbers, and may be another network for another T
 
 
-class _Root(nn.Module):
-    """Calls a network with one tensor: optional arguments of its forward pass keep their defaults."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Any) -> Any:
-        return self.network(x)
-
-
-class _Tensor(fx.Proxy):
-    """A tensor of the forward pass. It knows its shape, and how many timesteps it has; the batch is a symbol."""
-
-    @property
-    def shape(self) -> Any:
-        assert isinstance(self.tracer, ForwardPassTracer)
-        return self.tracer.dims(self.node)
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device("cpu")
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.float32
-
-    def to(self, *where: Any, **settings: Any) -> "_Tensor":
-        """Another device, or the type that it has."""
-        types = {x for x in (*where, *settings.values()) if isinstance(x, torch.dtype)}
-        if types - {torch.float32}:
-            raise ModelError(f"converts to {', '.join(map(str, types))}: networks are exported in float32")
-        return self
-
-    def dim(self) -> int:
-        return len(self.shape)
-
-    def size(self, dim: int | None = None) -> Any:
-        return self.shape if dim is None else self.shape[dim]
-
-    def _in_place(self, operation: Callable[..., Any], other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", operation, (self, other), {})
-
-    def __iadd__(self, other: Any) -> Any:  # without these, Python would compute another tensor
-        return self._in_place(operator.iadd, other)
-
-    def __isub__(self, other: Any) -> Any:
-        return self._in_place(operator.isub, other)
-
-    def __imul__(self, other: Any) -> Any:
-        return self._in_place(operator.imul, other)
-
-    def __itruediv__(self, other: Any) -> Any:
-        return self._in_place(operator.itruediv, other)
-
-    def __len__(self) -> int:
-        return int(self.shape[0])
-
-    def __iter__(self) -> Iterator[Any]:
-        each: Any = self
-        return (each[t] for t in range(len(self)))
-
-
 class ForwardPassTracer(fx.Tracer):
     """One reading of the network, whose input has the given lead: translates operations as they come."""
 
     def __init__(self, network: nn.Module, builder: Builder, timesteps: int, lead: LeadingDims) -> None:
         super().__init__()
-        root = _Root(network)
+        root = Root(network)
         self.modules = {name: module for name, module in root.named_modules() if name}
         self.builder, self.timesteps, self.lead = builder, timesteps, lead
         self.problems: list[str] = []
@@ -153,7 +86,7 @@ class ForwardPassTracer(fx.Tracer):
             raise ModelError(f"a {type(m).__name__} is made in the forward pass: make it in __init__") from error
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Tensor(node, self)
+        return SymbolicTensor(node, self)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         return attr_val  # parameters as they are: the rules read them
@@ -182,7 +115,8 @@ class ForwardPassTracer(fx.Tracer):
         if not sources or any(not isinstance(x, Traced) or x.inverted for x in sources):
             return UnknownError
         zeros = dict(zip(node.all_input_nodes, map(self.zeros, sources), strict=True))
-        args, kwargs = _map(node.args, zeros.__getitem__), _map(node.kwargs, zeros.__getitem__)
+        args: Any = map_arg(node.args, zeros.__getitem__)
+        kwargs: Any = map_arg(node.kwargs, zeros.__getitem__)
         module = self.modules[str(node.target)] if node.op == "call_module" else None
         ahead = AHEAD[sources[0].lead]
         try:
@@ -229,11 +163,11 @@ class ForwardPassTracer(fx.Tracer):
         if x.lead is not LeadingDims.TIME:
             return dims
         steps = Steps(self.timesteps)
-        steps.noted = self.compared
+        steps.compared_with = self.compared
         return (steps, *dims[1:])
 
     def operand(self, argument: Any) -> Any:
-        return _map(argument, self.look_up)
+        return map_arg(argument, self.look_up)
 
     def look_up(self, node: fx.Node) -> Any:
         if self.env[node] is UnknownError:
@@ -294,7 +228,7 @@ class ForwardPassTracer(fx.Tracer):
         return result
 
     def translate(self, rule: Callable[..., str], name: str, module: Any, x: Traced) -> Traced:
-        lead = _lead(module, x)
+        lead = leading_dims(module, x)
         if isinstance(module, layers.Repeat):
             return shape_rules.repeat(self.place(name), x, module.timesteps, *[1] * len(self.place(name).dims(x)))
         if isinstance(module, nn.Flatten):
@@ -369,40 +303,3 @@ class ForwardPassTracer(fx.Tracer):
         repeated = self.lead is LeadingDims.TIME and not b.timed_input
         calls = RecordedCalls(out.lead is LeadingDims.BATCH, repeated, out.lead, bool(self.compared))
         return b.graph(b.timed(out.value), self.timesteps, metadata), calls
-
-
-def _lead(module: nn.Module, x: Traced) -> LeadingDims:
-    """Checks what stands before the input's shape; modules leave it as it is."""
-    if x.inverted:
-        raise ModelError("gets 1 - spikes, which only a product can take")
-    if x.lead is LeadingDims.MEAN and is_linear(module) and getattr(module, "step_mode", "s") == "s":
-        return x.lead  # the mean of what it makes of every timestep
-    if isinstance(module, ANY_LEAD) and x.lead not in (LeadingDims.MEAN, LeadingDims.SUM):
-        return x.lead
-    if isinstance(module, norms.TimestepBatchNorm2d) and not isinstance(module, norms.StaticBatchNorm2d):
-        return _need(x, LeadingDims.TIME).lead
-    if isinstance(module, base.StepModule) and module.step_mode == "m":
-        return _need(x, LeadingDims.TIME, " in multi-step mode").lead
-    if is_neuron(module):
-        return _need(x, LeadingDims.BATCH, " in single-step mode").lead
-    if x.lead not in (LeadingDims.BATCH, LeadingDims.FOLDED):
-        _need(x, LeadingDims.BATCH, "")
-    return x.lead
-
-
-def _need(x: Traced, lead: LeadingDims, mode: str = "") -> Traced:
-    if x.lead is not lead:
-        raise LeadError(f"takes {lead.value}{mode}, gets {x}")
-    return x
-
-
-def _map(argument: Any, look_up: Callable[[fx.Node], Any]) -> Any:
-    if isinstance(argument, fx.Node):
-        return look_up(argument)
-    if isinstance(argument, list | tuple):
-        return type(argument)(_map(item, look_up) for item in argument)
-    if isinstance(argument, dict):
-        return {key: _map(item, look_up) for key, item in argument.items()}
-    if isinstance(argument, slice):
-        return slice(*(_map(item, look_up) for item in (argument.start, argument.stop, argument.step)))
-    return argument

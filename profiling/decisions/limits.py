@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spiketicket.errors import InputError, MissingExtraError
+from spiketicket.errors import InputError, extra
 from spiketicket.files import read_bytes
 from spiketicket.profiling.decisions.stored import latencies
 
@@ -89,7 +89,7 @@ def _limit(place: str, entry: Any) -> Limit:
     return Limit(entry["metric"], bounds["min"], bounds["max"], where)
 
 
-def hold(data: dict[str, Any], limits: list[Limit]) -> list[Verdict]:
+def check_limits(data: dict[str, Any], limits: list[Limit]) -> list[Verdict]:
     """Every row of a profile that a limit is about. Raises InputError for a limit that is about none: it would pass
     whatever happens."""
     verdicts = []
@@ -126,8 +126,6 @@ def _toml(text: str) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
-        try:
+        with extra("report", "reading TOML with Python 3.10", "tomli"):
             import tomli as tomllib
-        except ImportError as error:
-            raise MissingExtraError("tomli", "report", "reading TOML with Python 3.10") from error
     return tomllib.loads(text)

@@ -1,12 +1,11 @@
 """Profiles that were written as JSON, read again."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spiketicket.errors import InputError
-from spiketicket.files import read_bytes
+from spiketicket.files import read_json
 
 FORMAT, VERSION = "spiketicket.profile", 1
 
@@ -27,12 +26,8 @@ class Place:
 
 def read_profile(path: Path) -> dict[str, Any]:
     """An inference profile of `snn-profile -x`. Raises InputError, saying what is wrong with the file."""
-    content = read_bytes(path, "profile", InputError)
-    try:
-        data = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON, or cut short: expected a profile that snn-profile -x wrote") from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
+    data = read_json(path, "profile of snn-profile -x", InputError)
+    if data.get("format") != FORMAT:
         raise InputError(f"{path} is no profile: expected the JSON that snn-profile -x writes")
     if data.get("version") != VERSION or data.get("kind") != "inference":
         raise InputError(

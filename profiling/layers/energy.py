@@ -4,13 +4,13 @@ An estimate of arithmetic on a chip, from published figures. It is not a measure
 unless a table says what a byte costs.
 """
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from spiketicket.errors import InputError
+from spiketicket.files import read_json
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,12 @@ CMOS_45NM = EnergyTable(
 def load_energy_table(path: Path) -> EnergyTable:
     """The table in a JSON file: an object of texts `name` and `source` and numbers `mac_pj`, `ac_pj` and, if memory
     is to count, `byte_pj`. Raises InputError."""
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path} as an energy table in JSON: {error}") from error
+    fields = read_json(path, "energy table", InputError)
     required, optional = {"name", "source", "mac_pj", "ac_pj"}, {"byte_pj"}
-    if not isinstance(fields, dict) or not required <= set(fields) <= required | optional:
-        got = sorted(fields) if isinstance(fields, dict) else type(fields).__name__
-        raise InputError(f"{path}: expected the fields name, source, mac_pj, ac_pj and perhaps byte_pj, got {got}")
+    if not required <= set(fields) <= required | optional:
+        raise InputError(
+            f"{path}: expected the fields name, source, mac_pj, ac_pj and perhaps byte_pj, got {', '.join(fields)}"
+        )
     for key, value in fields.items():
         if key in ("name", "source"):
             if not isinstance(value, str) or not value.strip():

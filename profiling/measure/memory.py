@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spiketicket.errors import InputError, MissingExtraError, SpikeTicketError
+from spiketicket.errors import InputError, SpikeTicketError, extra
 from spiketicket.model.names import INPUT, LOGITS_T, TIMESTEPS
 from spiketicket.runtime.engines.registry import ENGINE_NAMES, find_engine
 
@@ -128,10 +128,8 @@ def _session(engine: str) -> Load:
 
 
 def _plain_onnxruntime() -> Load:
-    try:
+    with extra("cpu", PLAIN, "onnxruntime"):
         import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError("onnxruntime", "cpu", PLAIN) from error
 
     def load(path: str, threads: int) -> Callable[[NDArray[np.float32], int], object]:
         options = onnxruntime.SessionOptions()

@@ -7,7 +7,7 @@ from hashlib import sha256
 from html import escape
 from pathlib import Path
 
-from spiketicket.errors import MissingExtraError
+from spiketicket.errors import extra
 from spiketicket.profiling.report.document import Report, is_number
 from spiketicket.profiling.report.drawing.chart import NARROW, svg
 from spiketicket.profiling.report.drawing.colours import DARK, LIGHT
@@ -22,11 +22,9 @@ def html(report: Report) -> str:
 
     Raises MissingExtraError without jinja2.
     """
-    try:
+    with extra("report", "the HTML report", "jinja2"):
         import jinja2
         import markupsafe
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "report", "the HTML report") from error
     style = _variables() + (FOLDER / "page.css").read_text()
     script = (FOLDER / "page.js").read_text()
     data = json.dumps(report.data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

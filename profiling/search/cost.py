@@ -13,7 +13,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from spiketicket.errors import InputError, MissingExtraError, SpikeTicketError
+from spiketicket.errors import InputError, SpikeTicketError, extra
 from spiketicket.profiling.measure.clock import measure
 from spiketicket.profiling.measure.machine import usable_cores
 from spiketicket.profiling.measure.noise import Noise
@@ -106,14 +106,12 @@ def measure_search(
     if duration is not None and not duration > 0:
         raise InputError(f"duration: expected seconds above 0, got {duration}")
     threads = check_threads(threads)
-    try:
+    with extra("train", "snn-profile search"):
         import torch
 
         from spiketicket.profiling.search.iteration import Iteration, weights_of
         from spiketicket.train.loop.batches import Batches
         from spiketicket.train.loop.distributed import joined_group
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "train", "snn-profile search") from error
     sizes = {setup: weights_of(setup) for setup in setups}  # refuses unknown networks before anything is measured
     threads_before = torch.get_num_threads()
     with joined_group(device) as group:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.data import load_dataset
-from spiketicket.errors import DataError, InputError, MissingExtraError
+from spiketicket.errors import DataError, InputError, MissingExtraError, extra
 from spiketicket.model.names import INPUT
 from spiketicket.profiling.layers.energy import CMOS_45NM, EnergyTable
 from spiketicket.profiling.layers.operations import Workload, workload
@@ -117,11 +117,9 @@ def measure_tickets(
     """
     threads = check_threads(threads)
     histories = read_runs(folders)
-    try:
+    with extra("train", "snn-profile tickets"):
         from spiketicket.export.ticket import export_ticket
         from spiketicket.train.search.ticket import load_ticket
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "train", "snn-profile tickets") from error
     names = _names(histories)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         rows: list[Callable[..., TicketRow]] = []  # all but their latency

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from spiketicket.cli.console import err, guarded, make_app, out, say
 from spiketicket.data import Dataset, load_dataset
-from spiketicket.errors import MissingExtraError
+from spiketicket.errors import extra
 from spiketicket.files import write_atomic
 from spiketicket.text import human_bytes
 from spiketicket.train.search.settings import SearchSettings
@@ -34,7 +34,7 @@ def demo(
     folder: Annotated[Path, typer.Option("--out", help="Folder for the run; run again to resume.")] = Path("demo"),
 ) -> None:
     """Search a ticket, export it, run and profile it, and print one table."""
-    try:
+    with extra("train,cpu,report", "the demo"):
         from spiketicket.cli.search.command import progress_bar
         from spiketicket.export.pack import SAMPLES
         from spiketicket.export.ticket import export_ticket
@@ -47,8 +47,6 @@ def demo(
         from spiketicket.runtime.evaluate import evaluate
         from spiketicket.runtime.inputs import dataset_inputs
         from spiketicket.train.search.search import RunOptions, search
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "train,cpu,report", "the demo") from error
 
     start = time.monotonic()
     dataset = load_dataset("digits")

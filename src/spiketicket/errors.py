@@ -36,12 +36,15 @@ class MissingExtraError(SpikeTicketError, ImportError):
 
 
 @contextmanager
-def extra(package: str, name: str, purpose: str) -> Iterator[None]:
-    """Turn a failed import of an optional `package` into a MissingExtraError: `purpose` needs the extra `name`."""
+def extra(name: str, purpose: str, package: str = "") -> Iterator[None]:
+    """Turn a failed import into a MissingExtraError: `purpose` needs `package`, which the extra `name` installs.
+
+    `package`: as pip knows it, where its module is called otherwise or another module is missing with it.
+    """
     try:
         yield
-    except ImportError as error:
-        raise MissingExtraError(package, name, purpose) from error
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(package or error.name or "a package", name, purpose) from error
 
 
 class DeviceError(SpikeTicketError):

@@ -1,9 +1,11 @@
-"""Write files so that a reader never sees a half-written one."""
+"""Write files so that a reader never sees a half-written one; read files with errors that name them."""
 
 import contextlib
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from spiketicket.errors import SpikeTicketError
 
@@ -69,3 +71,15 @@ def read_bytes(path: Path, what: str, error: type[SpikeTicketError]) -> bytes:
         return path.read_bytes()
     except OSError as cause:
         raise error(f"cannot read {what} {path}: {cause.strerror or cause}") from cause
+
+
+def read_json(path: Path, what: str, error: type[SpikeTicketError]) -> dict[str, Any]:
+    """Return the object in the JSON file `path`. Raises `error`, which says why it is no such `what`."""
+    content = read_bytes(path, what, error)
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as cause:
+        raise error(f"{path} is damaged, or no {what}: expected JSON ({cause})") from cause
+    if not isinstance(found, dict):
+        raise error(f"{path} is damaged, or no {what}: expected a JSON object, got {type(found).__name__}")
+    return found

@@ -20,7 +20,8 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 from torch.nn.utils import prune
 
-from spiketicket.cli.export.actions import Inputs, Source, run
+from spiketicket.cli.export.actions import run
+from spiketicket.cli.export.options import File, Inputs, Source, Verification
 from spiketicket.errors import MissingExtraError, SpikeTicketError
 from spiketicket.export import export
 from spiketicket.export.ticket import export_ticket
@@ -229,7 +230,18 @@ def released(arch, folder, path, form):
         pickle.dumps([np.asarray(found[n], np.float32) if n in found else None for n in weights])
     )
     source = Source(arch=arch, weights=folder / "sd.pth.tar", masks=folder / "mask.pkl")
-    return run(source, Inputs(dataset="digits"), T, path, form)
+    return run(source, Inputs(dataset="digits"), file_options(path, **form), Verification())
+
+
+def file_options(path, *, step=False, fixed_timesteps=False, batch=None, **form):
+    """The options of snn-export that ask for this ExportFormat."""
+    return File(
+        str(T) if fixed_timesteps else f"dynamic:{T}",
+        path,
+        mode="step" if step else "multi-step",
+        batch="dynamic" if batch is None else str(batch),
+        **form,
+    )
 
 
 def spikes(*shape):
@@ -243,8 +255,8 @@ def from_nir(make, *shape, dialect="nir", dt=1e-4):
         torch.manual_seed(3)
         nir.write(folder / "net.nir", make())
         np.save(folder / "x.npy", spikes(*shape))
-        source = Source(nir=folder / "net.nir", dialect=dialect)
-        return run(source, Inputs(array=folder / "x.npy"), T, path, {"dt": dt, **form})
+        source = Source(nir=folder / "net.nir", dialect=dialect, dt=dt)
+        return run(source, Inputs(samples=folder / "x.npy"), file_options(path, **form), Verification())
 
     return write
 

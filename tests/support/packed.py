@@ -4,7 +4,7 @@ import numpy as np
 
 from spiketicket.export.check.agreement import Tolerance
 from spiketicket.export.check.check import Check, Samples
-from spiketicket.export.formats.registry import FORMATS
+from spiketicket.export.formats.settings import FORMATS
 from spiketicket.export.pack import pack
 from spiketicket.graph import Flatten, Graph, Lif, Linear, Repeat
 from tests.support.graphs import random_bias, random_csr

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spiketicket.errors import InputError
+from spiketicket.files import read_json
 from spiketicket.train.history.events import (
     EarlyBirdRecord,
     EarlyTimeRecord,
@@ -227,11 +228,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         what = "it does not exist" if not folder.exists() else f"it has no {SETTINGS_FILE}"
         raise InputError(f"{folder} is no run folder of snn-search: {what}")
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
-    known = isinstance(settings, dict) and all(isinstance(settings.get(n), str) for n in ("method", "arch", "dataset"))
-    if not known:
+    settings = read_json(path, "settings of a search", InputError)
+    if not all(isinstance(settings.get(name), str) for name in ("method", "arch", "dataset")):
         raise InputError(f"{path}: expected the settings of a search, with method, arch and dataset")
-    return dict(settings)
+    return settings

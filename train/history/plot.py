@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spiketicket.errors import InputError, MissingExtraError
+from spiketicket.errors import InputError, extra
 from spiketicket.files import write_atomic
 from spiketicket.train.history.curves import Curve
 
@@ -31,11 +31,9 @@ def draw(curves: Sequence[Curve], path: Path, title: str, caption: str) -> None:
     """
     if path.suffix.lower() != ".png":
         raise InputError(f"the picture is a PNG: expected a name that ends in .png, got {path.name}")
-    try:
+    with extra("report", "the picture", "matplotlib"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "report", "the picture") from error
     figure = Figure(INCHES, DPI, layout="constrained")
     FigureCanvasAgg(figure)  # no window system, whatever the user's settings say
     by_sparsity, by_time = figure.subplots(1, 2, sharey=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from spiketicket.errors import MissingExtraError
+from spiketicket.errors import extra
 
 # A field of an event -> its tag under the kind of training, search or final; what an event lacks is not written.
 EPOCH_TAGS = {
@@ -37,10 +37,8 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, past: Iterable[Mapping[str, Any]] = ()) -> None:
-        try:
+        with extra("tensorboard", "--tensorboard", "tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingExtraError("tensorboard", "tensorboard", "--tensorboard") from error
         self._writer = SummaryWriter(str(folder), purge_step=0)
         self._epochs = 0
         for event in past:

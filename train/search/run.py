@@ -22,7 +22,7 @@ from typing import Any
 from torch import Tensor
 
 from spiketicket.errors import SpikeTicketError, TicketError
-from spiketicket.files import PARTIAL_SUFFIX, write_atomic
+from spiketicket.files import PARTIAL_SUFFIX, read_json, write_atomic
 from spiketicket.train.history.events import Record, to_entry
 from spiketicket.train.history.history import LOCK_FILE, LOG_FILE, SETTINGS_FILE, TICKET_FOLDERS, read_events
 from spiketicket.train.history.tensorboard import TensorBoard
@@ -92,8 +92,8 @@ class Run:
         if not path.exists():
             return None
         try:
-            return int(json.loads(path.read_bytes())["timesteps"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return int(read_json(path, "choice of Early-Time", SpikeTicketError)["timesteps"])
+        except (SpikeTicketError, ValueError, KeyError, TypeError) as error:
             raise self.damaged("early_time.json", "expected the chosen timesteps") from error
 
     def save_rewind(self, state: dict[str, Tensor]) -> None:
@@ -241,11 +241,8 @@ def _claim(folder: Path, settings: SearchSettings, threads: int, identity: dict[
     if not path.exists():
         write_atomic(path, (json.dumps({**wanted, "threads": threads}, indent=2) + "\n").encode())
         return threads
-    try:
-        stored = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise SpikeTicketError(f"{path} is damaged: {error}") from error
-    if not isinstance(stored, dict) or not isinstance(stored.get("threads"), int) or stored["threads"] < 1:
+    stored = read_json(path, "settings of a search", SpikeTicketError)
+    if not isinstance(stored.get("threads"), int) or stored["threads"] < 1:
         raise SpikeTicketError(f"{path} is damaged: expected the settings of a search")
     changed = [name for name in wanted if stored.get(name) != wanted[name]]
     if changed:

@@ -113,7 +113,7 @@ class SearchSettings:
     )
     weight_decay: float = _option(5e-4, "L2 penalty.")
     cutout: int | None = _option(
-        None, "Side of the square that is blanked in a training image, in pixels; 0: none. None: the data set's."
+        None, "Side of the square that is blanked in a training image, in pixels; 0: none. Not given: the data set's."
     )
     clip: float | None = _option(None, "Largest norm of the gradient; longer ones are scaled down.")
     validation: float = _option(

@@ -1,9 +1,9 @@
 """The command `snn-run`."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import typer
@@ -12,8 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from spiketicket.cli.console import guarded, make_app, out, print_json, run_app, say
+from spiketicket.cli.options import grouped, option
 from spiketicket.data import DATASET_NAMES, load_dataset
-from spiketicket.errors import InputError, MissingExtraError
+from spiketicket.errors import InputError, extra
 from spiketicket.model.metadata import class_names
 from spiketicket.model.names import INPUT, LOGITS
 from spiketicket.runtime.engine import AUTO
@@ -29,78 +30,92 @@ TICKET_ENDINGS = (".pt", ".pt.xz")
 app = make_app("Run an exported model.")
 
 
+@dataclass(frozen=True)
+class Images:
+    """Where images come from."""
+
+    PANEL: ClassVar[str] = "Images"
+
+    dataset: str | None = option(f"Classify a data set: {', '.join(DATASET_NAMES)}.")
+    split: str = option("Which part of it: train or test.", default="test")
+    data: Path | None = option("Folder of the data sets' files (docs/data.md).", show_default="data")
+    input: Path | None = option(
+        "Or run float32 images [N, C, H, W], normalised, from a .npy file; [T, N, C, H, W] where the model takes a "
+        "frame per timestep."
+    )
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the model runs."""
+
+    PANEL: ClassVar[str] = "Execution"
+
+    engine: str = option(f"auto, {', '.join(MODEL_ENGINES)}.", default="auto")
+    timesteps: int | None = option("Timesteps T.", show_default="the model's")
+    batch: int = option("Images per run.", default=32)
+    threads: int | None = option("CPU threads.", show_default="all")
+    plan: str = option(
+        f"How kernels are chosen: auto (measured), fixed (estimated); {', '.join(NativeEngine.kernels)} of engine "
+        f"native, {', '.join(CudaEngine.kernels)} of cuda.",
+        default=AUTO,
+    )
+    values: str = option("Weights: float32; int16 (native: rounded where faster); float16 (cuda).", default="float32")
+    margin: float | None = option(
+        "Early exit: an image stops when its best mean logit leads the second best by this much.",
+        show_default="no exit",
+    )
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise InputError(f"batch: expected 1 or more, got {self.batch}")
+
+    def session(self, path: Path) -> Session:
+        return Session(path, self.engine, threads=self.threads, plan=self.plan, values=self.values)
+
+
 @app.command()
 @guarded
+@grouped
 def run(
     model: Annotated[
         Path, typer.Argument(help="Model file of snn-export; a ticket is exported first.", show_default=False)
     ],
-    dataset: Annotated[str | None, typer.Option(help=f"Classify a data set: {', '.join(DATASET_NAMES)}.")] = None,
-    split: Annotated[str, typer.Option(help="Which part of it: train or test.")] = "test",
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of the data sets' files (docs/data.md).", show_default="data")
-    ] = None,
-    array: Annotated[
-        Path | None,
-        typer.Option(
-            "--input",
-            help="Or run float32 images [N, C, H, W], normalised, from a .npy file; [T, N, C, H, W] where the model "
-            "takes a frame per timestep.",
-        ),
-    ] = None,
-    engine: Annotated[str, typer.Option(help=f"auto, {', '.join(MODEL_ENGINES)}.")] = "auto",
-    timesteps: Annotated[int | None, typer.Option(help="Timesteps T.", show_default="the model's")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images per run.")] = 32,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="all")] = None,
-    plan: Annotated[
-        str,
-        typer.Option(
-            help=f"How kernels are chosen: auto (measured), fixed (estimated); {', '.join(NativeEngine.kernels)} of "
-            f"engine native, {', '.join(CudaEngine.kernels)} of cuda."
-        ),
-    ] = AUTO,
-    values: Annotated[
-        str, typer.Option(help="Weights: float32; int16 (native: rounded where faster); float16 (cuda).")
-    ] = "float32",
-    margin: Annotated[
-        float | None,
-        typer.Option(
-            help="Early exit: an image stops when its best mean logit leads the second best by this much.",
-            show_default="no exit",
-        ),
-    ] = None,
+    images: Images,
+    execution: Execution,
     explain: Annotated[bool, typer.Option("--explain", help="Print each layer's kernel and why, run nothing.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Classify a data set (accuracy, confusion counts, images per second) or an array of images, or explain a model."""
-    if not explain and (dataset is None) == (array is None):
+    if not explain and (images.dataset is None) == (images.input is None):
         raise InputError("give either --dataset or --input")
-    with _model_file(model) as path, Session(path, engine=engine, threads=threads, plan=plan, values=values) as session:
+    timesteps, margin = execution.timesteps, execution.margin
+    with _model_file(model) as path, execution.session(path) as session:
         if explain:
             _print_layers(session, json)
             return
-        if array is not None:
-            images = load_array(array)
+        if images.input is not None:
+            x = load_array(images.input)
             if margin is None:
-                logits, steps = session.run({INPUT: images}, timesteps)[LOGITS], None
+                logits, steps = session.run({INPUT: x}, timesteps)[LOGITS], None
             else:
-                logits, steps = exit_early(session, images, timesteps, margin)
+                logits, steps = exit_early(session, x, timesteps, margin)
             _print_logits(session, logits, steps, json)
             return
-        loaded = load_dataset(str(dataset), data)
-        inputs, labels = dataset_inputs(session, loaded, split), loaded.split(split).labels
-        evaluation = evaluate(session, inputs, labels, batch, timesteps, margin)
+        loaded = load_dataset(str(images.dataset), images.data)
+        inputs, labels = dataset_inputs(session, loaded, images.split), loaded.split(images.split).labels
+        evaluation = evaluate(session, inputs, labels, execution.batch, timesteps, margin)
         facts: dict[str, Any] = {
             "model": str(model),
             "engine": session.engine_name,
             "dataset": loaded.name,
-            "split": split,
+            "split": images.split,
             "images": len(labels),
             "timesteps": session.timesteps if timesteps is None else timesteps,
             "margin": margin,
             "mean_timesteps": evaluation.timesteps,
             "threads": session.threads,
-            "batch": batch if margin is None else 1,
+            "batch": execution.batch if margin is None else 1,
             "accuracy": evaluation.accuracy,
             "images_per_second": evaluation.images_per_second,
         }
@@ -114,10 +129,8 @@ def _model_file(path: Path) -> AbstractContextManager[Path]:
     """Give `path`, or the model file of the ticket that it is (not checked against torch, as snn-export does)."""
     if not path.name.endswith(TICKET_ENDINGS):
         return nullcontext(path)
-    try:
+    with extra("train", "running a ticket"):
         from spiketicket.export.ticket import model_of_ticket
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "train", "running a ticket") from error
     return model_of_ticket(path)
 
 

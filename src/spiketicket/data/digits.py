@@ -10,7 +10,7 @@ from spiketicket.errors import extra
 
 def read_digits(_: Path) -> Dataset:
     """1,797 handwritten digits, 8x8, 17 grey levels; every fifth image of a class is for the test."""
-    with extra("scikit-learn", "train", "data set digits"):
+    with extra("train", "data set digits", "scikit-learn"):
         from sklearn.datasets import load_digits
     pixels, labels = load_digits(return_X_y=True)
     images = Split(pixels.reshape(-1, 1, 8, 8).astype(np.uint8), labels.astype(np.int64))

@@ -80,7 +80,7 @@ def _read_images(files: list[tuple[Path, int]]) -> Split:
 
 def _decode(path: Path) -> NDArray[np.uint8]:
     """A JPEG file as uint8 `[3, 64, 64]`; a grey image becomes RGB."""
-    with extra("pillow", "train", "data set tiny_imagenet"):
+    with extra("train", "data set tiny_imagenet", "pillow"):
         from PIL import Image
     try:
         with Image.open(path, formats=("JPEG",)) as image:

@@ -12,7 +12,7 @@ from spiketicket.csr import Csr
 from spiketicket.errors import InputError, ModelError, VerificationError
 from spiketicket.export.check.agreement import Tolerance, compare
 from spiketicket.export.check.check import Check, Samples
-from spiketicket.export.formats.registry import ExportFormat
+from spiketicket.export.formats.settings import ExportFormat
 from spiketicket.export.pack import pack
 from spiketicket.graph import Li, Lif
 from spiketicket.model.names import DOMAIN, OPSETS, potential

@@ -9,7 +9,8 @@ import onnxruntime
 import pytest
 
 from spiketicket.errors import ModelError
-from spiketicket.export.formats.registry import FORMATS, ExportFormat
+from spiketicket.export.formats.registry import format_module
+from spiketicket.export.formats.settings import FORMATS, ExportFormat
 from spiketicket.export.pack import versions
 from spiketicket.model.engine_file import unpack
 from spiketicket.model.names import METADATA_PREFIX
@@ -49,8 +50,8 @@ def test_every_file_tells(form, tmp_path, monkeypatch):
 def test_the_engine_is_the_one_that_was_checked(tmp_path, monkeypatch):
     nvidia_standin.install(monkeypatch)
     form, graph = ExportFormat("tensorrt"), network(metadata=METADATA)
-    data = form.write(graph)
-    again = form.with_metadata(data, network(metadata={"dataset": "another"}))
+    data = format_module(form).write(form, graph)
+    again = format_module(form).with_metadata(form, data, network(metadata={"dataset": "another"}))
     assert unpack(again).engine == unpack(data).engine and unpack(again).build == unpack(data).build
     assert b"another" in unpack(again).model and b"another" not in unpack(data).model
 
@@ -65,7 +66,7 @@ def test_versions():
 def test_what_hdf5_cannot_hold(key, text):
     pytest.importorskip("nir")
     with pytest.raises(ModelError, match="a NIR file holds no / in names and no NUL"):
-        ExportFormat("nir").write(network(metadata={key: text}))
+        format_module(ExportFormat("nir")).write(ExportFormat("nir"), network(metadata={key: text}))
 
 
 def test_unrolled_tells_its_timesteps(tmp_path):

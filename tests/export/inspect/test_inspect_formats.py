@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from spiketicket.cli.export.command import app
 from spiketicket.cli.export.inspect import render
 from spiketicket.errors import MissingExtraError, ModelError
-from spiketicket.export.formats.registry import FORMATS, ExportFormat
+from spiketicket.export.formats.settings import FORMATS, ExportFormat
 from spiketicket.export.inspect.inspect import inspect
 from spiketicket.export.pack import versions
 from spiketicket.model.engine_file import pack, unpack

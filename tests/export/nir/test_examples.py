@@ -11,7 +11,8 @@ import pytest
 
 nir = pytest.importorskip("nir")
 
-from spiketicket.cli.export.actions import Inputs, Source, run  # noqa: E402
+from spiketicket.cli.export.actions import run  # noqa: E402
+from spiketicket.cli.export.options import File, Inputs, Source, Verification  # noqa: E402
 from spiketicket.errors import ModelError  # noqa: E402
 from spiketicket.export.nir.reader import read_nir  # noqa: E402
 from tests.support.nir_simulation import logits, simulate  # noqa: E402
@@ -167,8 +168,8 @@ def test_verified(name, tmp_path):
     graph = read_nir(path, T, dt, dialect)
     x = (size * (rng.random((T, N, *graph.input_shape)) < rate)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
-    source, inputs = Source(nir=path, dialect=dialect), Inputs(array=tmp_path / "x.npy")
-    result = run(source, inputs, T, tmp_path / "model.onnx", {"dt": dt})
+    source, inputs = Source(nir=path, dialect=dialect, dt=dt), Inputs(samples=tmp_path / "x.npy")
+    result = run(source, inputs, File(f"dynamic:{T}", tmp_path / "model.onnx"), Verification())
     exact = [a for a in result.agreements if "(" not in a.engine]
     assert [a.engine for a in exact] == ["native", "onnxruntime"] and all(a.exact for a in exact)
     assert result.silent == []

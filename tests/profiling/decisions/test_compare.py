@@ -68,8 +68,8 @@ def test_other_networks_are_warned_of():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is not JSON, or cut short"),
-        ("[1]", "is no profile"),
+        ("{", "no profile of snn-profile -x: expected JSON"),
+        ("[1]", "expected a JSON object, got list"),
         ('{"format": "spiketicket.latency"}', "is no profile"),
         (
             json.dumps({**profile(), "version": 2}),

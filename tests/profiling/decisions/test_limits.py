@@ -3,7 +3,7 @@
 import pytest
 
 from spiketicket.errors import InputError
-from spiketicket.profiling.decisions.limits import hold, read_limits
+from spiketicket.profiling.decisions.limits import check_limits, read_limits
 from tests.support.profiles import latency, model, profile
 
 ROWS = [latency("native", t, p50=float(t)) for t in (1, 5)] + [latency("torch", 5, p50=50.0)]
@@ -13,7 +13,7 @@ MEASURED = profile(model("a.onnx", ROWS, [(1, 0.8), (5, 0.9)]))
 def verdicts(tmp_path, text):
     path = tmp_path / "limits.toml"
     path.write_text(text)
-    return hold(MEASURED, read_limits(path))
+    return check_limits(MEASURED, read_limits(path))
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_early_time_and_early_bird(tmp_path):
         (None, "is no run folder of snn-search: it does not exist"),
         ({"thesis.tex": ""}, "is no run folder of snn-search: it has no settings.json"),
         ({"settings.json": "{"}, "settings.json is damaged"),
-        ({"settings.json": "[]"}, "expected the settings of a search"),
+        ({"settings.json": "[]"}, "no settings of a search: expected a JSON object, got list"),
         ({"settings.json": '{"method": "imp"}'}, "with method, arch and dataset"),
     ],
 )

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from spiketicket.cli.console import err, guarded, make_app, out, print_json, run_app, say, whole_numbers
+from spiketicket.cli.options import declare, parameter
 from spiketicket.cli.search.history import add_history_commands
 from spiketicket.data import DATASET_NAMES, load_dataset
-from spiketicket.errors import InputError, MissingExtraError, OutOfTimeError
+from spiketicket.errors import InputError, OutOfTimeError, extra
 from spiketicket.train.pruning.masks import emptied, survivors
 from spiketicket.train.search.phases import count_epochs, parse_phases
 from spiketicket.train.search.settings import METHODS, SAVE_MINUTES, SearchSettings
@@ -71,14 +73,12 @@ def _command(method: str) -> Callable[..., None]:
         json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
         **options: Any,
     ) -> None:
-        try:
+        with extra("train", "snn-search"):
             from spiketicket.train.loop.distributed import joined_group
             from spiketicket.train.networks.models import import_plugins
             from spiketicket.train.search.search import RunOptions, Start
             from spiketicket.train.search.search import search as run_search
             from spiketicket.train.search.ticket import load_ticket
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(error.name or "torch", "train", "snn-search") from error
         import_plugins(imports or [])
         settings = _settings(method, arch, dataset, known, options)
         images = load_dataset(dataset, data)
@@ -113,33 +113,22 @@ def _command(method: str) -> Callable[..., None]:
 
 
 def _declare(command: Callable[..., None], known: list[Field[Any]]) -> None:
-    """Give the command an option for each of those fields, in the place of **options.
-
-    Typer reads options from a function's signature, which is therefore written here: name, type, default and help text
-    come from the dataclass.
-    """
+    """Give the command an option for each of those fields, in the place of **options."""
     hints = get_type_hints(SearchSettings)
-    signature = inspect.signature(command)
-    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    declared = []
-    for f in known:
-        many = f.default == ()
-        panel = EARLY_TIME if f.metadata["early_time"] else COMMON
-        names = [f"--{f.name.replace('_', '-')}"] if f.default is False else []  # a flag, without its opposite
-        option = typer.Option(
-            *names, help=f.metadata["help"], rich_help_panel=panel, show_default=f.default is not None
+    own = [p for p in inspect.signature(command).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    options = [
+        parameter(
+            f.name,
+            str if f.default == () else hints[f.name],
+            "" if f.default == () else f.default,
+            names=[f"--{f.name.replace('_', '-')}"] if f.default is False else [],  # a flag, without its opposite
+            help=escape(f.metadata["help"]),
+            rich_help_panel=EARLY_TIME if f.metadata["early_time"] else COMMON,
+            show_default=f.default is not None,
         )
-        declared.append(
-            inspect.Parameter(
-                f.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default="" if many else f.default,
-                annotation=Annotated[str if many else hints[f.name], option],
-            )
-        )
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + declared
-    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
+        for f in known
+    ]
+    declare(command, [*own, *options])
 
 
 def _settings(method: str, arch: str, dataset: str, known: list[Field[Any]], options: dict[str, Any]) -> SearchSettings:

@@ -1,0 +1,75 @@
+"""What file is asked for, and which formats there are. Needs no package but onnx."""
+
+from dataclasses import dataclass
+
+from spiketicket.errors import InputError
+from spiketicket.export.check.agreement import is_finite
+from spiketicket.export.nir.dialects import NIR_DT
+from spiketicket.model.names import OPSET
+from spiketicket.model.values import VALUES, check_values
+
+LARGEST_BATCH = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A kind of file: the module of this folder that writes and runs it, its ending, and the types of its weights."""
+
+    module: str
+    suffix: str
+    values: tuple[str, ...]
+
+
+FORMATS = {
+    "onnx": FileFormat("onnx_file", ".onnx", VALUES),
+    "tensorrt-onnx": FileFormat("tensorrt_onnx", ".tensorrt.onnx", VALUES[:2]),
+    "tensorrt": FileFormat("tensorrt", ".engine", VALUES[:2]),
+    "nir": FileFormat("nir_file", ".nir", VALUES[:1]),
+}
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """What file is asked for.
+
+    `format`: onnx, tensorrt-onnx (the plain graph that TensorRT's parser takes), tensorrt (an engine for this
+    machine's GPU) or nir. `values`: the type of stored weights; for TensorRT float16 is the type of weighted sums, too.
+    Of onnx: `dense`, plain standard ONNX without the domain's operators, which the native engine does not read;
+    `step`, one timestep per call, potentials as inputs and outputs; `opset`. `fixed_timesteps`: T is the graph's
+    always. `batch`: N, where it is fixed. `dt`: seconds per timestep, of nir. Raises InputError for what does not go
+    together.
+    """
+
+    format: str = "onnx"
+    values: str = "float32"
+    dense: bool = False
+    step: bool = False
+    fixed_timesteps: bool = False
+    batch: int | None = None
+    opset: int = OPSET
+    dt: float = NIR_DT
+
+    def __post_init__(self) -> None:
+        check_values(self.values)
+        for name in ("dense", "step", "fixed_timesteps"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        whole = isinstance(self.batch, int) and not isinstance(self.batch, bool)
+        if self.batch is not None and not (whole and 1 <= self.batch <= LARGEST_BATCH):
+            raise InputError(f"batch must be a whole number from 1 to {LARGEST_BATCH}, or None, got {self.batch!r}")
+        if not is_finite(self.dt) or self.dt <= 0:
+            raise InputError(f"dt must be a positive number of seconds, got {self.dt!r}")
+        if self.format not in FORMATS:
+            raise InputError(f"format: expected one of {', '.join(FORMATS)}, got {self.format!r}")
+        if self.format != "onnx" and (self.dense, self.step, self.opset) != (False, False, OPSET):
+            raise InputError(f"dense, step and opset are settings of format onnx, not of {self.format}")
+        if self.dense and self.values != "float32":
+            raise InputError(f"plain ONNX holds its weights as float32, not as {self.values}")
+        if self.step and self.fixed_timesteps:
+            raise InputError("a file of one timestep per call does not fix T: use --timesteps dynamic:T")
+        if self.values not in FORMATS[self.format].values:
+            raise InputError(
+                f"{self.format} holds weights as {' or '.join(FORMATS[self.format].values)}, not as {self.values}"
+            )
+        if self.format == "nir" and (self.batch is not None or self.fixed_timesteps):
+            raise InputError("a NIR graph says nothing of timesteps and batch: it cannot fix them")

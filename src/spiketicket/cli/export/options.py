@@ -1,0 +1,134 @@
+"""The options of `snn-export`, which need neither torch nor the exporter to be shown."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from spiketicket.cli.options import option
+from spiketicket.errors import InputError
+from spiketicket.export.check.agreement import Tolerance
+from spiketicket.export.formats.settings import FORMATS, ExportFormat
+from spiketicket.export.nir.dialects import DIALECTS, NIR_DT
+from spiketicket.model.values import VALUES
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is exported: one of `ticket`, `module`, `arch` and `nir`, and what belongs to it."""
+
+    PANEL: ClassVar[str] = "What to export"
+
+    ticket: Path | None = option("A ticket.pt of snn-search, or its run folder.")
+    module: str | None = option("A torch module: package.file:factory, a function without arguments or a module.")
+    arch: str | None = option("One of spiketicket's networks, for --weights of Kim et al.'s code or ours.")
+    weights: Path | None = option("State dict for --module or --arch; no code in it runs.")
+    masks: Path | None = option(
+        "Masks: a torch file by parameter name, or Kim et al.'s mask_*.pkl.", show_default="zero weights are pruned"
+    )
+    nir: Path | None = option("A NIR graph (docs/nir.md).")
+    dialect: str = option(f"Whose simulator to follow where NIR is open: {', '.join(DIALECTS)}.", default=DIALECTS[0])
+    dt: float = option("Seconds per timestep, in NIR.", default=NIR_DT)
+    imports: list[str] | None = option("Python module that registers more networks; repeatable.", "--import")
+
+    def __post_init__(self) -> None:
+        given = [f"--{name}" for name in ("ticket", "module", "arch", "nir") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InputError(f"give one of --ticket, --module, --arch and --nir, got {' and '.join(given) or 'none'}")
+        if (self.weights or self.masks) and (self.ticket or self.nir):
+            raise InputError(f"--weights and --masks belong to --module and --arch, not to {given[0]}")
+        if self.dialect not in DIALECTS:
+            raise InputError(f"--dialect: expected one of {', '.join(DIALECTS)}, got {self.dialect!r}")
+        if self.arch and not self.weights:
+            raise InputError("--arch needs --weights: an untrained network is of no use")
+
+    @property
+    def beside(self) -> Path:
+        """The path that the file is named after where there is no --output."""
+        own = self.ticket or self.nir or self.weights
+        return own if own is not None else Path(f"{str(self.module).partition(':')[0].rpartition('.')[2]}.pt")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where samples come from."""
+
+    PANEL: ClassVar[str] = "What to check it on"
+
+    dataset: str | None = option("Test images of a data set (docs/data.md).", show_default="the ticket's")
+    data: Path | None = option("Folder of the data sets' files.", show_default="data")
+    samples: Path | None = option("Or a .npy file: float32 [N, ...], normalised; --timed: [T, N, ...].")
+    timed: bool = option("The network sees another input at every timestep.", "--timed", default=False)
+
+
+@dataclass(frozen=True)
+class File:
+    """What is written, and where."""
+
+    PANEL: ClassVar[str] = "The file"
+
+    timesteps: str = option(
+        "T: a number, which the file fixes; dynamic, with the ticket's T as default; dynamic:T, with T as default.",
+        default="dynamic",
+    )
+    output: Path | None = option("File to write.", "--output", "-o", show_default="beside what is read")
+    format: str = option(f"{', '.join(FORMATS)}.", default=ExportFormat.format)
+    values: str = option(f"Type of the stored weights: {', '.join(VALUES)}.", default=ExportFormat.values)
+    dense: bool = option("Plain standard ONNX, without our operators.", "--dense", default=ExportFormat.dense)
+    mode: str = option("multi-step, or step: one timestep per call, potentials go in and out.", default="multi-step")
+    batch: str = option("N: a number, or dynamic.", default="dynamic")
+    opset: int = option("Of standard operators, 18 to 24.", default=ExportFormat.opset)
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("multi-step", "step"):
+            raise InputError(f"--mode: expected multi-step or step, got {self.mode!r}")
+        steps, fixed = self.steps
+        if self.format == "nir" and fixed:
+            raise InputError(f"--timesteps: a NIR graph does not fix T: use --timesteps dynamic:{steps}")
+
+    @property
+    def steps(self) -> tuple[int | None, bool]:
+        """T where it is given, and whether the file fixes it: `4`, `dynamic` or `dynamic:4`. Raises InputError."""
+        word, _, number = self.timesteps.partition(":")
+        fixed = word != "dynamic"
+        digits = word if fixed else number
+        steps = _whole(digits)
+        if (digits and steps is None) or (fixed and (number or not word)):
+            raise InputError(f"--timesteps: expected a number from 1, dynamic or dynamic:T, got {self.timesteps!r}")
+        return steps, fixed
+
+    def format_settings(self, dt: float) -> dict[str, Any]:
+        """The fields of the ExportFormat. Raises InputError for a bad batch."""
+        size = None if self.batch == "dynamic" else _whole(self.batch)
+        if self.batch != "dynamic" and size is None:
+            raise InputError(f"--batch: expected a number from 1, or dynamic, got {self.batch!r}")
+        return {
+            "format": self.format,
+            "values": self.values,
+            "dense": self.dense,
+            "step": self.mode == "step",
+            "fixed_timesteps": self.steps[1],
+            "batch": size,
+            "opset": self.opset,
+            "dt": dt,
+        }
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How samples are to agree."""
+
+    PANEL: ClassVar[str] = "The check"
+
+    check: bool = option(
+        "Run the network and every engine on the samples, against a float64 oracle; no file is written unless they "
+        "agree. What int16 weights would change is shown beside.",
+        "--check/--no-check",
+        default=True,
+    )
+    atol: float = option("A logit may differ by this much,", default=Tolerance.atol)
+    rtol: float = option("plus this much times the sample's largest.", default=Tolerance.rtol)
+
+
+def _whole(digits: str) -> int | None:
+    """A number from 1, of as many digits as anybody can mean."""
+    return int(digits) if digits.isdecimal() and len(digits) < 100 and int(digits) > 0 else None
