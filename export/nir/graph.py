@@ -7,7 +7,9 @@ message can mend the network in one go.
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -165,9 +167,9 @@ def _order(nodes: Mapping[str, nir.NIRNode], sources: dict[str, list[str]], flat
     for name, before in sources.items():
         for source in before:
             targets[source].append(name)
-    order = _peel(sources, targets)
+    order = _peel(sources)
     cyclic = set(sources) - set(order)
-    cyclic -= set(_peel({name: targets[name] for name in cyclic}, sources))  # only behind a cycle, not on one
+    cyclic -= set(_peel({name: targets[name] for name in cyclic}))  # only behind a cycle, not on one
     for name in sorted(cyclic):
         flat.problems.append(
             f"{describe(name, nodes[name])}: on a cycle: recurrent connections cannot be expressed: unroll them or "
@@ -182,16 +184,15 @@ def _order(nodes: Mapping[str, nir.NIRNode], sources: dict[str, list[str]], flat
     return [name for name in order if name in fed and name in used]
 
 
-def _peel(before: Mapping[str, Iterable[str]], after: Mapping[str, Iterable[str]]) -> list[str]:
-    """Kahn's order of `before`'s keys: what is on a cycle, or behind one, is missing."""
-    waiting = {name: sum(source in before for source in sources) for name, sources in before.items()}
-    order = [name for name, count in waiting.items() if count == 0]
-    for name in order:  # grows while it is read
-        for target in after[name]:
-            if target in waiting:
-                waiting[target] -= 1
-                if waiting[target] == 0:
-                    order.append(target)
+def _peel(sources: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return the names of `sources`, each after those that it lists; names on a cycle or after one are left out."""
+    sorter = TopologicalSorter({name: [s for s in before if s in sources] for name, before in sources.items()})
+    with suppress(CycleError):  # all that is not on a cycle can still be had
+        sorter.prepare()
+    order: list[str] = []
+    while ready := sorter.get_ready():
+        order += ready
+        sorter.done(*ready)
     return order
 
 
