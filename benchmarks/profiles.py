@@ -1,19 +1,16 @@
-"""The profiles of docs/results: snn-profile's reports of a VGG16 ticket at 98.13% and of training, each with a picture.
+"""Make the profiles of docs/results: snn-profile's reports of the trained VGG16 ticket and of training, with pictures.
 
-    python -m benchmarks.profiles inference --data DIR
-    python -m benchmarks.profiles search
-
-The ticket is cuts.py's, made (half a minute) unless it is there.
+python -m benchmarks.profiles inference --data DIR
+python -m benchmarks.profiles search
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmarks.cuts import Recipe, load_images, make_ticket
 from spiketicket.cli.console import err, guarded, make_app, out, say
+from spiketicket.export.ticket import model_of_ticket
 from spiketicket.files import write_atomic
 from spiketicket.profiling.inference.profile import Data, profile_models
 from spiketicket.profiling.inference.report import inference_report
@@ -29,7 +26,7 @@ from spiketicket.profiling.search.cost import measure_search
 from spiketicket.profiling.search.measured import read_runs, setups_of, spent
 from spiketicket.profiling.search.report import SearchProfileSettings, search_report
 
-TICKET = Recipe("vgg16", 98.13)
+TICKET = Path(__file__).parents[1] / "tests" / "assets" / "vgg16-98.13.pt.xz"
 
 app = make_app("The profiles of docs/results.")
 
@@ -45,18 +42,16 @@ Folder = Annotated[Path, typer.Option("--out", help="Folder of the results.")]
 @app.command()
 @guarded
 def inference(
-    data: Annotated[Path, typer.Option(help="Folder that holds cifar-10-batches-py; else synthetic images.")] = Path(
-        "data"
-    ),
+    ticket: Annotated[Path, typer.Option(help="A ticket of snn-search.")] = TICKET,
+    data: Annotated[Path, typer.Option(help="Folder that holds cifar-10-batches-py.")] = Path("data"),
     images: Annotated[int, typer.Option(help="Test images for accuracy.")] = 2000,
     duration: Annotated[float, typer.Option(help="Seconds per engine and T.")] = 1.5,
-    models: Annotated[Path, typer.Option(help="Folder of tickets.")] = Path("build/bench/models"),
     folder: Folder = Path("build/bench"),
 ) -> None:
     """Native, onnxruntime, OpenVINO and torch at T = 1 to 5, batch 1, all cores: about four minutes."""
-    ticket = make_ticket(TICKET, load_images(data), models)
-    model = folder / f"{TICKET.arch}-{TICKET.sparsity:g}.onnx"
-    write_atomic(model, ticket.path.read_bytes())
+    model = folder / f"{ticket.name.partition('.pt')[0]}.onnx"
+    with model_of_ticket(ticket) as path:
+        write_atomic(model, path.read_bytes())
     settings = ProfileSettings(
         ("native", "onnxruntime", "openvino", "torch"),
         (1, 2, 3, 4, 5),
@@ -66,9 +61,7 @@ def inference(
     )
     with err.status("reading ...") as status:
         profile = profile_models([model], settings, Data(None, data, images), CMOS_45NM, status.update)
-    report = inference_report(profile)
-    untrained = "The network is an untrained cut: its accuracy is chance."
-    _write(replace(report, lead=f"{report.lead} {untrained}"), folder / "profile-inference", "latency")
+    _write(inference_report(profile), folder / "profile-inference", "latency")
 
 
 @app.command()

@@ -2,8 +2,8 @@
 
 import importlib
 import json
+from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -19,13 +19,13 @@ def test_it_loads(name):
     assert importlib.import_module(f"benchmarks.{name}").__doc__
 
 
+@pytest.mark.slow
 def test_the_profile_of_a_network(tmp_path, monkeypatch):
     from benchmarks import profiles
 
-    digits = SimpleNamespace(path=ROOT / "tests" / "assets" / "digits.onnx")
-    monkeypatch.setattr(profiles, "load_images", lambda folder: None)
-    monkeypatch.setattr(profiles, "make_ticket", lambda recipe, images, folder: digits)
-    arguments = ["inference", "--images", "20", "--duration", "0.01", "--out", str(tmp_path)]
+    monkeypatch.setattr(profiles, "model_of_ticket", nullcontext)
+    digits = ROOT / "tests" / "assets" / "digits.onnx"
+    arguments = ["inference", "--ticket", str(digits), "--images", "20", "--duration", "0.01", "--out", str(tmp_path)]
     done = CliRunner().invoke(profiles.app, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     profile = json.loads((tmp_path / "profile-inference.json").read_text())

@@ -59,7 +59,7 @@ class ExportFormat:
             raise InputError(f"batch must be a whole number from 1 to {LARGEST_BATCH}, or None, got {self.batch!r}")
         if not is_finite(self.dt) or self.dt <= 0:
             raise InputError(f"dt must be a positive number of seconds, got {self.dt!r}")
-        if self.format not in FORMATS:
+        if self.format not in tuple(FORMATS):  # a list has no hash
             raise InputError(f"format: expected one of {', '.join(FORMATS)}, got {self.format!r}")
         if self.format != "onnx" and (self.dense, self.step, self.opset) != (False, False, OPSET):
             raise InputError(f"dense, step and opset are settings of format onnx, not of {self.format}")

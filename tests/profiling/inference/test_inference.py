@@ -278,7 +278,8 @@ def test_a_report_that_cannot_be_written_does_not_take_the_others_with_it(tmp_pa
     read_only = tmp_path / "folder.json"
     read_only.mkdir()
     good = tmp_path / "good.json"
-    result = runner.invoke(app, [str(DIGITS), *QUICK, "--timesteps", "1", "-x", str(read_only), "-x", str(good)])
+    options = [*QUICK, "--engines", "native", "--timesteps", "1", "-x", str(read_only), "-x", str(good)]
+    result = runner.invoke(app, [str(DIGITS), *options])
     assert result.exit_code == 1 and "folder.json" in result.stderr
     assert json.loads(good.read_text())["kind"] == "inference"
     missing = tmp_path / "none" / "a.json"

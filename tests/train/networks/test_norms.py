@@ -113,6 +113,7 @@ def norm_results(images):
     return {"out": out.detach(), "by_x": by_x, "parameters": torch.stack([by_weight, by_bias]), "running": running}
 
 
+@pytest.mark.distributed
 def test_two_processes_normalise_as_one(tmp_path):
     spawn(share_of_a_batch, (2, str(tmp_path)), nprocs=2)
     shares = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
