@@ -43,7 +43,7 @@ test-full: $(INSTALLED)
 
 # Every C++ and CUDA source.
 CPP := $(wildcard $(addprefix runtime/csrc/,*.cpp */*) runtime/engines/cuda/*.cuh \
-    train/networks/cuda/*.cuh tests/runtime/*.cpp tests/support/cuda_host/*.h)
+    train/networks/cuda/*.cuh tests/runtime/engines/*.cpp tests/support/cuda_host/*.h)
 # The types of the C++ extension, for mypy; `make stub` after a change of bindings.cpp.
 STUB := runtime/engines/native/_native.pyi
 build/_native.pyi: $(INSTALLED)
@@ -104,7 +104,7 @@ build/sanitize-threads/.installed: pyproject.toml constraints.txt $(SOURCES)
 
 sanitize-threads: build/sanitize-threads/.installed
 	LD_PRELOAD=$(shell g++ -print-file-name=libtsan.so) TSAN_OPTIONS=halt_on_error=1 OPENBLAS_NUM_THREADS=1 \
-	    $(RACED)/python -m pytest -s tests/runtime/test_engines.py \
+	    $(RACED)/python -m pytest -s tests/runtime/engines/test_engines.py \
 	    -k "native and (number_of_threads or several_threads or residual_blocks) or number_of_threads or generators"
 
 # Deliberate slips in the engine, each of which the tests must notice; a quarter of an hour.
@@ -121,7 +121,7 @@ FOREIGN := %_avx2.cpp %_avx512.cpp %/onnxruntime_ops.cpp
 cross:
 	mkdir -p build/cross
 	cd build/cross && $(ARM) -c $(addprefix ../../,$(filter-out $(FOREIGN),$(wildcard runtime/csrc/*/*.cpp)))
-	$(ARM) -static tests/runtime/kernels_check.cpp build/cross/kernels_*.o build/cross/dispatch.o -o build/cross/check
+	$(ARM) -static tests/runtime/engines/kernels_check.cpp build/cross/kernels_*.o build/cross/dispatch.o -o build/cross/check
 	qemu-aarch64 build/cross/check
 
 # A wheel in an empty environment: the runtime must work without torch.

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ("tests/runtime/test_layer_kinds.py", "tests/runtime/test_engines.py")
+TESTS = ("tests/runtime/engines/test_layer_kinds.py", "tests/runtime/engines/test_engines.py")
 
 MUTANTS = [
     # file, what stands there, what is put in its place
