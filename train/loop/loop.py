@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from spiketicket.data import Split
 from spiketicket.train.loop.batches import Batches
+from spiketicket.train.loop.deep_supervision import DeeplySupervised, mean_cross_entropy
 from spiketicket.train.loop.distributed import Group
 from spiketicket.train.networks.cuda.graphed import Graphed
 from spiketicket.train.networks.cuda.launching import available
@@ -81,10 +81,17 @@ class TrainingState:
     """A network in training, with all that an iteration changes: weights, momentum, scaler, random numbers.
 
     Pruned weights are zero again after every step. Matrices are multiplied in `settings.precision`; weights, membrane
-    potentials and batch norm's statistics stay float32.
+    potentials and batch norm's statistics stay float32. `image_shape` (C, H, W) is needed for deep supervision only.
     """
 
-    def __init__(self, model: nn.Module, masks: Masks, settings: SearchSettings, group: Group) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        masks: Masks,
+        settings: SearchSettings,
+        group: Group,
+        image_shape: tuple[int, int, int] | None = None,
+    ) -> None:
         self.settings, self.group = settings, group
         self.recipe = RECIPES[settings.recipe]
         self.dtype = _DTYPES[settings.precision]
@@ -95,22 +102,41 @@ class TrainingState:
             fuse(self.model)
         self.masks = apply_masks(self.model, masks)
         self.softness = 0.0
-        self.wrapped = group.wrapped(self.model)
+        self.supervised: DeeplySupervised | None = None
+        if settings.deep_supervision:
+            assert image_shape is not None
+            self.supervised = DeeplySupervised(self.model, torch.zeros(2, *image_shape, device=group.device))
+        self.wrapped = group.wrapped(self.model if self.supervised is None else self.supervised)
         # In float16 the scaler asks the CPU.
         capturable = fused and group.world == 1 and self.dtype != torch.float16
         self.graph = Graphed(group.device) if capturable else None
         self.rate = torch.tensor(settings.lr, device=group.device) if capturable else None  # where a graph reads it
         rate = settings.lr if self.rate is None else self.rate
-        decay = (0.0, settings.weight_decay) if self.recipe.decay_is_dampening else (settings.weight_decay, 0.0)
-        self.optimiser = torch.optim.SGD(
-            self.model.parameters(),
+        self.optimiser = self._optimiser(rate)
+        self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.dtype == torch.float16)
+
+    def _optimiser(self, rate: float | Tensor) -> torch.optim.Optimizer:
+        parameters = (self.supervised or self.model).parameters()
+        # Fused SGD leaves momentum unset where the scaler of float16 skips the first step.
+        fused = self.dtype != torch.float16
+        if self.settings.optimizer == "adam":
+            return torch.optim.AdamW(
+                parameters,
+                lr=rate,
+                weight_decay=self.settings.weight_decay,
+                fused=fused,
+                capturable=self.rate is not None,
+            )
+        decay = self.settings.weight_decay
+        dampened = self.recipe.decay_is_dampening
+        return torch.optim.SGD(
+            parameters,
             lr=rate,
             momentum=MOMENTUM,
-            weight_decay=decay[0],
-            dampening=decay[1],
-            fused=self.dtype != torch.float16,  # whose first step leaves momentum unset where the scaler skips it
+            weight_decay=0.0 if dampened else decay,
+            dampening=decay if dampened else 0.0,
+            fused=fused,
         )
-        self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.dtype == torch.float16)
 
     def step(self, images: Tensor, labels: Tensor, epoch_mean: EpochMean, share: float) -> None:
         """Train on one batch; on a GPU, if possible, as a CUDA graph.
@@ -128,14 +154,18 @@ class TrainingState:
     def iterate(self, images: Tensor, labels: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
         """Train on one batch without a CUDA graph; return the loss and the number of right answers.
 
-        The loss is the mean over timesteps of the cross-entropy of that timestep's logits.
+        The loss is the mean over timesteps of the cross-entropy of that timestep's logits. Deep supervision adds the
+        weighted losses of its classifiers, which the loss that is returned does not count.
         """
-        self.model.train()
-        out = self.logits(images)
+        self.wrapped.train()
+        out, of_layers = self._forward(images)
         steps = self.settings.timesteps if self.recipe.loss_over_full_t else len(out)
-        loss = cross_entropy(out.flatten(0, 1), labels.repeat(len(out))) * (len(out) / steps)
+        loss = mean_cross_entropy(out, labels) * (len(out) / steps)
+        whole = loss
+        for layer in of_layers:
+            whole = whole + self.settings.deep_supervision * mean_cross_entropy(layer, labels)
         self.optimiser.zero_grad()
-        self.scaler.scale(loss * share).backward()
+        self.scaler.scale(whole * share).backward()
         self.scaler.unscale_(self.optimiser)
         self._shape_gradients()
         self.scaler.step(self.optimiser)
@@ -160,8 +190,15 @@ class TrainingState:
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the logits of images, `[T, N, classes]` in float32."""
+        return self._forward(images)[0]
+
+    def _forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the logits of images and, with deep supervision, those of its classifiers, all in float32."""
         with torch.autocast(self.group.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            return logits(self.wrapped, images).float()
+            if self.supervised is None:
+                return logits(self.wrapped, images).float(), []
+            out, of_layers = self.wrapped(images)
+        return out.float(), [layer.float() for layer in of_layers]
 
     def _shape_gradients(self) -> None:
         if self.recipe.frozen_below:
@@ -197,12 +234,15 @@ class TrainingState:
             "network": self.weights(),
             "optimiser": optimiser,
             "scaler": self.scaler.state_dict(),
+            "classifiers": None if self.supervised is None else self.supervised.classifiers.state_dict(),
             "random": torch.get_rng_state(),
             "cuda": [] if self.group.cpu else [torch.cuda.get_rng_state(self.group.device)],
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["network"])
+        if self.supervised is not None:
+            self.supervised.classifiers.load_state_dict(state["classifiers"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.set_learning_rate(self.optimiser.param_groups[0]["lr"])
         self.scaler.load_state_dict(state["scaler"])

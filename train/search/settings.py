@@ -23,10 +23,12 @@ METHODS = {
     "oneshot": "One cut of the smallest weights; with --epochs 0 of the initial weights, batch norm calibrated.",
     "gradual": "One training in which the mask grows to the sparsity, with tickets on the way (not in the paper).",
 }
+OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("cosine", "step", "one-cycle")
 PAPER_SPARSITIES = (68.30, 89.91, 95.69, 98.13)
 PRECISIONS = ("float32", "bfloat16", "float16")
 MOST_EPOCHS = 10**6
+LARGEST_ADAM_LR = 0.1  # far above what trains; the default of SGD is a likely mistake
 SAVE_MINUTES = 10.0  # between two checkpoints within an epoch
 
 
@@ -62,6 +64,11 @@ class SearchSettings:
         0.0,
         "Epochs at the start in which neurons are smooth: in the first half the surrogate's primitive, then a blend "
         "that turns into spikes (docs/search.md).",
+    )
+    deep_supervision: float = _option(
+        0.0,
+        "Weight of the loss of a linear classifier at every layer of neurons, which helps deep networks to begin to "
+        "learn and is not part of the ticket; 0: none.",
     )
     prune_epochs: str | None = _option(
         None,
@@ -105,7 +112,8 @@ class SearchSettings:
     )
     recipe: str = _option("paper", "paper, or released: as the authors' code behaves (docs/search.md).")
     batch_size: int = _option(128, "Images per iteration, over all processes.")
-    lr: float = _option(0.3, "First learning rate.")
+    optimizer: str = _option("sgd", "sgd with a momentum of 0.9 (the paper), or adam (AdamW); set --lr for it.")
+    lr: float = _option(0.3, "First learning rate; 0.3 suits sgd, 0.002 adam.")
     schedule: str = _option(
         "cosine",
         "How the learning rate falls: cosine, to 0; step, to a tenth after 1/2 and again after 3/4; "
@@ -227,6 +235,12 @@ class SearchSettings:
         _require(1 <= self.timesteps <= 4096, "timesteps", "1 to 4096", self.timesteps)
         _require(2 <= self.batch_size <= 2**20, "batch_size", "2 to 1,048,576 (batch norm needs two)", self.batch_size)
         _require(0 < self.lr < math.inf, "lr", "above 0", self.lr)
+        _one_of(self, "optimizer", OPTIMIZERS)
+        adam = self.optimizer == "adam"
+        _require(not adam or self.lr <= LARGEST_ADAM_LR, "lr", f"at most {LARGEST_ADAM_LR} with adam", self.lr)
+        _require(not adam or self.recipe == "paper", "optimizer", "sgd with recipe released", "adam")
+        good = 0 <= self.deep_supervision < math.inf
+        _require(good, "deep_supervision", "a weight of 0 or more", self.deep_supervision)
         _one_of(self, "schedule", SCHEDULES)
         _require(0 <= self.weight_decay < math.inf, "weight_decay", "0 or more", self.weight_decay)
         _require(self.cutout is None or 0 <= self.cutout <= 4096, "cutout", "0 to 4096 pixels", self.cutout)

@@ -247,10 +247,12 @@ class Training:
         """Build the network for those timesteps and images; `self.batches` are such images from then on."""
         config = self.experiment.config
         self.batches = self.experiment.batches.resized(image_size)
-        model = build(replace(config, timesteps=timesteps, image_size=image_size or config.image_size))
+        size = image_size or config.image_size
+        model = build(replace(config, timesteps=timesteps, image_size=size))
         if weights is not None:
             model.load_state_dict(weights)
-        self.network = TrainingState(model, self.masks, self.settings, self.group)
+        image_shape = (config.in_channels, size, size)
+        self.network = TrainingState(model, self.masks, self.settings, self.group, image_shape)
 
     def _rebuild(self, timesteps: int, image_size: int | None = None) -> None:
         """Build the network for other timesteps and images, and go on from the present state."""

@@ -38,7 +38,7 @@ SEARCH = [
 ]
 
 
-# Early-Time within Early-Bird, clipped, matrices in bfloat16: what else the processes must agree about.
+# Early-Time within Early-Bird, clipped, deep supervision, bfloat16: what else the processes must agree about.
 EARLY = [
     "eb",
     "--arch",
@@ -64,6 +64,8 @@ EARLY = [
     "0.3",
     "--clip",
     "1",
+    "--deep-supervision",
+    "0.1",
     "--precision",
     "bfloat16",
 ]

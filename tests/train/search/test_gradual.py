@@ -189,6 +189,34 @@ def test_interrupted_between_any_two_batches(gradual_run, gradual_settings, digi
     assert log == log_of(gradual_run[0])
 
 
+@pytest.mark.train_whole
+def test_interrupted_with_adam_and_deep_supervision(gradual_settings, digits, tmp_path, monkeypatch):
+    """Its classifiers and Adam's moments go on, also where image size and timesteps change."""
+    options = {"optimizer": "adam", "lr": 0.01, "deep_supervision": 0.1, "soft_epochs": 0.0, "prune_epochs": "0-2"}
+    settings = gradual_settings(**options, epochs=3, phases="1x1@4,1x1,2x1", final_phases=None)
+    whole = search(settings, digits, tmp_path / "whole")
+    asked = 0
+
+    def due(self):
+        nonlocal asked
+        asked += 1
+        return asked % 5 == 0
+
+    def written(self):
+        if asked % 5 == 0:
+            raise OutOfTimeError("enough")
+
+    monkeypatch.setattr("spiketicket.train.loop.time_limit.TimeLimit.due", due)
+    monkeypatch.setattr("spiketicket.train.loop.time_limit.TimeLimit.written", written)
+    found, stops = None, -1
+    while found is None:
+        stops += 1
+        with suppress(OutOfTimeError):
+            found = search(settings, digits, tmp_path / "run")
+    assert stops > 5
+    assert_same(found, tmp_path / "run", (tmp_path / "whole", whole), log=False)
+
+
 def assert_same(found, folder, run, *, log=True):
     assert [t.fingerprint for t in found] == [t.fingerprint for t in run[1]]
     assert load_ticket(folder / "ticket.pt").fingerprint == run[1][-1].fingerprint

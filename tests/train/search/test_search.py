@@ -604,9 +604,12 @@ def test_rounds_that_prune_nothing_are_named(quick_arguments, tmp_path):
     assert "warning: round 2 pruned nothing: 2:4 had left fewer weights than asked" in " ".join(result.stderr.split())
 
 
+ADAM = {"optimizer": "adam", "lr": 0.01, "deep_supervision": 0.1}
+
+
 @pytest.mark.train_whole
 @pytest.mark.parametrize(
-    "options", [{"schedule": "step"}, {"clip": 1.0}, {"precision": "bfloat16"}, {"batch_norm": "folded"}]
+    "options", [{"schedule": "step"}, {"clip": 1.0}, {"precision": "bfloat16"}, {"batch_norm": "folded"}, ADAM]
 )
 def test_every_way_of_training_learns(options, quick_settings, digits, tmp_path):
     settings = quick_settings("random", rewind_epoch=0, epochs=5, rounds=2, **options)
