@@ -16,7 +16,7 @@ from spiketicket.export.check.agreement import DEFAULT, Tolerance
 from spiketicket.export.check.check import Check, Original, Samples, check_samples
 from spiketicket.export.formats.settings import ExportFormat
 from spiketicket.export.pack import Export, pack, versions
-from spiketicket.export.torch.original import Masks, prepared, refuse_kept, refuse_unfit, run_torch
+from spiketicket.export.torch.original import Masks, prepared, refuse_kept_tensors, refuse_unfit, run_torch
 from spiketicket.export.torch.trace import trace_calls
 from spiketicket.runtime.engine import check_timesteps
 
@@ -56,15 +56,15 @@ def export(
     given = {} if metadata is None else metadata
     texts = isinstance(given, Mapping) and all(isinstance(text, str) for item in given.items() for text in item)
     _require(texts, "metadata", "a mapping of str to str", given)
-    x, lead, timesteps = _array(sample, timed), 1 + timed, check_timesteps(timesteps)
+    x, leading, timesteps = _array(sample, timed), 1 + timed, check_timesteps(timesteps)
     form, tolerance = ExportFormat(**options), Tolerance(atol, rtol)
     refuse_unfit(module)
     with prepared(module, masks):
         made_by = {"exporter": __version__, "versions": versions("torch", "spikingjelly")}
         described = {**made_by, "arch": type(module).__name__, **given}
-        graph, calls = trace_calls(module, x.shape[lead:], timesteps, timed=timed, metadata=described)
-        refuse_kept(module)
-        if calls.one_t and not form.fixed_timesteps:
+        graph, calls = trace_calls(module, x.shape[leading:], timesteps, timed=timed, metadata=described)
+        refuse_kept_tensors(module)
+        if calls.depends_on_timesteps and not form.fixed_timesteps:
             raise ModelError(
                 "the forward pass compares the number of timesteps with another number, so that it may be "
                 "another network for another T: fix T (fixed_timesteps=True; --timesteps T)"

@@ -1,4 +1,4 @@
-"""What a user can do about a layer that has no place in a spiking graph."""
+"""Advice for layers and operations that cannot be exported: what to use instead."""
 
 from spikingjelly.activation_based import base
 from torch import nn
@@ -21,7 +21,7 @@ _CHOICE = "a choice by value is not exported: take max-pooling, or products of s
 _SUB = "differences are exported only as 1 - spikes"
 _CURVE = "functions of single values are not exported, spiking neurons in their place"
 
-# The names of layers' classes.
+# Advice by the name of a layer's class.
 _LAYERS = {
     name: text
     for text, names in (
@@ -41,7 +41,7 @@ _LAYERS = {
     for name in names.split()
 }
 
-# The names of functions and of tensor methods; an underscore at the end is left out.
+# Advice by the name of a function or tensor method, without an underscore at the end.
 _OPERATIONS = {
     name: text
     for text, names in (
@@ -73,11 +73,11 @@ _OPERATIONS = {
 
 
 def advice(name: str, module: nn.Module | None = None) -> str:
-    """Of a layer's class, or of a class that it is derived from, or an operation's name."""
+    """Return why a layer (`module`) or the operation `name` cannot be exported, and what to use instead."""
     if isinstance(module, base.MemoryModule):
-        return f"its state is not known: {NEURONS}"
+        return f"its state cannot be exported: {NEURONS}"
     if module is None:
         known = [_OPERATIONS.get(name.removesuffix("_"))]
     else:
         known = [_LAYERS.get(kind.__name__) for kind in type(module).__mro__]
-    return next((text for text in known if text), "has no place in a spiking graph")
+    return next((text for text in known if text), "a spiking graph has no such operation")

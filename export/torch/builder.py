@@ -1,4 +1,4 @@
-"""Builds a sparse graph node by node, and knows the shape of every value as it goes."""
+"""Build a sparse graph node by node, with the shape of every value."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -14,74 +14,81 @@ from spiketicket.graph import Conv, Graph, Li, Lif, Linear, Node, Repeat, Unsque
 
 Array = NDArray[np.float64]
 
-INPUT = ":input"  # no layer is called so
+INPUT = ":input"  # the name of the graph's input; no layer can have it
 
 
 class Builder:
-    """Nodes in order of execution. Whoever adds one gives names and weights; shapes follow from graph.py's rules."""
+    """A sparse graph under construction: its nodes in order of execution, and the shapes of their values."""
 
     def __init__(self, input_shape: tuple[int, ...], timed_input: bool, reserved: Iterable[str] = ()) -> None:
-        """`reserved`: names that only their owners may have, once they are taken out of it."""
+        """Start an empty graph. `reserved` holds the names of layers, which `unique` gives to nothing else: a layer's
+        own name is taken out of it when the layer is added.
+        """
         self.reserved = set(reserved)
         self.input_shape, self.timed_input = input_shape, timed_input
         self.values = {INPUT: Value(input_shape, timed_input, spikes=False)}
         self.nodes: list[Node] = []
-        self._scales: dict[str, tuple[Array, Array]] = {}  # by the value of a scale: factors and bias in float64
-        self._same: dict[Any, str] = {}  # what computes without weights and state -> its value
-        self.made: dict[tuple[str, str], str] = {}  # a functional layer and its input -> its value
-        self._seen_as: dict[str, tuple[int, ...]] = {}  # the shape in torch, where it is another
+        self._scales: dict[str, tuple[Array, Array]] = {}  # output of a scale -> its factors and bias in float64
+        self._outputs_by_node: dict[Any, str] = {}  # node without weights and state -> its output
+        self.functional_outputs: dict[tuple[str, str], str] = {}  # functional layer, input -> its output
+        self._torch_shapes: dict[str, tuple[int, ...]] = {}  # value -> its shape in torch, if that differs
 
     def shape(self, value: str) -> tuple[int, ...]:
         return self.values[value].shape
 
     def torch_shape(self, value: str) -> tuple[int, ...]:
-        """The shape in torch, which knows nothing of a signal's one row."""
-        shape = self._seen_as.get(value, self.shape(value))
+        """Return the shape in torch, where a signal is `[C, L]`; in the graph it is an image `[C, 1, L]`."""
+        shape = self._torch_shapes.get(value, self.shape(value))
         return (shape[0], shape[2]) if len(self.input_shape) == 2 and len(shape) == 3 else shape
 
     def view(self, value: str, shape: tuple[int, ...]) -> str:
-        self._seen_as[value] = shape
+        """Record that `value` has the given shape in torch; return it."""
+        self._torch_shapes[value] = shape
         return value
 
     def unknown(self, shape: tuple[int, ...], like: str) -> str:
-        """A value that no node computes, of a graph that will never be finished."""
+        """Return a value of the given shape that no node computes, for checking the layers behind a refused one."""
         name = self.unique("unknown")
         self.values[name] = Value(shape, self.values[like].timed, spikes=False)
         return name
 
     def unique(self, name: str) -> str:
-        """`name`, or with a number behind it where a layer or value is called so already."""
+        """Return `name`, with a number appended if a layer or value has that name already."""
         candidate, count = name, 1
         while candidate in self.values or candidate in self.reserved:
             candidate, count = f"{name}.{count}", count + 1
         return candidate
 
     def emit(self, node: Node) -> str:
-        """Append `node`, whose name and output are free; returns its output. Raises ModelError where it misfits."""
+        """Append `node`, whose name and output must be unique, and return its output.
+
+        If an equal node without weights and state exists, its output is returned instead: the iterations of a loop over
+        time repeat such nodes. Raises ModelError if the node does not fit its inputs.
+        """
         value = infer(node, [self.values[name] for name in node.inputs])
         key = None if isinstance(node, Conv | Linear | Lif | Li) else _without_names(node)
-        if key is not None and key in self._same:
-            return self._same[key]
+        if key is not None and key in self._outputs_by_node:
+            return self._outputs_by_node[key]
         self.values[node.output] = value
         self.nodes.append(node)
         if key is not None:
-            self._same[key] = node.output
+            self._outputs_by_node[key] = node.output
         return node.output
 
     def timed(self, value: str) -> str:
-        """`value` at every timestep: what is computed once per input is repeated."""
+        """Return `value` at every timestep: a static one, which is computed once per input, is repeated."""
         return value if self.values[value].timed else self._derive(Repeat, value, "repeat")
 
-    def alike(self, values: list[str]) -> list[str]:
-        """All of them timed, if any is."""
+    def with_same_timing(self, values: list[str]) -> list[str]:
+        """Return the values, all of them at every timestep if any is."""
         return [self.timed(v) for v in values] if any(self.values[v].timed for v in values) else values
 
     def image(self, value: str) -> str:
-        """`value` as images: a signal `[C, L]` as `[C, 1, L]`."""
+        """Return `value` as images: a signal `[C, L]` becomes `[C, 1, L]`."""
         return self._derive(Unsqueeze, value, "unsqueeze") if len(self.shape(value)) == 2 else value
 
     def images(self, values: list[str]) -> list[str]:
-        """All of them as images, if any of a network for signals is."""
+        """Return the values, all of them as images if the network is for signals and any is an image already."""
         mixed = len(self.input_shape) == 2 and any(len(self.shape(value)) == 3 for value in values)
         return [self.image(value) for value in values] if mixed else values
 
@@ -100,21 +107,23 @@ class Builder:
         dilations: tuple[int, int] = (1, 1),
         group: int = 1,
     ) -> str:
-        """A convolution of images with the nonzeros of `weight` `[out, C / group, kh, kw]`."""
+        """Add a convolution of images with the nonzeros of `weight` `[out, C / group, kh, kw]`; return its output."""
         name = self.unique(name)
         packed, shift = Csr.from_dense(weight), _bias(bias, len(weight))
         return self.emit(Conv(name, (x,), name, packed, shift, strides, pads, dilations, group))
 
     def linear(self, name: str, x: str, weight: Array | Csr, bias: Array | None = None) -> str:
-        """`x @ weight.T + bias` of features, with the nonzeros of `weight` `[out, F]`."""
+        """Add `x @ weight.T + bias` of features, with the nonzeros of `weight` `[out, F]`; return its output."""
         name = self.unique(name)
         packed = weight if isinstance(weight, Csr) else Csr.from_dense(weight)
         return self.emit(Linear(name, (x,), name, packed, _bias(bias, packed.rows)))
 
     def scale(self, name: str, x: str, factors: Array, bias: Array) -> str:
-        """Every channel of images, or every feature, by a factor of its own, plus a bias.
+        """Multiply every channel of images, or every feature, by its own factor and add its bias; return the output.
 
-        It becomes part of the layer before, where nothing else reads that, and a layer of its own otherwise."""
+        It is folded into the layer before if nothing else reads that layer's output, otherwise it stays a layer.
+        `graph` decides that, when all readers are known.
+        """
         channels = len(factors)
         if len(self.shape(x)) == 1:
             out = self.linear(name, x, _diagonal(factors), bias)
@@ -124,7 +133,7 @@ class Builder:
         return out
 
     def graph(self, output: str, timesteps: int, metadata: dict[str, str]) -> Graph:
-        """The finished graph, scales folded in float64; nodes that nothing reads are left out."""
+        """Return the finished graph: scales are folded in float64, nodes that the output does not need are left out."""
         nodes = {node.output: node for node in _needed(self.nodes, output)}
         readers = Counter([output, *(name for node in nodes.values() for name in node.inputs)])
         renamed: dict[str, str] = {}
@@ -142,7 +151,7 @@ class Builder:
 
 
 def _fold(node: Conv | Linear, factors: Array, bias: Array) -> Conv | Linear:
-    """The layer with its outputs scaled and shifted: in float64, rounded once."""
+    """Return the layer with its outputs scaled and shifted, computed in float64 and rounded once."""
     rows = node.weight.row_indices
     scaled = node.weight.values.astype(np.float64) * factors[rows]
     weight = replace(node.weight, values=_checked(scaled, node.name)).without_zeros()
@@ -150,11 +159,13 @@ def _fold(node: Conv | Linear, factors: Array, bias: Array) -> Conv | Linear:
 
 
 def _without_names(node: Node) -> Any:
+    """Return what tells nodes apart except their names: the type, the inputs and the settings."""
     settings = {f.name: getattr(node, f.name) for f in fields(node) if f.name not in ("name", "output")}
     return type(node), *settings.items()
 
 
 def _needed(nodes: list[Node], output: str) -> tuple[Node, ...]:
+    """Return the nodes that `output` depends on, in their order."""
     read, kept = {output}, []
     for node in reversed(nodes):
         if node.output in read:

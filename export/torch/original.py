@@ -1,4 +1,4 @@
-"""Running the torch network that is exported, as a user would: what the model file has to reproduce."""
+"""Prepare the torch network that is exported, and run it for the spikes and logits that the file has to reproduce."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,29 +23,32 @@ from spiketicket.runtime.engine import Trace
 
 Masks = Mapping[str, Tensor | NDArray[np.generic]]
 
-# Hooks that compute a weight before a forward pass.
-_WEIGHTS = (BasePruningMethod, WeightNorm, SpectralNorm)
+# Hooks of torch that compute a weight before a forward pass.
+_WEIGHT_HOOKS = (BasePruningMethod, WeightNorm, SpectralNorm)
 
 
 def refuse_unfit(network: nn.Module) -> None:
-    """Raise ModelError that lists what in the modules themselves stands in the way of an export: values that are not
-    float32, code that a trace of the forward pass does not see, neurons that are not at rest."""
+    """Raise ModelError, listing all, if modules have properties that prevent an export.
+
+    These are values that are not float32, code that a trace of the forward pass does not see, and neurons that keep the
+    state of an earlier run.
+    """
     tensors = [*network.named_parameters(), *network.named_buffers()]
     floats = [(n, t) for n, t in tensors if t.is_floating_point() and t.dtype != torch.float32]
     modules = list(network.named_modules())
     found = {
-        "no values yet: run it once": [n for n, t in tensors if is_lazy(t) or t.is_meta],
+        "without values yet: run the network once": [n for n, t in tensors if is_lazy(t) or t.is_meta],
         "not float32: call network.float()": [f"{n} ({str(t.dtype).removeprefix('torch.')})" for n, t in floats],
         "compiled: export the network as it was before (of torch.compile, network._orig_mod)": [
             _named(n, m) for n, m in modules if _compiled(m)
         ],
-        "its forward is replaced on the instance, which is not followed: define it in the class": [
+        "its forward is replaced on the instance, which cannot be traced: define it in the class": [
             _named(n, m) for n, m in modules if "forward" in vars(m) and not _compiled(m)
         ],
-        "forward hooks may change values and are not followed: remove them, or compute in forward what they do": [
+        "forward hooks may change values and cannot be traced: remove them, or compute in forward what they do": [
             _named(n, m) for n, m in modules if _hooked(m)
         ],
-        "the state of an earlier run is left in the neurons: call "
+        "the neurons keep the state of an earlier run: call "
         "spikingjelly.activation_based.functional.reset_net(network)": [
             _named(n, m) for n, m in modules if is_neuron(m) and not _at_rest(m)
         ],
@@ -55,14 +58,16 @@ def refuse_unfit(network: nn.Module) -> None:
         raise ModelError("\n  ".join(["the network cannot be exported:", *problems]))
 
 
-def refuse_kept(network: nn.Module) -> None:
-    """Raise ModelError, naming module and attribute, where a traced forward pass has left its tensors in modules: what
-    they would do in a later call is not in the graph."""
+def refuse_kept_tensors(network: nn.Module) -> None:
+    """Raise ModelError, naming module and attribute, if the traced forward pass has stored its tensors in modules.
+
+    A later call could read them, which the graph does not express.
+    """
     kept = [
         f"{name or 'the network'}.{attribute}"
         for name, module in network.named_modules()
         for attribute, value in vars(module).items()
-        if any(isinstance(item, fx.Proxy) for item in _reach(value))
+        if any(isinstance(item, fx.Proxy) for item in _contents(value))
     ]
     if kept:
         raise ModelError(
@@ -73,11 +78,12 @@ def refuse_kept(network: nn.Module) -> None:
 
 @contextmanager
 def prepared(network: nn.Module, masks: Masks | None) -> Iterator[None]:
-    """The network in evaluation mode, its weights masked; afterwards as it was, its neurons at rest.
+    """Put the network into evaluation mode with masked weights; restore it afterwards, its neurons reset.
 
-    `masks`: zeros and ones in the shape of the parameter, by its name. Raises InputError where one does not fit.
+    `masks` are zeros and ones by parameter name, each in the shape of its parameter. Raises InputError if one does not
+    fit.
     """
-    saved = [(value, _copy(value)) for module in network.modules() for value in _reach(vars(module))]
+    saved = [(value, _copy(value)) for module in network.modules() for value in _contents(vars(module))]
     data: dict[nn.Parameter, Tensor] = {}
     try:
         for name, mask in (masks or {}).items():
@@ -88,8 +94,8 @@ def prepared(network: nn.Module, masks: Masks | None) -> Iterator[None]:
         network.eval()
         for module in network.modules():
             for hook in module._forward_pre_hooks.values():
-                if isinstance(hook, _WEIGHTS):
-                    hook(module, ())  # else what it computes is of before the masks
+                if isinstance(hook, _WEIGHT_HOOKS):
+                    hook(module, ())  # otherwise its weight would be the one without masks
         yield
     finally:
         for parameter, before in data.items():
@@ -100,7 +106,7 @@ def prepared(network: nn.Module, masks: Masks | None) -> Iterator[None]:
 
 
 def _hooked(module: nn.Module) -> bool:
-    before = [hook for hook in module._forward_pre_hooks.values() if not isinstance(hook, _WEIGHTS)]
+    before = [hook for hook in module._forward_pre_hooks.values() if not isinstance(hook, _WEIGHT_HOOKS)]
     return bool(module._forward_hooks or before) and not isinstance(module, LazyModuleMixin)
 
 
@@ -125,19 +131,19 @@ def _list(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _reach(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
-    """`value`, and what stands in it where it is a container, each once."""
+def _contents(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
+    """Yield `value` and, if it is a container, everything in it, each object once."""
     seen = set() if seen is None else seen
     if id(value) not in seen:
         seen.add(id(value))
         yield value
         if isinstance(value, dict | list | tuple | set):
             for item in list(value.values() if isinstance(value, dict) else value):
-                yield from _reach(item, seen)
+                yield from _contents(item, seen)
 
 
 def _copy(value: Any) -> Any:
-    """What `_restore` needs."""
+    """Return a copy of a value that a forward pass may change, for `_restore`; None for anything else."""
     if isinstance(value, Tensor):
         return None if isinstance(value, nn.Parameter) else value.detach().clone()
     return value.copy() if isinstance(value, dict | list | set) else None
@@ -165,7 +171,7 @@ def _parameter(network: nn.Module, name: str) -> nn.Parameter:
     computed = f"{owner}{dot}parametrizations.{own}."
     sources = [n for n in parameters if n.startswith(computed) or n in (f"{name}_orig", f"{name}_v", f"{name}_g")]
     raise InputError(
-        f"mask {name!r}: it is computed of {' and '.join(sources)}: give the mask by such a name"
+        f"mask {name!r}: this parameter is computed from {' and '.join(sources)}: give a mask for one of these"
         if sources
         else f"mask {name!r}: the network has no such parameter"
     )
@@ -181,20 +187,23 @@ def _mask(name: str, mask: object, parameter: nn.Parameter) -> Tensor:
     if tensor.shape != parameter.shape:
         raise InputError(f"mask {name!r} has shape {list(tensor.shape)}, its parameter {list(parameter.shape)}")
     if not ((tensor == 0) | (tensor == 1)).all():
-        raise InputError(f"mask {name!r} holds something else than zeros and ones")
+        raise InputError(f"mask {name!r} must hold zeros and ones only")
     return tensor.to(parameter)
 
 
 def run_torch(network: nn.Module, calls: RecordedCalls, x: NDArray[np.float32], timesteps: int, timed: bool) -> Trace:
-    """Spikes of every neuron layer and logits `[T, N, classes]` (`[1, N, classes]`: their mean) of the network on
-    `x` `[N, ...]`, or `[T, N, ...]` if `timed`, from resting neurons."""
+    """Return the spikes of every neuron layer and the logits of the network, starting from neurons at rest.
+
+    `x` is float32 `[N, ...]`, or `[T, N, ...]` if `timed`. The logits are `[T, N, classes]`, or `[1, N, classes]` if
+    the network returns their mean only.
+    """
     parameter = next(network.parameters(), torch.empty(0))
     images = torch.from_numpy(x).to(parameter.device)
     if calls.repeated:
         images = images.expand(timesteps, *images.shape)
     recorded: dict[str, list[Tensor]] = {}
     hooks = [
-        module.register_forward_hook(_keep(recorded, name or "layer"))
+        module.register_forward_hook(_recorder(recorded, name or "layer"))
         for name, module in network.named_modules()
         if is_neuron(module)
     ]
@@ -216,9 +225,11 @@ def run_torch(network: nn.Module, calls: RecordedCalls, x: NDArray[np.float32], 
     return Trace(spikes, logits.cpu().numpy())
 
 
-def _keep(recorded: dict[str, list[Tensor]], name: str) -> Callable[[Any, object, Tensor], None]:
-    def keep(module: Any, inputs: object, out: Tensor) -> None:
+def _recorder(recorded: dict[str, list[Tensor]], name: str) -> Callable[[Any, object, Tensor], None]:
+    """Return a forward hook that appends a neuron's spikes, `[T, N, ...]` or `[1, N, ...]`, to `recorded[name]`."""
+
+    def record(module: Any, inputs: object, out: Tensor) -> None:
         fired = (out > 0).cpu()
         recorded.setdefault(name, []).append(fired if module.step_mode == "m" else fired[None])
 
-    return keep
+    return record

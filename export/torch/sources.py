@@ -1,4 +1,4 @@
-"""What users bring: a factory of a torch module, a state dict, masks."""
+"""Load what users export: a network by its factory, a state dict, masks."""
 
 import importlib
 import pickle
@@ -21,9 +21,10 @@ _NESTED = ("state_dict", "model_state_dict", "model", "net")
 
 
 def load_module(spec: str) -> nn.Module:
-    """The network of `package.file:factory`: a module, or what makes one when called without arguments.
+    """Return the network that `spec`, `package.file:factory`, names.
 
-    The present folder is searched too. Raises InputError where there is no such thing.
+    The factory is a torch module, or anything that returns one when called without arguments. The current folder is
+    searched, too. Raises InputError if there is no such module or factory, or it raises an exception.
     """
     place, _, name = spec.partition(":")
     if not place or not name:
@@ -49,10 +50,10 @@ def load_module(spec: str) -> nn.Module:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint, no pickled code run; names without the `module.` of DataParallel and the
-    `_orig_mod.` of torch.compile.
+    """Return the state dict in a checkpoint, without running pickled code.
 
-    Raises InputError where it holds none.
+    The prefixes `module.` of DataParallel and `_orig_mod.` of torch.compile are removed from the names, and weights
+    pruned by torch.nn.utils.prune are multiplied by their masks. Raises InputError if the file holds no state dict.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -74,14 +75,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _pruned(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """With the weights that torch.nn.utils.prune has split into `X_orig` and `X_mask` put together again."""
+    """Return the state dict with each pair `X_orig`, `X_mask` of torch.nn.utils.prune replaced by its product, `X`."""
     split = {name[:-5] for name in state if name.endswith("_orig") and f"{name[:-5]}_mask" in state}
     kept = {name: t for name, t in state.items() if name.rpartition("_")[0] not in split}
     return kept | {name: state[f"{name}_orig"] * state[f"{name}_mask"] for name in split}
 
 
 def build_arch(arch: str, shape: tuple[int, ...], classes: int | None, timesteps: int) -> nn.Module:
-    """One of our networks for images `[C, H, W]`. Raises InputError."""
+    """Return one of the project's networks for images of `shape` `[C, H, W]`.
+
+    Raises InputError if the images are not square, or the number of classes is not known.
+    """
     if classes is None or len(shape) != 3 or shape[1] != shape[2]:
         raise InputError(
             f"--arch needs a --dataset of square images, which says how many classes there are: got {shape}"
@@ -90,10 +94,12 @@ def build_arch(arch: str, shape: tuple[int, ...], classes: int | None, timesteps
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], where: object, *, by_order: bool = False) -> None:
-    """Put `state` into `network`. `by_order`: where names differ throughout (Kim et al.'s code calls the layers of
-    the same networks otherwise), shapes that are the same one by one will do.
+    """Load `state` into `network`; `where` names its origin in messages.
 
-    Raises InputError that lists every name and shape that does not fit."""
+    With `by_order`, tensors are matched by their order if the names differ but all shapes are the same: Kim et al.'s
+    code has other names for the layers of the same networks. Raises InputError, which lists every name and shape that
+    does not fit.
+    """
     own = network.state_dict()
     same_shapes = [t.shape for t in own.values()] == [t.shape for t in state.values()]
     if by_order and own.keys() != state.keys() and same_shapes:
@@ -116,10 +122,11 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], where: object, *
 
 
 def read_masks(path: Path, network: nn.Module) -> Masks:
-    """Masks by parameter name: of a torch file, or of a pickled list with one array for every parameter whose name
-    holds "weight", in their order (as Kim et al.'s scripts write; None and batch norm's are left out).
+    """Return masks by parameter name, without running pickled code.
 
-    No pickled code runs. Raises InputError where they are not readable or too many or too few.
+    The file is a torch file with tensors by name, or a pickled list, as Kim et al.'s scripts write it: one array for
+    every parameter whose name contains "weight", in order. Entries that are None or of batch norm are left out. Raises
+    InputError if the file cannot be read, or the number of masks is not that of the weights.
     """
     if path.suffix not in (".pkl", ".pickle"):
         return dict(read_state(path))

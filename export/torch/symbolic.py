@@ -1,4 +1,4 @@
-"""What a network's forward pass is called with while torch.fx follows it."""
+"""The symbolic tensor that a network's forward pass is called with while torch.fx traces it."""
 
 import operator
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from spiketicket.errors import ModelError
 
 
 class Root(nn.Module):
-    """Calls a network with one tensor: optional arguments of its forward pass keep their defaults."""
+    """A module that calls a network with one tensor, so that optional arguments of its forward keep their defaults."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Root(nn.Module):
 
 
 class SymbolicTensor(fx.Proxy):
-    """A tensor of the forward pass. It knows its shape, and how many timesteps it has; the batch is a symbol."""
+    """A tensor of the forward pass. Its shape and number of timesteps are known; the batch size is symbolic."""
 
     @property
     def shape(self) -> Any:
@@ -42,7 +42,7 @@ class SymbolicTensor(fx.Proxy):
         return torch.float32
 
     def to(self, *where: Any, **settings: Any) -> "SymbolicTensor":
-        """Another device, or the type that it has."""
+        """Return the tensor itself: devices do not matter here. Raises ModelError for a type other than float32."""
         types = {x for x in (*where, *settings.values()) if isinstance(x, torch.dtype)}
         if types - {torch.float32}:
             raise ModelError(f"converts to {', '.join(map(str, types))}: networks are exported in float32")
@@ -57,7 +57,8 @@ class SymbolicTensor(fx.Proxy):
     def _in_place(self, operation: Callable[..., Any], other: Any) -> Any:
         return self.tracer.create_proxy("call_function", operation, (self, other), {})
 
-    def __iadd__(self, other: Any) -> Any:  # without these, Python would compute another tensor
+    # Without these methods Python would replace `x += y` by `x = x + y`, and the change in place would be lost.
+    def __iadd__(self, other: Any) -> Any:
         return self._in_place(operator.iadd, other)
 
     def __isub__(self, other: Any) -> Any:

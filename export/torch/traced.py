@@ -1,4 +1,4 @@
-"""What tracing knows of the tensors in a forward pass."""
+"""Symbolic tensors, sizes and timesteps: what a trace knows about the tensors of a forward pass."""
 
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -8,9 +8,9 @@ from spiketicket.errors import ModelError
 
 
 class LeadingDims(Enum):
-    """What stands before a tensor's own shape: batch N, timesteps T."""
+    """The dimensions before a tensor's own shape: batch N, timesteps T."""
 
-    BATCH = "[N, ...]"  # one timestep, or the same at all of them
+    BATCH = "[N, ...]"  # one timestep, or a tensor that is the same at all of them
     TIME = "[T, N, ...]"
     FOLDED = "[T * N, ...]"
     ONE = "[1, N, ...]"  # about to be repeated over time
@@ -20,25 +20,27 @@ class LeadingDims(Enum):
 
 @dataclass(frozen=True)
 class Traced:
-    """A tensor of the network: the graph's value, and how torch holds it."""
+    """A tensor of the network: the value of the graph that it is, and the layout that it has in torch."""
 
     value: str
-    lead: LeadingDims
-    inverted: bool = False  # it is 1 - value
-    step: int | None = None  # the timestep it belongs to, in a loop; of a SUM, how many are in it
+    leading: LeadingDims
+    inverted: bool = False  # the tensor is 1 - value
+    step: int | None = None  # in a loop, the timestep; for a SUM, how many timesteps are in it
 
     @property
-    def anytime(self) -> "Traced":
-        """The same computation, whatever the timestep."""
+    def without_step(self) -> "Traced":
+        """This tensor without its timestep: equal for all iterations of a loop over time."""
         return replace(self, step=None)
 
     def __str__(self) -> str:
-        return self.lead.value
+        return self.leading.value
 
 
 class Steps(int):
-    """The number of timesteps as a forward pass sees it. It keeps the numbers that it is compared with: where there are
-    any, the network may be another one for another T."""
+    """The number of timesteps as a forward pass sees it.
+
+    It records the numbers that it is compared with. If there are any, the network may differ for another T.
+    """
 
     compared_with: list[str]
 
@@ -72,7 +74,11 @@ class Steps(int):
 
 @dataclass(frozen=True, eq=False)
 class Size:
-    """A dimension that depends on the batch: N, or T * N with `timesteps` T. No decision may rest on its value."""
+    """A size that depends on the batch: N, or T * N if `timesteps` is T.
+
+    The batch size is unknown during the trace, so comparing or computing with it raises ModelError, except for folding
+    time into the batch and splitting it off again.
+    """
 
     timesteps: int | None = None
 
@@ -103,15 +109,15 @@ class Size:
         return self.same(other) if isinstance(other, Size) else self._refuse()
 
     def _refuse(self, *_: object) -> NoReturn:
-        raise ModelError("it computes with the size of the batch, which the graph leaves free")
+        raise ModelError("it computes with the batch size, which the graph leaves free")
 
     __bool__ = __int__ = __index__ = __float__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __truediv__ = __mod__ = _refuse
 
 
-class LeadError(ModelError):
-    """What stands before a tensor's shape does not fit: the network may be meant to be read otherwise."""
+class LeadingDimsError(ModelError):
+    """A tensor has other leading dimensions than expected; the network may be meant for an input with others."""
 
 
 class UnknownError(Exception):
-    """A tensor comes from a layer that could not be exported: what reads it cannot be judged."""
+    """A tensor comes from a layer that could not be exported, so what uses it cannot be checked."""

@@ -103,7 +103,7 @@ def test_pruned_by_torch_and_parametrized(network, x, tmp_path):
     [
         ({"7.weight": np.ones(1)}, "mask '7.weight': the network has no such parameter"),
         ({"6.weight": np.ones((5, 9))}, r"mask '6.weight' has shape \[5, 9\], its parameter \[5, 96\]"),
-        ({"6.weight": np.full((5, 96), 0.5)}, "holds something else than zeros and ones"),
+        ({"6.weight": np.full((5, 96), 0.5)}, "must hold zeros and ones only"),
     ],
 )
 def test_masks_that_do_not_fit(network, x, tmp_path, masks, message):

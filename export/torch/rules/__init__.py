@@ -1,1 +1,1 @@
-"""What modules, functions and tensor methods become in the graph."""
+"""Rules that translate modules, functions and tensor methods into nodes of the graph."""

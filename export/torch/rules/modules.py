@@ -1,7 +1,7 @@
-"""What each kind of torch module becomes in the graph.
+"""Rules that translate torch modules into nodes of the graph, one for each class.
 
-A rule takes the builder, the module, its name and its input value, and returns the output value; it raises ModelError,
-with what to do about it, where the module's settings have no counterpart.
+A rule takes the builder, the module, its name and its input value, and returns the output value. It raises ModelError,
+which says what to do, if the graph cannot express the module's settings.
 """
 
 from collections.abc import Callable
@@ -27,22 +27,25 @@ HARMLESS = ("extra_repr", "reset_parameters")  # methods that a subclass may ove
 
 
 def find_rule(module: nn.Module) -> Rule | None:
-    """The rule of a module's class, or of the class that it inherits all its behaviour from; None: it has no place."""
+    """Return the rule of a module's class, or of the base class that it inherits all its behaviour from.
+
+    Returns None if there is no such rule: the module cannot be exported.
+    """
     for kind in type(module).__mro__:
         if kind in _RULES:
             return _RULES[kind]
         if any(callable(m) and not n.startswith("__") and n not in HARMLESS for n, m in vars(kind).items()):
-            return None  # it behaves differently from what it inherits
+            return None  # it overrides a method, so it may compute something else than its base class
     return None
 
 
 def is_neuron(module: nn.Module) -> bool:
-    """Whether a module carries a state from timestep to timestep that the graph knows."""
+    """Return whether a module is a spiking neuron that can be exported."""
     return find_rule(module) in (_lif, _if, _parametric_lif)
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether the mean over time of its outputs is its output for the mean of its inputs."""
+    """Return whether a module maps the mean of its inputs over time to the mean of its outputs."""
     return find_rule(module) in (_conv, _linear, _batch_norm, _avg_pool, _flatten, _voting, _unchanged) or isinstance(
         module, nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d
     )
@@ -53,14 +56,14 @@ def array(tensor: torch.Tensor) -> Array:
 
 
 def _expect(b: Builder, x: str, *ranks: int) -> None:
-    """That a layer gets `[F]` (1), signals `[C, L]` (2) or images `[C, H, W]` (3)."""
+    """Raise ModelError unless the rank of `x` is in `ranks`: 1 for `[F]`, 2 for `[C, L]`, 3 for `[C, H, W]`."""
     shape = b.torch_shape(x)
     kinds = {1: "features [F]", 2: "signals [C, L]", 3: "images [C, H, W]"}
     if len(shape) not in ranks:
-        hint = " (frames over time? say timed=True, --timed)" if len(shape) > 3 else ""
+        hint = " (if these are frames over time: timed=True, --timed)" if len(shape) > 3 else ""
         raise ModelError(f"takes {' or '.join(kinds[rank] for rank in ranks)}, gets {list(shape)}{hint}")
     if len(shape) > len(b.shape(x)):
-        raise ModelError("behind adaptive pooling to sizes that do not divide the image only a Flatten can stand")
+        raise ModelError("adaptive pooling to sizes that do not divide the image can be followed by a Flatten only")
 
 
 def _conv(b: Builder, module: nn.Conv2d | nn.Conv1d, name: str, x: str) -> str:
@@ -83,7 +86,7 @@ def _conv(b: Builder, module: nn.Conv2d | nn.Conv1d, name: str, x: str) -> str:
 
 def _linear(b: Builder, module: nn.Linear, name: str, x: str) -> str:
     if len(b.torch_shape(x)) != 1:
-        raise ModelError("a Linear on images: put a Flatten before it")
+        raise ModelError(f"a Linear takes features [F], gets {list(b.torch_shape(x))}: put a Flatten before it")
     if module.out_features == 0:
         raise ModelError("it has no outputs")
     return b.linear(name, x, array(module.weight), _optional(module.bias))
@@ -92,37 +95,41 @@ def _linear(b: Builder, module: nn.Linear, name: str, x: str) -> str:
 def _batch_norm(b: Builder, norm: Any, name: str, x: str) -> str:
     _expect(b, x, *((1, 2) if isinstance(norm, nn.BatchNorm1d) else (3,)))
     if norm.running_mean is None or norm.running_var is None:
-        raise ModelError("a batch norm without running statistics depends on the batch: track_running_stats=True")
+        raise ModelError(
+            "a batch norm without running statistics depends on the batch: train with track_running_stats=True"
+        )
     std = np.sqrt(array(norm.running_var) + norm.eps)
     factors = (array(norm.weight) if norm.affine else np.ones_like(std)) / std
     bias = (array(norm.bias) if norm.affine else 0.0) - array(norm.running_mean) * factors
     return b.scale(name, b.image(x), factors, bias)
 
 
-def _fire(b: Builder, module: Any, name: str, x: str, tau: float, decay_input: bool) -> str:
+def _spiking(b: Builder, module: Any, name: str, x: str, tau: float, decay_input: bool) -> str:
     reset = None if module.v_reset is None else _number(module.v_reset, "v_reset")
     threshold = _number(module.v_threshold, "v_threshold")
     start, rest = module._memories_rv["v"], 0.0 if reset is None else reset
     if isinstance(start, torch.Tensor) or start != rest:
-        raise ModelError(f"its potential starts at {start}, expected {rest}, as its v_reset says")
+        raise ModelError(f"its potential starts at {start}, expected {rest}, its v_reset (0 without one)")
     x, name = b.timed(x), b.unique(name)
     probes = torch.tensor([-1.0, -1e-3, 0.0, 1e-3, 1.0])
     if module.surrogate_function(probes).tolist() != [0, 0, 1, 1, 1]:
-        raise ModelError("its surrogate_function is no step (spiking=False?): expected 0 below the threshold, else 1")
+        raise ModelError(
+            "its surrogate_function is no step function (spiking=False?): expected 0 below the threshold, else 1"
+        )
     return b.emit(Lif(name, (x,), name, tau, threshold, reset, decay_input))
 
 
 def _lif(b: Builder, module: neuron.LIFNode, name: str, x: str) -> str:
-    return _fire(b, module, name, x, _number(module.tau, "tau"), bool(module.decay_input))
+    return _spiking(b, module, name, x, _number(module.tau, "tau"), bool(module.decay_input))
 
 
 def _parametric_lif(b: Builder, module: neuron.ParametricLIFNode, name: str, x: str) -> str:
     rate = float(torch.sigmoid(module.w.detach().double()))
-    return _fire(b, module, name, x, 1 / rate if rate > 0 else inf, bool(module.decay_input))
+    return _spiking(b, module, name, x, 1 / rate if rate > 0 else inf, bool(module.decay_input))
 
 
 def _if(b: Builder, module: neuron.IFNode, name: str, x: str) -> str:
-    return _fire(b, module, name, x, inf, False)
+    return _spiking(b, module, name, x, inf, False)
 
 
 def _max_pool(b: Builder, module: nn.MaxPool2d | nn.MaxPool1d, name: str, x: str) -> str:
@@ -146,13 +153,13 @@ def _avg_pool(b: Builder, module: nn.AvgPool2d | nn.AvgPool1d, name: str, x: str
     if not any(pads) and divisor is None:
         name = b.unique(name)
         return b.emit(AvgPool(name, (x,), name, kernel, strides))
-    channels = b.shape(x)[0]  # as a convolution of each channel alone
+    channels = b.shape(x)[0]  # any other average is a convolution of each channel alone
     weight = np.full((channels, 1, *kernel), 1 / (divisor or kernel[0] * kernel[1]))
     return b.conv(name, x, weight, None, strides, pads, group=channels)
 
 
 def _windows(b: Builder, module: Any, x: str) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
-    """Kernel, strides and pads of a pooling; ceil_mode becomes pads at the end."""
+    """Return kernel, strides and pads (top, left, bottom, right) of a pooling; ceil_mode becomes larger end pads."""
     flat = isinstance(module, nn.MaxPool1d | nn.AvgPool1d)
     _expect(b, x, 2 if flat else 3)
     size = (1, b.shape(x)[-1]) if flat else b.shape(x)[-2:]
@@ -168,7 +175,10 @@ def _windows(b: Builder, module: Any, x: str) -> tuple[tuple[int, int], tuple[in
 
 
 def _adaptive_pool(b: Builder, module: Any, name: str, x: str) -> str:
-    """Windows of one size where the image divides evenly; else, of averages, a Linear of the flattened image."""
+    """Add a pooling with windows of equal size if the image divides evenly.
+
+    Otherwise averages become a Linear on the flattened image, and ModelError is raised for maxima.
+    """
     _expect(b, x, 2 if isinstance(module, nn.AdaptiveAvgPool1d | nn.AdaptiveMaxPool1d) else 3)
     x = b.image(x)
     size = b.shape(x)[1:]
@@ -194,9 +204,12 @@ def _output_size(module: Any, size: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _uneven_average(b: Builder, name: str, x: str, out: tuple[int, int]) -> str:
-    """`[C, H, W]` -> features `[C * H' * W']`, each the mean of its window: what a Flatten leaves as it is."""
+    """Add a Linear from the flattened `[C, H, W]` to the mean of each window, `[C * H' * W']`; return its output.
+
+    The output is recorded as `[C, H', W']` for torch, so that only a Flatten can follow, which then adds no node.
+    """
     channels, height, width = b.shape(x)
-    one = np.kron(_averaging(height, out[0]), _averaging(width, out[1]))  # of one channel, [H' W', H W]
+    one = np.kron(_averaging(height, out[0]), _averaging(width, out[1]))  # the weights of one channel, [H' W', H W]
     rows, columns = np.nonzero(one)
     shift = np.arange(channels)[:, None] * one.shape[1]
     per_row = np.bincount(rows, minlength=len(one))
@@ -213,7 +226,10 @@ def _uneven_average(b: Builder, name: str, x: str, out: tuple[int, int]) -> str:
 
 
 def _averaging(size: int, out: int) -> Array:
-    """Torch's adaptive windows along one axis: row i averages floor(i size / out) to ceil((i + 1) size / out)."""
+    """Return torch's adaptive windows along one axis, `[out, size]`.
+
+    Row i averages the positions from floor(i size / out) up to, but not including, ceil((i + 1) size / out).
+    """
     matrix = np.zeros((out, size))
     for i in range(out):
         start, end = i * size // out, -(-(i + 1) * size // out)
@@ -222,7 +238,7 @@ def _averaging(size: int, out: int) -> Array:
 
 
 def _voting(b: Builder, module: layer.VotingLayer, name: str, x: str) -> str:
-    """The mean over each class's neurons, as a Linear."""
+    """Add the mean over each class's neurons, as a Linear."""
     size, shape = module.voting_size, b.shape(x)
     if len(shape) != 1 or shape[0] < size:
         raise ModelError(f"a VotingLayer of {size} needs at least {size} features, gets {list(shape)}")
@@ -236,7 +252,7 @@ def _flatten(b: Builder, module: Any, name: str, x: str) -> str:
 
 
 def flatten(b: Builder, name: str, x: str) -> str:
-    """Images as features; features as they are."""
+    """Add a Flatten of images and return its output; features are returned unchanged."""
     if len(b.shape(x)) == 1:
         return b.view(x, b.shape(x))
     x, name = b.image(x), b.unique(name)
@@ -272,7 +288,7 @@ _RULES: dict[type, Rule] = {
 
 def _number(value: object, what: str) -> float:
     if isinstance(value, torch.Tensor) and value.numel() != 1:
-        raise ModelError(f"{what} differs from neuron to neuron: only one number per layer can be exported")
+        raise ModelError(f"{what} differs from neuron to neuron: expected one number per layer")
     return float(value)  # type: ignore[arg-type]
 
 
@@ -281,7 +297,10 @@ def _optional(bias: torch.Tensor | None) -> Array | None:
 
 
 def _pair(value: Any, flat: bool = False, missing: int = 1) -> tuple[int, int]:
-    """Two sizes: of one, of each axis; of one of a signal (`flat`, or a tuple of one), `missing` for its only row."""
+    """Return a module's size for height and width.
+
+    One size stands for both. For a signal (`flat`, or a tuple of one) it is the width, and the height is `missing`.
+    """
     if isinstance(value, int):
         return (missing, value) if flat else (value, value)
     return (missing, value[0]) if len(value) == 1 else (value[0], value[1])

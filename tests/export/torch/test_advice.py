@@ -22,8 +22,8 @@ from spiketicket.export.torch.advice import advice
         ("layer_norm", "its statistics"),
         ("masked_fill_", "a choice by value"),
         ("exp", "functions of single values"),
-        ("sumptuous", "has no place"),
-        ("ReLU", "has no place"),
+        ("sumptuous", "a spiking graph has no such operation"),
+        ("ReLU", "a spiking graph has no such operation"),
     ],
 )
 def test_operations(name, text):
@@ -43,8 +43,8 @@ class OwnNorm(nn.LayerNorm):
         (nn.ConvTranspose2d(1, 1, 1), "transposed convolutions"),
         (nn.Conv3d(1, 1, 1), "volumes"),
         (nn.LeakyReLU(), "not a spiking layer"),
-        (nn.Embedding(1, 1), "has no place"),
-        (neuron.ILIFNode(), "its state is not known"),
+        (nn.Embedding(1, 1), "a spiking graph has no such operation"),
+        (neuron.ILIFNode(), "its state cannot be exported"),
     ],
 )
 def test_layers(module, text):

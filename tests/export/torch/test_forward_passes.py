@@ -136,11 +136,14 @@ STYLES_REFUSED = {
     "neighbours": (lambda s, x: [s.c(x[t]) + s.c(x[max(t - 1, 0)]) for t in range(T)], "combines tensors of different"),
     "the last": (lambda s, x: [read_out(s, fire(s, x[t])) for t in range(T)][-1], "expected logits of every timestep"),
     "values": (lambda s, x: fire(s, x) if x[0].max() > 0 else x, "operation max"),
-    "the batch": (lambda s, x: fire(s, x[0]) if x.shape[1] > 4 else x, "computes with the size of the batch"),
+    "the batch": (lambda s, x: fire(s, x[0]) if x.shape[1] > 4 else x, "computes with the batch size"),
     "dropout": (lambda s, x: [read_out(s, F.dropout(fire(s, x[t]))) for t in range(T)], "training=self.training"),
     "unknown errors": (lambda s, x: 1 // 0, "cannot be followed: ZeroDivisionError"),
     "a product of means": (lambda s, x: x.mean(0) * x.mean(0), "gets the mean over T"),
-    "a view changed": (lambda s, x: change_view(fire(s, x[0])), "changes in place what another tensor is a view of"),
+    "a view changed": (
+        lambda s, x: change_view(fire(s, x[0])),
+        "changes a tensor in place that another tensor is a view of",
+    ),
 }
 
 
@@ -163,13 +166,13 @@ def test_comparing_the_number_of_timesteps_is_noted():
         trace_calls(Style(f, "m").eval(), (2, 6, 6), T, timed=True)[1]
         for f in (lambda s, x: fire(s, x).flatten(2), lambda s, x: (fire(s, x) if x.shape[0] > 2 else x).flatten(2))
     )
-    assert compared.one_t and not plain.one_t
+    assert compared.depends_on_timesteps and not plain.depends_on_timesteps
 
 
 @pytest.mark.parametrize("odd", [lambda x: x.shape[0] % 2, lambda x: len(x) > T])
 def test_what_depends_on_the_number_of_timesteps_is_noted(odd):
     network = Style(lambda s, x: fire(s, s.d2(x) if odd(x) else x).flatten(2), "m").eval()
-    assert trace_calls(network, (2, 6, 6), T, timed=True)[1].one_t
+    assert trace_calls(network, (2, 6, 6), T, timed=True)[1].depends_on_timesteps
 
 
 def test_functional_layers_in_a_loop_are_one_computation():
@@ -192,5 +195,5 @@ def test_a_start_other_than_the_reset_is_refused():
 
 def test_a_surrogate_that_is_no_step_is_refused():
     node = neuron.LIFNode(surrogate_function=surrogate.Sigmoid(spiking=False))
-    with pytest.raises(ModelError, match="surrogate_function is no step"):
+    with pytest.raises(ModelError, match="surrogate_function is no step function"):
         trace(listed(node), (2, 4, 4), T)

@@ -109,7 +109,7 @@ def test_a_refusal_leaves_the_state_of_neurons(x, tmp_path, disturb):
     net = Net()
     disturb(net)
     before = copy.deepcopy(net.fire.v)
-    with pytest.raises(ModelError, match=r"fire \(LIFNode\): the state of an earlier run is left .*reset_net"):
+    with pytest.raises(ModelError, match=r"fire \(LIFNode\): the neurons keep the state of an earlier run.*reset_net"):
         export(net, x, T, tmp_path / "m.onnx", check=False)
     assert net.fire.v is not None and np.array_equal(net.fire.v, before)
     functional.reset_net(net)
@@ -150,7 +150,7 @@ def test_computed_weights_are_those_of_the_present(x, tmp_path, compute, source,
     with Session(result.path) as session:
         assert np.allclose(session.run({"input": x})["logits"], expected, atol=1e-4)
     functional.reset_net(net)
-    with pytest.raises(InputError, match=f"mask 'b.weight': it is computed of b.{listed}"):
+    with pytest.raises(InputError, match=f"mask 'b.weight': this parameter is computed from b.{listed}"):
         export(net, x, T, tmp_path / "m.onnx", {"b.weight": mask})
 
 
@@ -173,7 +173,7 @@ UNFIT = [
     (lambda net: net.b.compile(), r"b \(Linear\): compiled: export the network as it was before"),
     (lambda net: setattr(net, "b", torch.compile(net.b)), r"b \(OptimizedModule\): compiled"),
     (lambda net: setattr(net, "b", torch.jit.script(net.b)), r"b \(RecursiveScriptModule\): compiled"),
-    (lambda net: setattr(net, "b", nn.LazyLinear(3)), r"export.+:\n  b.weight, b.bias: no values yet"),
+    (lambda net: setattr(net, "b", nn.LazyLinear(3)), r"export.+:\n  b.weight, b.bias: without values yet"),
     (lambda net: net.a.double(), r"a.weight \(float64\), a.bias \(float64\): not float32: call network.float"),
     (lambda net: net.bfloat16(), r"b.bias \(bfloat16\), seen \(bfloat16\): not float32"),
     (lambda net: net.half(), "float16"),
