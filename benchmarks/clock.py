@@ -28,12 +28,12 @@ from spiketicket.profiling.report.document import Section
 from spiketicket.runtime import Session
 
 MODEL = Path(__file__).parents[1] / "tests" / "assets" / "digits.onnx"
-KNOWN = (0.05, 0.2, 1.0, 5.0)  # ms
-WITHIN = 0.02
-NOISE_IMAGES = 0.95
+KNOWN_DURATIONS = (0.05, 0.2, 1.0, 5.0)  # ms
+MAX_ERROR = 0.02
+CONTAINED_SHARE = 0.95
 ITERATIONS = 600  # of a candidate in a short measurement: turns of 2 ms
-SIMULATED, SIMULATED_ITERATIONS = 400, 60  # measurements; runs of a candidate in each
-MACHINES: Mapping[str, dict[str, float]] = {
+SIMULATED_MEASUREMENTS, SIMULATED_RUNS = 400, 60  # measurements; runs of a candidate in each
+SIMULATED_MACHINES: Mapping[str, dict[str, float]] = {
     "quiet": {},
     "drifts by 20%": {"drift": 0.2},
     "5% of runs take 3 to 10 times as long": {"outliers": 0.05},
@@ -69,18 +69,18 @@ def main(
         }
         for name, run in pairs.items():
             with err.status(f"{name}, {repeats} times ..."):
-                row, found = equals(name, run, repeats)
+                row, found = compare_equal_functions(name, run, repeats)
             report["equal"].append(row)
             noises += found
     with err.status("simulated clock ..."):
-        report["simulated"] = [simulate(name, machine) for name, machine in MACHINES.items()]
+        report["simulated"] = [simulate(name, machine) for name, machine in SIMULATED_MACHINES.items()]
     report["noise"] = [noise.to_dict() for noise in noises]
     present(report, disturbances(noises), folder)
 
 
 def known_durations() -> tuple[list[dict[str, float]], Noise]:
     """Measure loops that read the monotonic clock until their time is over, all in one measurement."""
-    found = measure({ms: waiting(ms) for ms in KNOWN}, duration=1.0)
+    found = measure({ms: waiting(ms) for ms in KNOWN_DURATIONS}, duration=1.0)
     rows = [
         {"ms": ms, **timing.to_dict(1e3), "error": 1e3 * timing.median().value / ms - 1}
         for ms, timing in found.timings.items()
@@ -97,7 +97,7 @@ def waiting(ms: float) -> Callable[[], None]:
     return wait
 
 
-def equals(name: str, run: Run, repeats: int) -> tuple[dict[str, Any], list[Noise]]:
+def compare_equal_functions(name: str, run: Run, repeats: int) -> tuple[dict[str, Any], list[Noise]]:
     """Measure one function as two candidates, many times for a short time each: how often does the interval hold 1?"""
     differences, noises = [], []
     milliseconds = []
@@ -111,7 +111,7 @@ def equals(name: str, run: Run, repeats: int) -> tuple[dict[str, Any], list[Nois
         "name": name,
         "measurements": repeats,
         "ms": float(np.median(milliseconds)),
-        "held": share(differences, 1.0),
+        "held": share_containing(differences, 1.0),
         "width": width(differences),
         "largest_difference": max(abs(interval.value - 1) for interval in differences),
     }, noises
@@ -120,23 +120,23 @@ def equals(name: str, run: Run, repeats: int) -> tuple[dict[str, Any], list[Nois
 def simulate(name: str, machine: dict[str, float]) -> dict[str, Any]:
     """Measure candidates of 4, 4 and 4.4 ms by a clock that only they move."""
     equal, slower = [], []
-    for seed in range(SIMULATED):
+    for seed in range(SIMULATED_MEASUREMENTS):
         time = SimulatedTime(seed, **machine)
         runs = {key: time.candidate(ms / 1e3) for key, ms in (("one", 4), ("other", 4), ("slower", 4.4))}
-        with time.in_place():
-            timings = measure(runs, iterations=SIMULATED_ITERATIONS, warmup=0, seed=seed).timings
+        with time.installed():
+            timings = measure(runs, iterations=SIMULATED_RUNS, warmup=0, seed=seed).timings
         equal.append(difference(timings["one"], timings["other"]).scaled(1 / 0.004))
         slower.append(ratio(timings["slower"], timings["one"]))
     return {
         "name": name,
-        "measurements": SIMULATED,
-        "held_equal": share(equal, 0.0),
-        "held_slower": share(slower, 1.1),
+        "measurements": SIMULATED_MEASUREMENTS,
+        "held_equal": share_containing(equal, 0.0),
+        "held_slower": share_containing(slower, 1.1),
         "width": width(slower),
     }
 
 
-def share(intervals: list[Interval], truth: float) -> float:
+def share_containing(intervals: list[Interval], truth: float) -> float:
     return float(np.mean([interval.low <= truth <= interval.high for interval in intervals]))
 
 
@@ -152,7 +152,7 @@ def sheets(report: dict[str, Any]) -> list[Section]:
             f"{r['p50']:.4f}",
             f"{r['low']:.4f}-{r['high']:.4f}",
             f"{r['error']:+.2%}",
-            met(abs(r["error"]) <= WITHIN),
+            met(abs(r["error"]) <= MAX_ERROR),
         ]
         for r in report["known"]
     ]
@@ -164,7 +164,7 @@ def sheets(report: dict[str, Any]) -> list[Section]:
             f"{r['held']:.1%}",
             f"{r['width']:.2%}",
             f"{r['largest_difference']:.2%}",
-            met(r["held"] >= NOISE_IMAGES),
+            met(r["held"] >= CONTAINED_SHARE),
         ]
         for r in report["equal"]
     ]
@@ -204,7 +204,7 @@ def present(report: dict[str, Any], warnings: list[str], folder: Path) -> None:
     notes = [
         f"machine: {', '.join(f'{key} {value}' for key, value in report['machine'].items())}",
         f"equal functions: {ITERATIONS} timed runs of each, in ten rounds or more; simulated clock: "
-        f"{SIMULATED_ITERATIONS} runs",
+        f"{SIMULATED_RUNS} runs",
     ]
     title = f"Validation of the clock, {report['started']}"
     publish(folder / "clock", report, sheets(report), title, notes, warnings)

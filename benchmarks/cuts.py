@@ -1,13 +1,14 @@
-"""The tickets that are timed: the paper's networks at its sparsities, trained (assets.py) or cut from initial weights.
+"""The tickets that are timed: the paper's networks at its sparsities, trained (assets.py) or pruned at initialisation.
 
-A cut is what `snn-search oneshot --epochs 0` finds: one global magnitude cut of the initial weights, batch norm
-calibrated on training images, so that VGG16's layers get the densities of such a cut (at 98.13%: 36% early, 0.9%
-late). Layers whose init is another than VGG16's convolutions' would be emptied by it (VGG16's classifier, 15
-of ResNet19's 22 weights) and are drawn anew first, Kaiming normal by fan_out (convolutions) or fan_in (Linear);
-`--init plain` leaves them, and times dead layers. Cuts fire at 7%, trained networks at several times that.
+A network pruned at initialisation is what `snn-search oneshot --epochs 0` finds: its initial weights are pruned once by
+global magnitude, and batch norm is calibrated on training images. VGG16's layers then have the densities that such a
+pruning gives (at 98.13%: 36% in early layers, 0.9% in late ones). Layers with smaller initial weights than VGG16's
+convolutions (VGG16's classifier, 15 of ResNet19's 22 weights) would lose all of them. They are initialised anew first,
+Kaiming normal by fan_out (convolutions) or fan_in (Linear); with `--init plain` they are not, and empty layers are
+timed. In these networks 7% of the neurons fire per timestep, in trained ones several times as many.
 
-A finished ticket lies in one folder, and is not made again (remove the folder after a change here): the sparse model
-file, and an archive of the images that are timed and the float64 oracle's logits of them.
+A ticket is kept in a folder of its own and is not made again (remove the folder after a change of this module). The
+folder has the sparse model file, and an archive of the images that are timed and the float64 oracle's logits of them.
 """
 
 from collections.abc import Mapping
@@ -43,7 +44,7 @@ from spiketicket.train.search.settings import SearchSettings
 
 Floats = NDArray[np.float32]
 
-TIMESTEPS = 5  # a run of fewer is a prefix: the networks are causal
+TIMESTEPS = 5  # the logits of a shorter run are the first of a longer one
 IMAGES = 32
 ORACLE_BATCH = 4  # the oracle keeps every value of a batch in float64
 SYNTHETIC = "synthetic images"
@@ -52,10 +53,12 @@ INITS = (TRAINED, "kaiming", "plain")
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What decides a ticket. `sparsity` is the paper's p in percent; `beta` shifts a cut's batch norms.
+class TicketSpec:
+    """Specification of a ticket.
 
-    `init` is the trained ticket where there is one, unless something else is asked for.
+    `sparsity` is the paper's p in percent. `init` is one of INITS; an empty one means "trained" where there is such a
+    ticket, else "kaiming". `beta` is the bias of batch norm where initial weights are pruned. Raises InputError if
+    `init` is unknown, or `beta` is given for a trained ticket.
     """
 
     arch: str
@@ -75,28 +78,28 @@ class Recipe:
 
     def name(self, dataset: str) -> str:
         """Return the name of the ticket's folder."""
-        return "-".join(f"{part:g}" if isinstance(part, float) else str(part) for part in asdict(self).values()) + (
-            f"-{dataset}"
-        )
+        parts = [*asdict(self).values(), dataset]
+        return "-".join(f"{part:g}" if isinstance(part, float) else str(part) for part in parts)
 
 
 @dataclass(frozen=True, eq=False)
-class Ticket:
-    """A ticket on disk, and the oracle's logits of the timed images."""
+class TimedTicket:
+    """A ticket as a model file, the images that are timed, and the oracle's logits of these images."""
 
-    recipe: Recipe
+    spec: TicketSpec
     path: Path  # of the sparse model file
     images: Floats  # [IMAGES, C, H, W], normalised
-    source: str  # of the images, in words
+    source: str  # the origin of the images, in words
     oracle: Floats  # logits [TIMESTEPS, IMAGES, classes]
 
     @cached_property
     def graph(self) -> Graph:
+        """The sparse graph in the model file."""
         return read_model(self.path)[0]
 
     @property
     def test_accuracy(self) -> float | None:
-        """The share of test images that are classified correctly; None for a cut."""
+        """The share of test images that are classified correctly; None if the ticket is not trained."""
         with Session(self.path, engine="reference") as session:
             stored = session.metadata.get("test_accuracy")
         return None if stored is None else float(stored)
@@ -117,7 +120,7 @@ class Ticket:
         ]
         timed = [node for node in graph.weighted() if graph.values[node.inputs[0]].timed]
         return {
-            **asdict(self.recipe),
+            **asdict(self.spec),
             "test_accuracy": self.test_accuracy,
             "megabytes": self.path.stat().st_size / 1e6,
             "mac_density": sum(map(graph.macs, timed)) / sum(graph.macs(node, dense=True) for node in timed),
@@ -130,7 +133,7 @@ class Ticket:
 
 
 @dataclass(frozen=True)
-class Rates:
+class FiringRates:
     """Mean spikes per neuron and timestep, and the share of neurons that never fire, over the timed images."""
 
     overall: float
@@ -138,34 +141,35 @@ class Rates:
     layers: dict[str, float]
 
 
-def firing_rates(ticket: Ticket, images: int = 8) -> Rates:
+def firing_rates(ticket: TimedTicket, images: int = 8) -> FiringRates:
+    """Measure the firing rates of a ticket on the first of its images."""
     with Session(ticket.path, engine="onnxruntime") as session:
         spikes = session.spikes({INPUT: ticket.images[:images]})
     return count_spikes(spikes)
 
 
-def count_spikes(spikes: Mapping[str, NDArray[np.uint8]]) -> Rates:
-    """Return the firing rates of spikes `[T, N, ...]` by layer."""
+def count_spikes(spikes: Mapping[str, NDArray[np.uint8]]) -> FiringRates:
+    """Return the firing rates of spikes `[T, N, ...]`, which are given by layer."""
     total = sum(s.size for s in spikes.values())
     neurons = sum(s[0].size for s in spikes.values())
-    return Rates(
+    return FiringRates(
         float(sum(s.sum(dtype=np.int64) for s in spikes.values()) / total),
         float(sum((~s.any(axis=0)).sum() for s in spikes.values()) / neurons),
         {name: float(s.mean()) for name, s in spikes.items()},
     )
 
 
-def make_ticket(recipe: Recipe, dataset: Dataset, folder: Path) -> Ticket:
-    """Return the ticket of `recipe` in `folder`; it is made unless it is there."""
-    base = folder / recipe.name(dataset.name.replace(" ", "_"))
+def make_ticket(spec: TicketSpec, dataset: Dataset, folder: Path) -> TimedTicket:
+    """Return the ticket of `spec` from its folder in `folder`; it is made if it is not there yet."""
+    base = folder / spec.name(dataset.name.replace(" ", "_"))
     path, archive = base / "model.onnx", base / "oracle.npz"
     images = dataset.normalisation(dataset.test.images[:IMAGES])
     source = f"{dataset.name}, test images" if dataset.name != SYNTHETIC else SYNTHETIC
     if not path.exists():
         archive.unlink(missing_ok=True)
-        ticket = load_trained(recipe.arch, recipe.sparsity) if recipe.init == TRAINED else None
-        network = ticket.network() if ticket else cut(recipe, dataset)
-        names = {"arch": recipe.arch, "dataset": dataset.name}
+        ticket = load_trained(spec.arch, spec.sparsity) if spec.init == TRAINED else None
+        network = ticket.network() if ticket else pruned_network(spec, dataset)
+        names = {"arch": spec.arch, "dataset": dataset.name}
         if ticket:
             names["test_accuracy"] = f"{ticket.search['test_accuracy']:.6f}"
         graph = trace(network, dataset.image_shape, network.repeat.timesteps, metadata=names)
@@ -173,57 +177,63 @@ def make_ticket(recipe: Recipe, dataset: Dataset, folder: Path) -> Ticket:
     if archive.exists():
         with np.load(archive) as arrays:
             if np.array_equal(arrays["images"], images):
-                return Ticket(recipe, path, images, source, arrays["oracle"])
-    oracle = ask_oracle(path, images)
+                return TimedTicket(spec, path, images, source, arrays["oracle"])
+    oracle = oracle_logits(path, images)
     partial = base / "partial.npz"
     np.savez(partial, images=images, oracle=oracle)
     partial.replace(archive)
-    return Ticket(recipe, path, images, source, oracle)
+    return TimedTicket(spec, path, images, source, oracle)
 
 
-def read_ticket(path: Path, data: Path) -> Ticket:
-    """Read an exported ticket, with images of the data set it was trained on. Raises DataError or ModelError."""
+def read_ticket(path: Path, data: Path) -> TimedTicket:
+    """Read an exported ticket, and images of the data set that it was trained on.
+
+    Raises InputError if the file does not name its network, data set and sparsity, ModelError if it cannot be read, and
+    DataError if the data set cannot.
+    """
     with Session(path, engine="reference") as session:
         about = session.metadata
         if not {"arch", "dataset", "sparsity"} <= set(about):
-            raise InputError(f"{path} does not say its network, data set and sparsity: expected a file by snn-export")
+            raise InputError(
+                f"{path} does not name its network, data set and sparsity: expected a ticket exported by snn-export"
+            )
         dataset = load_dataset(about["dataset"], data)
         images = dataset_inputs(session, dataset, "test")[:IMAGES]
-    recipe = Recipe(about["arch"], round(100 * float(about["sparsity"]), 2))
-    return Ticket(recipe, path, images, f"{dataset.name}, test images", ask_oracle(path, images))
+    spec = TicketSpec(about["arch"], round(100 * float(about["sparsity"]), 2))
+    return TimedTicket(spec, path, images, f"{dataset.name}, test images", oracle_logits(path, images))
 
 
-def cut(recipe: Recipe, dataset: Dataset) -> nn.Module:
-    """Build the network that `oneshot --epochs 0` would find, with `init` and `beta` applied."""
+def pruned_network(spec: TicketSpec, dataset: Dataset) -> nn.Module:
+    """Build the network that `oneshot --epochs 0` would find, with the `init` and `beta` of `spec`."""
     settings = SearchSettings(
         "oneshot",
-        recipe.arch,
+        spec.arch,
         dataset.name,
         TIMESTEPS,
-        sparsity=recipe.sparsity,
+        sparsity=spec.sparsity,
         epochs=0,
         rewind_epoch=0,
-        seed=recipe.seed,
+        seed=spec.seed,
     )
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(spec.seed)
     network = build(model_config(settings, dataset))
-    if recipe.init == "kaiming":
-        revive(network, convolutions=recipe.arch == "resnet19")
+    if spec.init == "kaiming":
+        draw_weights_anew(network, convolutions=spec.arch == "resnet19")
     weights = prunable(network)
     sizes = sum(weight.numel() for weight in weights.values())
-    (cut_once,) = plan_stages(settings, sizes, sum(parameter.numel() for parameter in network.parameters()))
-    masks.apply_masks(network, magnitude_masks(weights, masks.dense_masks(network), cut_once.keep))
+    (stage,) = plan_stages(settings, sizes, sum(parameter.numel() for parameter in network.parameters()))
+    masks.apply_masks(network, magnitude_masks(weights, masks.dense_masks(network), stage.keep))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.constant_(module.bias, recipe.beta)
-    calibrate(network, Batches(dataset), settings.batch_size, np.random.SeedSequence([recipe.seed, 0, 0]))
-    if recipe.init == "kaiming":
-        scale_hidden(network.eval(), torch.from_numpy(dataset.normalisation(dataset.train.images[:IMAGES])))
+            nn.init.constant_(module.bias, spec.beta)
+    calibrate(network, Batches(dataset), settings.batch_size, np.random.SeedSequence([spec.seed, 0, 0]))
+    if spec.init == "kaiming":
+        scale_hidden_layers(network.eval(), torch.from_numpy(dataset.normalisation(dataset.train.images[:IMAGES])))
     return network.eval()
 
 
-def revive(network: nn.Module, *, convolutions: bool) -> None:
-    """Draw Linear weights anew, and convolutions' where their init is torch's default."""
+def draw_weights_anew(network: nn.Module, *, convolutions: bool) -> None:
+    """Initialise the weights of Linear layers anew; those of convolutions, too, if `convolutions` is set."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
@@ -232,8 +242,11 @@ def revive(network: nn.Module, *, convolutions: bool) -> None:
 
 
 @torch.no_grad()
-def scale_hidden(network: nn.Module, images: Tensor) -> None:
-    """Scale ResNet19's hidden Linear to currents of unit variance, as batch norm does elsewhere; else it is silent."""
+def scale_hidden_layers(network: nn.Module, images: Tensor) -> None:
+    """Scale the weights of hidden Linear layers so that their currents have unit variance.
+
+    No batch norm does this for them, and ResNet19's hidden layer would never fire.
+    """
     *hidden, _ = (module for module in network.modules() if isinstance(module, nn.Linear))
     for module in hidden:
         currents: list[Tensor] = []
@@ -243,7 +256,7 @@ def scale_hidden(network: nn.Module, images: Tensor) -> None:
         module.weight /= currents[0].std()
 
 
-def ask_oracle(path: Path, images: Floats) -> Floats:
+def oracle_logits(path: Path, images: Floats) -> Floats:
     """Return the logits `[T, N, classes]` of the float64 reference engine."""
     with Session(path, engine="reference") as session:
         parts = [
@@ -254,7 +267,7 @@ def ask_oracle(path: Path, images: Floats) -> Floats:
 
 
 def load_images(folder: Path) -> Dataset:
-    """Load CIFAR-10 from `folder`; without it, make smooth random images of the same shape, mean and variance."""
+    """Load CIFAR-10 from `folder`; if it is not there, make random images of the same shape, mean and variance."""
     try:
         return load_dataset("cifar10", folder)
     except DataError:
@@ -262,7 +275,10 @@ def load_images(folder: Path) -> Dataset:
 
 
 def synthetic_images(count: int = 600) -> Dataset:
-    """Neighbouring pixels and colour channels correlate as CIFAR-10's do, roughly: 8x8 blocks, half of them grey."""
+    """Make random images whose neighbouring pixels and colours correlate roughly as those of CIFAR-10 do.
+
+    Each is a grid of 8 x 8 blocks, whose colours are nearly grey.
+    """
     rng = np.random.default_rng(0)
     mean, std = (0.4913, 0.4821, 0.4465), (0.2023, 0.1994, 0.2010)
     grey, colour = rng.standard_normal((count, 1, 8, 8)), rng.standard_normal((count, 3, 8, 8))
@@ -270,5 +286,5 @@ def synthetic_images(count: int = 600) -> Dataset:
     scaled = smooth * np.reshape(std, (3, 1, 1)) + np.reshape(mean, (3, 1, 1))
     pixels = np.clip(np.rint(255 * scaled), 0, 255).astype(np.uint8)
     split = Split(pixels, rng.integers(0, 10, count))
-    names = tuple(str(label) for label in range(10))
-    return Dataset(SYNTHETIC, split, split, names, Normalisation(255.0, mean, std))
+    class_names = tuple(str(label) for label in range(10))
+    return Dataset(SYNTHETIC, split, split, class_names, Normalisation(255.0, mean, std))

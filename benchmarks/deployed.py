@@ -27,7 +27,7 @@ ENGINES = ("native", "onnxruntime")
 
 
 @dataclass(frozen=True)
-class Deployed:
+class DeployedTicket:
     """A verified export of `run`'s ticket of a round. Accuracies on all test images, as torch and native have it."""
 
     run: str
@@ -41,7 +41,7 @@ class Deployed:
     milliseconds: dict[str, float]  # median per image at batch 1, by engine; empty where it is not timed
 
 
-def export_all(histories: Sequence[History], dataset: Dataset, models: Path) -> list[Deployed]:
+def export_all(histories: Sequence[History], dataset: Dataset, models: Path) -> list[DeployedTicket]:
     """Export all tickets, and time those of the first search. Raises VerificationError where engines differ."""
     deployed = []
     for history in histories:
@@ -56,13 +56,13 @@ def export_all(histories: Sequence[History], dataset: Dataset, models: Path) -> 
     return deployed
 
 
-def deploy(run: str, ticket: Ticket, dataset: Dataset, path: Path) -> Deployed:
+def deploy(run: str, ticket: Ticket, dataset: Dataset, path: Path) -> DeployedTicket:
     """Export a ticket to `path` and classify the test images at the timesteps that it was trained with."""
     images, search = ticket.normalisation(dataset.test.images), ticket.search
     export = export_ticket(ticket, path, samples=images[:SAMPLES])
     with Session(path, engine="native") as session:
         found = evaluate(session, images, dataset.test.labels)
-    return Deployed(
+    return DeployedTicket(
         run,
         search["round"],
         search["kind"],

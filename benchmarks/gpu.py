@@ -1,8 +1,9 @@
 """Engine cuda against dense and sparse rivals on the present NVIDIA GPU: `make gpu-bench`, or see -h.
 
-Three tables. Networks: milliseconds of a run of every candidate, in turns. Layers: the kernel of each, its time and
-share of the memory's bandwidth, cuSPARSE's product beside it, and what of a run no kernel accounts for. Densities: one
-layer's kernels from dense to nearly empty, and where the sparse one overtakes. None of this has run on a GPU yet.
+It prints three kinds of tables. Networks: milliseconds per run of every candidate, timed in turns. Layers: the kernel
+of each layer, its time and its share of the memory bandwidth, the time of cuSPARSE beside it, and the share of a run
+that is spent outside kernels. Densities: the kernels of one layer from dense to nearly empty, and the density below
+which the sparse kernel is the fastest. None of this has run on a GPU yet.
 """
 
 import gc
@@ -16,17 +17,17 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.cuts import Recipe, Ticket, load_images, make_ticket
+from benchmarks.cuts import TicketSpec, TimedTicket, load_images, make_ticket
 from benchmarks.gpu_rivals import (
     CANDIDATES,
     SLOW_TO_BUILD,
     Candidate,
-    Setup,
+    GpuBuildOptions,
     cuda_engine,
     cusparse_microseconds,
 )
 from benchmarks.gpu_sheets import densities_sheet, layers_sheet, networks_sheet
-from benchmarks.lists import numbers, split, whole
+from benchmarks.lists import integers, numbers, split
 from benchmarks.report import publish, write_json
 from spiketicket.cli.console import err, guarded, make_app, say
 from spiketicket.csr import Csr
@@ -42,7 +43,8 @@ from spiketicket.runtime.engines.cuda.fusion import fuse
 from spiketicket.runtime.engines.cuda.program import Program
 from spiketicket.runtime.engines.cuda.store import Store
 
-LAYERS_OF = 98.13
+LAYERS_OF = 98.13  # sparsity, in percent, of the network whose layers are timed
+# The layers of the densities' table: channels, and height and width of the image.
 SWEPT = {"64 x 64 at 32 x 32": (64, 32), "256 x 256 at 8 x 8": (256, 8), "512 x 512 at 4 x 4": (512, 4)}
 DENSITIES = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
 GPU_FACTS = ("name", "driver_version", "clocks.sm", "clocks.mem", "power.draw", "power.limit", "memory.total")
@@ -60,17 +62,19 @@ def main(
     sparsities: Annotated[str, typer.Option(help="The paper's p in percent.")] = "0,68.30,89.91,95.69,98.13",
     timesteps: Annotated[int, typer.Option(help="T, 5 at most.")] = 5,
     batches: Annotated[str, typer.Option(help="Images per run.")] = "1,128",
-    engines: Annotated[str, typer.Option(help="Contestants.")] = ",".join(CANDIDATES),
+    engines: Annotated[str, typer.Option(help="Candidates.")] = ",".join(CANDIDATES),
     duration: Annotated[float, typer.Option(help="Seconds per candidate.")] = 0.3,
     folder: Annotated[Path, typer.Option("--out", help="Folder of tickets and results.")] = Path("build/gpu-bench"),
 ) -> None:
-    """Milliseconds per run, layers, and the density from which on the sparse kernel pays.
+    """Measure milliseconds per run, times of layers, and the density below which the sparse kernel is the fastest.
 
-    Writes gpu.json and gpu.md, the JSON after every configuration.
+    Writes gpu.md and gpu.json; the JSON file is written after every configuration.
     """
     unknown = [name for name in split(engines) if name not in CANDIDATES]
     if unknown or not 1 <= timesteps <= 5:
-        raise InputError(f"expected engines of {', '.join(CANDIDATES)} and T from 1 to 5, got {engines}, {timesteps}")
+        raise InputError(
+            f"expected engines from {', '.join(CANDIDATES)} and timesteps from 1 to 5, got {engines!r} and {timesteps}"
+        )
     cupy = load_cupy("the benchmark")
     report: dict[str, Any] = {
         "format": "spiketicket.gpu-benchmark",
@@ -84,30 +88,30 @@ def main(
         "densities": [],
     }
 
-    def keep() -> None:
+    def save() -> None:
         write_json(folder / "gpu.json", report)
 
     images = load_images(data)
     for arch, sparsity in product(split(archs), numbers(sparsities)):
-        ticket = make_ticket(Recipe(arch, sparsity), images, folder / "models")
-        for batch in whole(batches):
+        ticket = make_ticket(TicketSpec(arch, sparsity), images, folder / "models")
+        for batch in integers(batches):
             with err.status(f"{arch} {sparsity:g}%, batch {batch} ..."):
                 report["runs"].append(networks(ticket, timesteps, batch, split(engines), duration))
-                release(cupy)
+                free_memory(cupy)
                 if sparsity == LAYERS_OF:
                     report["layers"].append(layers(cupy, ticket, timesteps, batch, report["bandwidth"]))
-            keep()
-    for batch in whole(batches):
+            save()
+    for batch in integers(batches):
         with err.status(f"densities, batch {batch} ..."):
             report["densities"] += densities(cupy, timesteps, batch)
-        keep()
+        save()
     report["gpu_afterwards"] = (ask(GPU_FACTS) or [{}])[0]
-    keep()
+    save()
     present(report, folder)
 
 
 def bandwidth(cupy: Any) -> float:
-    """Return the bytes per second that a copy reads and writes."""
+    """Return the memory bandwidth of the GPU: bytes per second that a copy reads and writes, the best of five."""
     source = cupy.zeros(1 << 28, np.uint8)
     target, best = cupy.zeros(1 << 28, np.uint8), 0.0
     for _ in range(5):
@@ -120,8 +124,11 @@ def bandwidth(cupy: Any) -> float:
     return best
 
 
-def networks(ticket: Ticket, timesteps: int, batch: int, names: list[str], duration: float) -> dict[str, Any]:
-    """Time every candidate by wall clock, from the CPU and back, and on images that are on the GPU already."""
+def networks(ticket: TimedTicket, timesteps: int, batch: int, names: list[str], duration: float) -> dict[str, Any]:
+    """Time every candidate by wall clock: from the CPU and back, and with images that are on the GPU already.
+
+    A candidate that cannot be built is not timed; `missing` in the result says why.
+    """
     images = np.ascontiguousarray(np.resize(ticket.images, (batch, *ticket.images.shape[1:])))
     oracle = np.resize(ticket.oracle[:timesteps].swapaxes(0, 1), (batch, timesteps, ticket.oracle.shape[2]))
     found: dict[str, Candidate] = {}
@@ -129,10 +136,10 @@ def networks(ticket: Ticket, timesteps: int, batch: int, names: list[str], durat
     with ExitStack() as stack:
         for name in names:
             try:
-                if name in SLOW_TO_BUILD and ticket.recipe.sparsity != LAYERS_OF:
+                if name in SLOW_TO_BUILD and ticket.spec.sparsity != LAYERS_OF:
                     raise Unavailable(f"dense, and slow to build: measured at {LAYERS_OF}% only")
-                found[name] = CANDIDATES[name](Setup(ticket, timesteps, batch, stack))
-                agreement[name] = agree(found[name].run(images), oracle.swapaxes(0, 1))
+                found[name] = CANDIDATES[name](GpuBuildOptions(ticket, timesteps, batch, stack))
+                agreement[name] = agreement_with(found[name].run(images), oracle.swapaxes(0, 1))
             except Exception as error:  # libraries' exceptions share no other base
                 missing[name] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
                 found.pop(name, None)
@@ -143,8 +150,8 @@ def networks(ticket: Ticket, timesteps: int, batch: int, names: list[str], durat
         found.clear()
         runs.clear()
     return {
-        "arch": ticket.recipe.arch,
-        "sparsity": ticket.recipe.sparsity,
+        "arch": ticket.spec.arch,
+        "sparsity": ticket.spec.sparsity,
         "timesteps": timesteps,
         "batch": batch,
         "ms": {
@@ -156,25 +163,32 @@ def networks(ticket: Ticket, timesteps: int, batch: int, names: list[str], durat
     }
 
 
-def release(cupy: Any) -> None:
-    """Free the memory that candidates left in the pools of CuPy and torch, which do not share it."""
+def free_memory(cupy: Any) -> None:
+    """Free the memory that candidates left in the pools of CuPy and of torch: neither library can use the other's."""
     gc.collect()
     cupy.get_default_memory_pool().free_all_blocks()
     torch.cuda.empty_cache()
 
 
-def agree(logits: Any, oracle: Any) -> dict[str, float]:
-    """Return the shares of images with the oracle's class, and with logits within 0.001 of the image's largest."""
+def agreement_with(logits: Any, oracle: Any) -> dict[str, float]:
+    """Compare logits `[T, N, classes]` with the oracle's.
+
+    Returns the share of images with the oracle's class (`top1`), and the share whose logits differ by at most 0.001 of
+    the image's largest logit (`exact`).
+    """
     same = (logits.mean(axis=0).argmax(axis=1) == oracle.mean(axis=0).argmax(axis=1)).mean()
     scale = np.abs(oracle).max(axis=(0, 2))
     near = (np.abs(logits - oracle).max(axis=(0, 2)) <= 1e-3 * scale).mean()
     return {"top1": float(same), "exact": float(near)}
 
 
-def layers(cupy: Any, ticket: Ticket, timesteps: int, batch: int, peak: float) -> dict[str, Any]:
-    """Time each launch by itself, and the graph of all of them."""
+def layers(cupy: Any, ticket: TimedTicket, timesteps: int, batch: int, peak: float) -> dict[str, Any]:
+    """Time each kernel launch of engine cuda by itself, and the CUDA graph of all launches.
+
+    `peak`: bytes per second of the memory, as `bandwidth` measures them.
+    """
     with ExitStack() as stack:
-        engine = cuda_engine(Setup(ticket, timesteps, batch, stack), "float32")
+        engine = cuda_engine(GpuBuildOptions(ticket, timesteps, batch, stack), "float32")
         program = engine.program(timesteps, batch)
         rows = []
         with engine.stream:
@@ -204,8 +218,8 @@ def layers(cupy: Any, ticket: Ticket, timesteps: int, batch: int, peak: float) -
         )
     total = sum(row["us"] for row in rows)
     return {
-        "arch": ticket.recipe.arch,
-        "sparsity": ticket.recipe.sparsity,
+        "arch": ticket.spec.arch,
+        "sparsity": ticket.spec.sparsity,
         "batch": batch,
         "timesteps": timesteps,
         "rows": rows,
@@ -224,15 +238,16 @@ def _graph_run(program: Program, stream: Any) -> Any:
 
 
 def cusparse(cupy: Any, engine: Any, node: Any, columns: int) -> float | None:
+    """Return the microseconds of cuSPARSE for a layer; None, with a message, if it fails."""
     try:
         return cusparse_microseconds(cupy, engine, node, columns)
-    except Exception as error:  # of cuSPARSE, or memory
+    except Exception as error:  # cuSPARSE failed, or memory is short
         say(f"cuSPARSE, {node.name}: {error}")
         return None
 
 
 def densities(cupy: Any, timesteps: int, batch: int) -> list[dict[str, Any]]:
-    """Return microseconds by kernel and density of one 3 x 3 convolution whose inputs fire at 15%."""
+    """Time every kernel of one 3 x 3 convolution, whose inputs fire at 15%, at each of DENSITIES; in microseconds."""
     rows = []
     for what, (channels, size) in SWEPT.items():
         for density in DENSITIES:
@@ -249,14 +264,15 @@ def densities(cupy: Any, timesteps: int, batch: int) -> list[dict[str, Any]]:
 
 
 def one_layer(channels: int, size: int, density: float) -> Graph:
+    """Build a network of one 3 x 3 convolution of that density, with spiking neurons before and after it."""
     rng = np.random.default_rng(0)
     mask = rng.random((channels, channels, 3, 3)) < density
     weight = Csr.from_dense(np.where(mask, rng.standard_normal(mask.shape), 0).astype(np.float32))
-    thin = Csr.from_dense(np.ones((channels, 1, 1, 1), np.float32))
+    stem = Csr.from_dense(np.ones((channels, 1, 1, 1), np.float32))
     head = Csr.from_dense(np.ones((2, channels * size * size), np.float32))
     zeros = np.zeros(channels, np.float32)
     nodes = (
-        Conv("stem", ("x",), "a", thin, zeros),
+        Conv("stem", ("x",), "a", stem, zeros),
         Repeat("repeat", ("a",), "b"),
         Lif("first", ("b",), "c", 4 / 3),
         Conv("conv", ("c",), "d", weight, zeros, pads=(1, 1, 1, 1)),
@@ -268,6 +284,7 @@ def one_layer(channels: int, size: int, density: float) -> Graph:
 
 
 def present(report: dict[str, Any], folder: Path) -> None:
+    """Print all tables, and write gpu.md and gpu.json."""
     sheets = [networks_sheet(report["runs"], how) for how in ("device", "run")]
     sheets += [layers_sheet(one) for one in report["layers"]]
     sheets.append(densities_sheet(report["densities"]))

@@ -1,4 +1,4 @@
-"""The GPU benchmark's figures as tables."""
+"""Tables of the GPU benchmark's results."""
 
 from typing import Any
 
@@ -6,10 +6,12 @@ from benchmarks.gpu_rivals import OURS, OURS_HALF
 from benchmarks.report import section
 from spiketicket.profiling.report.document import Section
 
-AIMS = {1: {98.13: 2.0}, 128: {0.0: 1.0, 95.69: 1.2}}  # times as fast as the best dense rival: by batch, from p on
+# How many times as fast as the best dense rival engine cuda shall be: by batch, then from which sparsity p on.
+AIMS = {1: {98.13: 2.0}, 128: {0.0: 1.0, 95.69: 1.2}}
 
 
 def aim(batch: int, sparsity: float) -> float | None:
+    """Return the aim at a batch and a sparsity; None if there is none."""
     reached = [times for p, times in AIMS.get(batch, {}).items() if sparsity >= p]
     return max(reached, default=None)
 
@@ -21,7 +23,11 @@ def crossover(rows: list[dict[str, Any]]) -> float | None:
 
 
 def networks_sheet(runs: list[dict[str, Any]], how: str) -> Section:
-    """Tabulate milliseconds per run. The best rival is that of all sparsities, since dense ones do not vary."""
+    """Tabulate milliseconds per run, measured as `how` says: "run" or "device".
+
+    The best rival is the fastest one at any sparsity: dense rivals take the same time at all of them, and the slow ones
+    are measured at one only.
+    """
     names = list(runs[0]["ms"])
     ours = [name for name in names if name in (OURS, OURS_HALF)]
     rows = []
@@ -57,6 +63,7 @@ def networks_sheet(runs: list[dict[str, Any]], how: str) -> Section:
 
 
 def layers_sheet(one: dict[str, Any]) -> Section:
+    """Tabulate the kernels of one network's layers."""
     rows = [
         [
             row["layer"],
@@ -78,6 +85,7 @@ def layers_sheet(one: dict[str, Any]) -> Section:
 
 
 def densities_sheet(found: list[dict[str, Any]]) -> Section:
+    """Tabulate the time of each kernel of one layer by density."""
     kernels = list(found[0]["us"])
     rows = [
         [row["layer"], str(row["batch"]), f"{row['density']:.1%}", *(f"{row['us'][k]:.2f}" for k in kernels)]

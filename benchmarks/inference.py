@@ -1,8 +1,8 @@
 """The native engine against dense and sparse rivals on the paper's networks: `make bench`, or see -h.
 
-Tickets: see cuts.py. Rivals: see rivals.py. All candidates of a configuration are built, held against the float64
-oracle, and timed in turns in one process; one whose logits are wrong is not timed. The first run makes the tickets
-(half a minute each) and keeps them in OUT/models.
+The tickets are described in cuts.py, the rivals in rivals.py. All candidates of a configuration are built, compared
+with the float64 oracle, and timed in turns in one process; a candidate whose logits are wrong is not timed. The first
+run makes the tickets (half a minute each) and keeps them in OUT/models.
 """
 
 import gc
@@ -19,8 +19,8 @@ import numpy as np
 import typer
 
 from benchmarks.assets import trained
-from benchmarks.cuts import IMAGES, TIMESTEPS, TRAINED, Recipe, Ticket, load_images, make_ticket, read_ticket
-from benchmarks.lists import numbers, split, whole
+from benchmarks.cuts import IMAGES, TIMESTEPS, TRAINED, TicketSpec, TimedTicket, load_images, make_ticket, read_ticket
+from benchmarks.lists import integers, numbers, split
 from benchmarks.plot import draw
 from benchmarks.report import publish, write_json
 from benchmarks.results import (
@@ -34,7 +34,18 @@ from benchmarks.results import (
     summary_sheet,
     ticket_sheet,
 )
-from benchmarks.rivals import CANDIDATES, COMPILED, INT8, ROUNDED, Candidate, Floats, Run, Setup, Unavailable, prepare
+from benchmarks.rivals import (
+    CANDIDATES,
+    COMPILED,
+    INT8,
+    ROUNDED,
+    BuildOptions,
+    Candidate,
+    Floats,
+    Run,
+    Unavailable,
+    prepare,
+)
 from benchmarks.rivals import folded_bytes as folded_onnx
 from spiketicket.cli.console import err, guarded, make_app, say
 from spiketicket.errors import InputError, MissingExtraError
@@ -47,14 +58,17 @@ from spiketicket.train.search.settings import PAPER_SPARSITIES
 
 SLOW_TO_QUANTISE = "quantising takes half a minute: measured at the highest T and batch 1 only"
 SLOW_TO_COMPILE = "compiling takes 10 to 40 s: measured at the highest T and number of threads only"
-FOOTPRINT = ("vgg16", 98.13)
+FOOTPRINT = ("vgg16", 98.13)  # the ticket whose load time and memory are measured
 
 app = make_app("Latency and memory of the native engine and its rivals.")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The configurations, candidates and durations of one benchmark."""
+class BenchmarkGrid:
+    """The configurations and candidates of one benchmark, and the options of its tickets.
+
+    Raises InputError if a network or candidate is unknown or a number is out of range.
+    """
 
     archs: list[str]
     sparsities: list[float]
@@ -68,8 +82,8 @@ class Plan:
     deepsparse_python: Path | None
 
     def __post_init__(self) -> None:
-        _known("archs", self.archs, list(ARCHITECTURES))
-        _known("engines", self.engines, list(CANDIDATES))
+        _require_known("archs", self.archs, list(ARCHITECTURES))
+        _require_known("engines", self.engines, list(CANDIDATES))
         if not all((self.sparsities, self.timesteps, self.batches, self.threads)):
             raise InputError("sparsities, timesteps, batches and threads: expected one or more of each")
         if not all(1 <= t <= TIMESTEPS for t in self.timesteps):
@@ -77,26 +91,31 @@ class Plan:
         if not all(n >= 1 and IMAGES % n == 0 for n in self.batches):
             raise InputError(f"batches: expected divisors of {IMAGES}, got {self.batches}")
         if not all(n >= 1 for n in self.threads) or not self.duration > 0:
-            raise InputError(f"expected threads from 1 and a duration above 0, got {self.threads}, {self.duration}")
+            raise InputError(
+                f"expected threads from 1 and a duration above 0, got {self.threads} and {self.duration:g}"
+            )
         if self.deepsparse_python and not self.deepsparse_python.is_file():
-            raise InputError(f"--deepsparse-python: {self.deepsparse_python} is no file")
+            raise InputError(
+                f"--deepsparse-python: expected a Python executable, but {self.deepsparse_python} is no file"
+            )
 
     def configurations(self, arch: str, sparsity: float) -> Iterator[Configuration]:
+        """Yield every T, batch and number of threads for one ticket."""
         for timesteps, batch, threads in product(self.timesteps, self.batches, self.threads):
             yield Configuration(arch, sparsity, timesteps, batch, threads)
 
-    def tickets(self, model: Path | None, data: Path, folder: Path) -> Iterator[Ticket]:
-        """Yield the file `model`, or else a ticket for every network and sparsity, made unless it is there."""
+    def tickets(self, model: Path | None, data: Path, folder: Path) -> Iterator[TimedTicket]:
+        """Yield the ticket in the file `model`; without it, one for every network and sparsity, made where missing."""
         if model is not None:
             yield read_ticket(model, data)
             return
         dataset = load_images(data)
         for arch, sparsity in product(self.archs, self.sparsities):
             if self.init == TRAINED and (arch, sparsity) not in trained():
-                say(f"left out: there is no trained {arch} at {sparsity:g}%")
+                say(f"left out: there is no trained ticket of {arch} at {sparsity:g}%")
                 continue
             with err.status(f"ticket {arch} {sparsity:g}% ..."):
-                ticket = make_ticket(Recipe(arch, sparsity, self.init, self.beta), dataset, folder)
+                ticket = make_ticket(TicketSpec(arch, sparsity, self.init, self.beta), dataset, folder)
             yield ticket
 
 
@@ -113,43 +132,44 @@ def main(
     sparsities: Annotated[
         str | None,
         typer.Option(
-            help="The paper's p in percent; cuts: any, as in 0,68.30.", show_default="those trained, else the paper's"
+            help="The paper's p in percent; any with --init kaiming or plain, as in 0,68.30.",
+            show_default="those of the trained tickets, else the paper's",
         ),
     ] = None,
     timesteps: Annotated[str, typer.Option(help=f"1 to {TIMESTEPS}.")] = "5,4,3,2,1",
     batches: Annotated[str, typer.Option(help="Images per run.")] = "1,32",
     threads: Annotated[str, typer.Option(help="CPU threads.")] = "1,2",
-    engines: Annotated[str, typer.Option(help="Contestants.")] = ",".join(CANDIDATES),
+    engines: Annotated[str, typer.Option(help="Candidates.")] = ",".join(CANDIDATES),
     duration: Annotated[float, typer.Option(help="Seconds per candidate; ten rounds at least.")] = 0.6,
     init: Annotated[
         str,
         typer.Option(
-            help="trained; or cuts of initial weights: kaiming, or plain, which may empty layers.",
+            help="Weights: trained; or initial weights that are pruned: kaiming, or plain, which may empty layers.",
             show_default="trained where there is one, else kaiming",
         ),
     ] = "",
     beta: Annotated[
-        float, typer.Option(help="Shift of a cut's batch norm's output: above 0, neurons fire more.")
+        float, typer.Option(help="Bias of batch norm in pruned initial weights: above 0, neurons fire more.")
     ] = 0.0,
     deepsparse_python: Annotated[Path | None, typer.Option(help="A Python that has DeepSparse 1.8.")] = None,
     footprint: Annotated[bool, typer.Option(help="Measure load time and memory, too.")] = True,
     folder: Annotated[Path, typer.Option("--out", help="Folder of tickets and results.")] = Path("build/bench"),
     quick: Annotated[bool, typer.Option("--quick", help="Only VGG16 at 98.13%, T = 5, batch 1, 2 threads.")] = False,
 ) -> None:
-    """Median milliseconds per run of each candidate, and the best rival's over the native engine's.
+    """Measure the median milliseconds per run of each candidate, and how much faster the native engine is.
 
     Writes results.json, results.md and results.png.
-    The whole grid takes some 25 minutes on two cores, and 5 more where the tickets are not made yet.
+    All configurations together take some 25 minutes on two cores, and 5 more if the tickets must be made.
     """
     if quick:
         archs, sparsities, timesteps, batches, threads = "vgg16", "98.13", "5", "1", "2"
     chosen = numbers(sparsities) if sparsities else sorted({p for _, p in trained()}) or [0, *PAPER_SPARSITIES]
-    plan = Plan(
+    grid = BenchmarkGrid(
         split(archs),
         chosen,
-        whole(timesteps),
-        whole(batches),
-        whole(threads),
+        integers(timesteps),
+        integers(batches),
+        integers(threads),
         split(engines),
         duration,
         init,
@@ -168,43 +188,43 @@ def main(
         "footprint": [],
     }
     results: list[Result] = []
-    count = 1 if model else len(plan.archs) * len(plan.sparsities)
-    clock = _Clock(count * len(list(plan.configurations("", 0))))
-    for ticket in plan.tickets(model, data, folder / "models"):
+    count = 1 if model else len(grid.archs) * len(grid.sparsities)
+    progress = _Progress(count * len(list(grid.configurations("", 0))))
+    for ticket in grid.tickets(model, data, folder / "models"):
         if not report["images"]:
             report["images"] = ticket.source
             say(f"images: {ticket.source}")
-        arch, sparsity = ticket.recipe.arch, ticket.recipe.sparsity
+        arch, sparsity = ticket.spec.arch, ticket.spec.sparsity
         report["tickets"].append(ticket.facts())
-        for configuration in plan.configurations(arch, sparsity):
-            with err.status(clock.line(configuration)):
-                result = run_configuration(plan, configuration, ticket)
-            clock.done += 1
+        for configuration in grid.configurations(arch, sparsity):
+            with err.status(progress.line(configuration)):
+                result = run_configuration(grid, configuration, ticket)
+            progress.done += 1
             results.append(result)
             report["runs"].append(result.to_dict())
             write_json(folder / "results.json", report)
         if footprint and (arch, sparsity) == FOOTPRINT:
             with err.status("load time and memory ..."):
-                report["footprint"] = footprints(ticket, max(plan.threads), folder)
+                report["footprint"] = footprints(ticket, max(grid.threads), folder)
     report["finished"] = strftime("%Y-%m-%d %H:%M:%S")
     write_json(folder / "results.json", report)
     present(report, results, folder)
 
 
-def run_configuration(plan: Plan, configuration: Configuration, ticket: Ticket) -> Result:
-    """Build, check and time every candidate."""
+def run_configuration(grid: BenchmarkGrid, configuration: Configuration, ticket: TimedTicket) -> Result:
+    """Build, check and time every candidate of a configuration."""
     c = configuration
     candidates: dict[str, Candidate] = {}
     missing: dict[str, str] = {}
     with ExitStack() as stack:
-        setup = Setup(ticket, c.timesteps, c.batch, c.threads, stack, plan.deepsparse_python)
-        for name in plan.engines:
+        options = BuildOptions(ticket, c.timesteps, c.batch, c.threads, stack, grid.deepsparse_python)
+        for name in grid.engines:
             try:
-                if name == COMPILED and (c.timesteps, c.threads) != (max(plan.timesteps), max(plan.threads)):
+                if name == COMPILED and (c.timesteps, c.threads) != (max(grid.timesteps), max(grid.threads)):
                     raise Unavailable(SLOW_TO_COMPILE)
-                if name == INT8 and (c.timesteps != max(plan.timesteps) or c.batch > 1):
+                if name == INT8 and (c.timesteps != max(grid.timesteps) or c.batch > 1):
                     raise Unavailable(SLOW_TO_QUANTISE)
-                candidates[name] = prepare(name, setup)
+                candidates[name] = prepare(name, options)
             except Unavailable as error:
                 missing[name] = str(error)
         agreements = {name: candidate.agreement for name, candidate in candidates.items()}
@@ -214,7 +234,7 @@ def run_configuration(plan: Plan, configuration: Configuration, ticket: Ticket) 
         missing |= {name: f"wrong logits, {found}" for name, found in agreements.items() if name not in right}
         batches = np.split(ticket.images, len(ticket.images) // c.batch)
         runs = {name: partial(_run_next, candidate.run, cycle(batches)) for name, candidate in right.items()}
-        found = measure(runs, duration=plan.duration) if runs else None
+        found = measure(runs, duration=grid.duration) if runs else None
         candidates.clear()
         right.clear()
         runs.clear()
@@ -223,15 +243,15 @@ def run_configuration(plan: Plan, configuration: Configuration, ticket: Ticket) 
 
 
 def _run_next(run: Run, batches: Iterator[Floats]) -> None:
-    """Run the next images: the native engine's time depends on how many spikes they cause."""
+    """Run the next images. They change, since the native engine's time depends on how many spikes they cause."""
     run(next(batches))
 
 
-def footprints(ticket: Ticket, threads: int, folder: Path) -> list[dict[str, Any]]:
+def footprints(ticket: TimedTicket, threads: int, folder: Path) -> list[dict[str, Any]]:
     """Measure the memory of the sparse file in both engines, and of the dense file in plain onnxruntime."""
     dense = folder / "models" / "dense.onnx"
     write_atomic(dense, folded_onnx(ticket))
-    what = f"{ticket.recipe.arch} at {ticket.recipe.sparsity:g}%, batch 1, {threads} threads, medians of 3 processes"
+    what = f"{ticket.spec.arch} at {ticket.spec.sparsity:g}%, batch 1, {threads} threads, medians of 3 processes"
     try:
         return [
             {
@@ -250,7 +270,7 @@ def footprints(ticket: Ticket, threads: int, folder: Path) -> list[dict[str, Any
 
 
 def present(report: dict[str, Any], results: list[Result], folder: Path) -> None:
-    """Print the tables; write them to results.md, the figures to results.json, the picture to results.png."""
+    """Print the tables, and write results.md, results.json and, if a ratio was measured, results.png."""
     sheets = [ticket_sheet(report["tickets"])]
     sparsest = {facts["arch"]: facts for facts in sorted(report["tickets"], key=lambda facts: facts["sparsity"])}
     per_layer = [layer_sheet(facts) for facts in sparsest.values()]
@@ -275,7 +295,9 @@ def present(report: dict[str, Any], results: list[Result], folder: Path) -> None
 
 
 @dataclass
-class _Clock:
+class _Progress:
+    """How many configurations are done, and how long the others will take."""
+
     total: int
     done: int = 0
 
@@ -283,6 +305,7 @@ class _Clock:
         self.start = perf_counter()
 
     def line(self, c: Configuration) -> str:
+        """Return the status line of the next configuration."""
         left = (perf_counter() - self.start) / self.done * (self.total - self.done) / 60 if self.done else None
         rest = "" if left is None else f", about {left:.0f} min left"
         return (
@@ -291,7 +314,8 @@ class _Clock:
         )
 
 
-def _known(what: str, names: list[str], known: list[str]) -> None:
+def _require_known(what: str, names: list[str], known: list[str]) -> None:
+    """Raise InputError if a name is unknown, or there is none."""
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise InputError(f"{what}: expected some of {', '.join(known)}, got {', '.join(unknown) or 'none'}")

@@ -47,7 +47,7 @@ app = make_app("Accuracy after some epochs: the authors' loop against the step o
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingTask:
     """The weights, data and schedule that all candidates of a seed share."""
 
     settings: SearchSettings
@@ -67,10 +67,10 @@ class Course:
             yield learning_rate(self.settings, epoch, self.settings.epochs), batches
 
 
-def loop(course: Course) -> nn.Module:
-    settings, network = course.settings, LoopNetwork(course.network())
+def train_by_loop(task: TrainingTask) -> nn.Module:
+    settings, network = task.settings, LoopNetwork(task.network())
     optimiser = torch.optim.SGD(network.parameters(), settings.lr, MOMENTUM, weight_decay=settings.weight_decay)
-    for rate, batches in course.epochs():
+    for rate, batches in task.epochs():
         network.train()
         optimiser.param_groups[0]["lr"] = rate
         for images, labels in batches:
@@ -82,14 +82,14 @@ def loop(course: Course) -> nn.Module:
     return network
 
 
-def ours(course: Course) -> nn.Module:
-    network = course.network()
-    trainee = TrainingState(network, dense_masks(network), course.settings, course.group)
-    tally = EpochMean.empty(course.group.device)
-    for rate, batches in course.epochs():
-        trainee.set_learning_rate(rate)
+def train_by_search_step(task: TrainingTask) -> nn.Module:
+    network = task.network()
+    state = TrainingState(network, dense_masks(network), task.settings, task.group)
+    epoch_mean = EpochMean.empty(task.group.device)
+    for rate, batches in task.epochs():
+        state.set_learning_rate(rate)
         for images, labels in batches:
-            trainee.step(images, labels, tally, 1.0)
+            state.step(images, labels, epoch_mean, 1.0)
     return network
 
 
@@ -132,7 +132,7 @@ def main(
         "precisions": chosen,
         "device": device,
     }
-    report = kept(folder, setup)
+    report = load_or_begin_report(folder, setup)
     runs: dict[str, list[float]] = report["accuracies"]
     with joined_group(device) as group:
         batches = Batches(dataset, group.device)
@@ -155,17 +155,17 @@ def main(
                     seed=seed,
                     precision="float32" if name == LOOP else name.removeprefix(OURS),
                 )
-                train: Callable[[Course], nn.Module] = loop if name == LOOP else ours
-                network = train(Course(settings, config, batches, group))
+                train: Callable[[TrainingTask], nn.Module] = train_by_loop if name == LOOP else train_by_search_step
+                network = train(TrainingTask(settings, config, batches, group))
                 found.append(accuracy(network, batches, dataset.test, group))
                 say(f"seed {seed}, {name}: {100 * found[-1]:.2f}%")
-                keep(report, folder)
+                save_report(report, folder)
     report["differences"] = {name: difference(found, runs[LOOP]) for name, found in runs.items() if name != LOOP}
-    keep(report, folder)
+    save_report(report, folder)
     present(report, folder)
 
 
-def kept(folder: Path, setup: dict[str, Any]) -> dict[str, Any]:
+def load_or_begin_report(folder: Path, setup: dict[str, Any]) -> dict[str, Any]:
     """Read the report of an earlier run of the same setup, or begin one. Raises InputError if the setup differs."""
     path = folder / "learning.json"
     if not path.exists():
@@ -183,7 +183,7 @@ def kept(folder: Path, setup: dict[str, Any]) -> dict[str, Any]:
     return report
 
 
-def keep(report: dict[str, Any], folder: Path) -> None:
+def save_report(report: dict[str, Any], folder: Path) -> None:
     write_json(folder / "learning.json", report)
 
 

@@ -43,7 +43,7 @@ class SimulatedTime:
         return run
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
+    def installed(self) -> Iterator[None]:
         """Make `measure` take this time for the real one."""
         with patch.object(clock, "time", self):
             yield

@@ -18,12 +18,12 @@ import numpy as np
 import onnx
 import typer
 
-from benchmarks.cuts import TIMESTEPS, Recipe, Ticket, ask_oracle, load_images, make_ticket
+from benchmarks.cuts import TIMESTEPS, TicketSpec, TimedTicket, load_images, make_ticket, oracle_logits
 from benchmarks.formats import COO, DENSE, FORMATS, GZIP, OURS, SAFETENSORS, loaders
 from benchmarks.lists import numbers, split
 from benchmarks.report import publish, section
 from benchmarks.results import disturbances, figures, with_spread
-from benchmarks.rivals import Run, Setup, Unavailable, agreement
+from benchmarks.rivals import BuildOptions, Run, Unavailable, agreement
 from spiketicket.cli.console import err, guarded, make_app
 from spiketicket.files import write_atomic
 from spiketicket.profiling.measure import clock
@@ -71,9 +71,9 @@ class Sizes:
         return {**vars(self), "seconds": seconds, "noise": self.noise.to_dict()}
 
 
-def measure(ticket: Ticket, folder: Path, threads: int, duration: float) -> Sizes:
+def measure(ticket: TimedTicket, folder: Path, threads: int, duration: float) -> Sizes:
     """Write a ticket in all formats, load and check each, then time the loading."""
-    graph, recipe = ticket.graph, ticket.recipe
+    graph, spec = ticket.graph, ticket.spec
     nbytes: dict[str, int] = {}
     top1: dict[str, float] = {}
     rounded: dict[str, float] = {}
@@ -89,7 +89,7 @@ def measure(ticket: Ticket, folder: Path, threads: int, duration: float) -> Size
         nbytes[name] = path.stat().st_size
         wanted = ticket
         if name in ROUNDED:
-            wanted = replace(ticket, oracle=ask_oracle(path, ticket.images[:CHECKED]))
+            wanted = replace(ticket, oracle=oracle_logits(path, ticket.images[:CHECKED]))
             rounded[name] = float((_classes(wanted) == _classes(ticket)).mean())
         for engine, load in loaders(name).items():
             key = f"{name} in {engine}"
@@ -104,8 +104,8 @@ def measure(ticket: Ticket, folder: Path, threads: int, duration: float) -> Size
     layers = list(graph.weighted())
     weights, nonzeros = sum(int(np.prod(n.weight.shape)) for n in layers), sum(n.weight.nnz for n in layers)
     return Sizes(
-        recipe.arch,
-        recipe.sparsity,
+        spec.arch,
+        spec.sparsity,
         weights,
         nonzeros,
         nbytes,
@@ -118,12 +118,12 @@ def measure(ticket: Ticket, folder: Path, threads: int, duration: float) -> Size
     )
 
 
-def _top1(run: Run, ticket: Ticket, threads: int) -> float:
+def _top1(run: Run, ticket: TimedTicket, threads: int) -> float:
     with ExitStack() as stack:
-        return agreement(run, Setup(ticket, TIMESTEPS, CHECKED, threads, stack)).top1
+        return agreement(run, BuildOptions(ticket, TIMESTEPS, CHECKED, threads, stack)).top1
 
 
-def _classes(ticket: Ticket) -> Any:
+def _classes(ticket: TimedTicket) -> Any:
     return ticket.oracle[:, :CHECKED].mean(axis=0).argmax(axis=1)
 
 
@@ -222,7 +222,7 @@ def main(
     found = []
     for arch, sparsity in product(split(archs), numbers(sparsities)):
         with err.status(f"{arch} {sparsity:g}% ..."):
-            ticket = make_ticket(Recipe(arch, sparsity), dataset, folder / "models")
+            ticket = make_ticket(TicketSpec(arch, sparsity), dataset, folder / "models")
             found.append(measure(ticket, folder / "sizes", threads, duration))
     report["tickets"] = [s.to_dict() for s in found]
     report["aims"] = [dict(zip(("what", "aim", "measured", "met"), row, strict=True)) for row in aims(found)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.deployed import ENGINES, SAMPLES, Deployed
+from benchmarks.deployed import ENGINES, SAMPLES, DeployedTicket
 from benchmarks.report import publish, section
 from spiketicket.cli.console import say
 from spiketicket.data import Dataset
@@ -46,7 +46,7 @@ TIMED_RUN = "imp-0"
 
 
 @dataclass(frozen=True)
-class Found:
+class TicketResults:
     """The results of the finished searches. `percents`: our sparsities, beside the paper's."""
 
     facts: dict[str, str]
@@ -54,7 +54,7 @@ class Found:
     curves: dict[str, Curve]
     choices: list[dict[str, Any]]  # Early-Time's, those of different networks
     percents: dict[float, float]
-    exports: list[Deployed] = field(default_factory=list)
+    exports: list[DeployedTicket] = field(default_factory=list)
 
     def points(self, label: str) -> list[Point | None]:
         """Return the point of the dense network, then those at each sparsity; None where there is none."""
@@ -94,7 +94,7 @@ def near(sparsity: float, percent: float) -> bool:
 
 def collect(
     folder: Path, dataset: Dataset, sparsities: Mapping[int, float], settings: SearchSettings, remark: str
-) -> Found | None:
+) -> TicketResults | None:
     """Read the finished searches in `folder`; None where there is none.
 
     `sparsities`: the paper's, by prunings; `settings`: of IMP; `remark`: on the images.
@@ -112,7 +112,7 @@ def collect(
     choices = {str(event["raw"]): event for event in events if event["event"] == "early_time"}
     percents = {100 * share * (1 - 0.75**n): theirs for n, theirs in sparsities.items()}
     facts = {**about(dataset, settings, remark), "machine": ", ".join(f"{k} {v}" for k, v in machine_facts().items())}
-    return Found(facts, finished, {curve.label: curve for curve in curves}, list(choices.values()), percents)
+    return TicketResults(facts, finished, {curve.label: curve for curve in curves}, list(choices.values()), percents)
 
 
 def about(dataset: Dataset, settings: SearchSettings, remark: str) -> dict[str, str]:
@@ -127,7 +127,7 @@ def about(dataset: Dataset, settings: SearchSettings, remark: str) -> dict[str, 
     }
 
 
-def present(found: Found, folder: Path) -> None:
+def present(found: TicketResults, folder: Path) -> None:
     """Print all tables, and write tickets.md, tickets.json and tickets.png."""
     sheets = [accuracy_sheet(found), search_sheet(found), early_bird_sheet(found), divergence_sheet(found)]
     if found.exports:
@@ -140,7 +140,7 @@ def present(found: Found, folder: Path) -> None:
     say(f"wrote {folder / 'tickets.png'}")
 
 
-def accuracy_sheet(found: Found) -> Section:
+def accuracy_sheet(found: TicketResults) -> Section:
     rows = []
     for label in found.curves:
         points = found.points(label)
@@ -153,7 +153,7 @@ def accuracy_sheet(found: Found) -> Section:
     return section("Test accuracy, %", ["", "dense", *found.headings()], rows, [note])
 
 
-def search_sheet(found: Found) -> Section:
+def search_sheet(found: TicketResults) -> Section:
     rows = []
     for label in found.curves:
         minutes = [None if p is None else [s.search_seconds / 60 for s in p.samples] for p in found.points(label)[1:]]
@@ -183,7 +183,7 @@ def pace(histories: list[History]) -> str:
     return f"An epoch took, as median (p10-p90), {', '.join(said)}."
 
 
-def early_bird_sheet(found: Found) -> Section:
+def early_bird_sheet(found: TicketResults) -> Section:
     """Tabulate whether the mask settled, and both measures at the epoch where it was cut."""
     rows = []
     for label in ("EB", "EB+ET"):
@@ -210,7 +210,7 @@ _EARLY_BIRD: dict[str, Callable[[list[EarlyBirdRecord]], str]] = {
 }
 
 
-def divergence_sheet(found: Found) -> Section:
+def divergence_sheet(found: TicketResults) -> Section:
     rows = [
         [NAMES[name], *(spread(values, 2) for values in cells.values()), *(f"{x:.3f}" for x in PAPER_DIVERGENCE[name])]
         for name, cells in divergences(found.choices).items()
@@ -223,7 +223,7 @@ def divergence_sheet(found: Found) -> Section:
     )
 
 
-def deployed_sheet(found: Found) -> Section:
+def deployed_sheet(found: TicketResults) -> Section:
     timed = [d for d in found.exports if d.milliseconds and any(near(d.sparsity, p) for p in (0.0, *found.percents))]
     rows = [
         ["file, kB", *(f"{d.nbytes / 1e3:.1f}" for d in timed)],

@@ -46,7 +46,7 @@ Data = Annotated[Path, typer.Option(help="Folder that holds cifar-10-batches-py.
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredTicket:
     """A ticket as the native engine runs it. `accuracy`: of the mean logits up to each timestep, `[T]`.
 
     `spikes` is per image over all timesteps; `silent` the share of neurons without a spike in an image.
@@ -128,7 +128,7 @@ def round_weights(ticket: Ticket, bits: int) -> Ticket:
     return replace(ticket, state=state)
 
 
-def measure(ticket: Ticket, method: str, test: Split) -> Measured:
+def measure(ticket: Ticket, method: str, test: Split) -> MeasuredTicket:
     """Run a ticket on all test images; count the spikes of the first `COUNTED`."""
     images, labels = ticket.normalisation(test.images), test.labels
     with tempfile.TemporaryDirectory() as folder:
@@ -139,7 +139,7 @@ def measure(ticket: Ticket, method: str, test: Split) -> Measured:
             parts = [session.spikes({INPUT: images[i : i + BATCH]}) for i in range(0, COUNTED, BATCH)]
     spikes = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
     rates = count_spikes(spikes)
-    return Measured(
+    return MeasuredTicket(
         ticket.model.arch,
         method,
         ticket.search["kind"],
@@ -153,7 +153,7 @@ def measure(ticket: Ticket, method: str, test: Split) -> Measured:
     )
 
 
-def sections(found: list[Measured]) -> list[Section]:
+def sections(found: list[MeasuredTicket]) -> list[Section]:
     """Return the tables: accuracy and spikes."""
     return [
         section(
@@ -185,11 +185,11 @@ def notes(arch: str, histories: list[History]) -> list[str]:
     ]
 
 
-def name(found: Measured) -> tuple[str, str]:
+def name(found: MeasuredTicket) -> tuple[str, str]:
     return found.method, f"{100 * found.sparsity:.2f}"
 
 
-def paper(found: Measured) -> str:
+def paper(found: MeasuredTicket) -> str:
     values = zip(SPARSITIES.values(), PAPER.get(found.arch, ()), strict=False)
     return next((f"{value:.2f}" for percent, value in values if near(found.sparsity, percent)), "")
 

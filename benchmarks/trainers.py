@@ -1,7 +1,7 @@
-"""Contestants of the training benchmark, and the peak memory of one, measured in a process of its own.
+"""Candidates of the training benchmark, and the peak memory of each, which is measured in a process of its own.
 
-`trainers.py KIND PRECISION FORMAT ARCH TIMESTEPS BATCH DEVICE THREADS` is that process; it prints the peak in MB above
-the state before the network was built.
+That process is `python -m benchmarks.trainers KIND PRECISION FORMAT ARCH TIMESTEPS BATCH DEVICE THREADS`. It prints by
+how many MB its memory grew at most after the network began to be built.
 """
 
 import subprocess
@@ -35,17 +35,17 @@ LOOP, FOLDED, OURS, GRAPHED = "loop", "folded", "spiketicket", "spiketicket, CUD
 CONTIGUOUS, LAST, CHOSEN = "contiguous", "channels-last", "chosen"
 SEED = 0
 WARM_UP = 2  # iterations
-FLOAT16_SCALE = 2.0**10  # of a loss
-IMAGES = 4096  # of noise, which a batch is made of: the time does not depend on what they show
+FLOAT16_SCALE = 2.0**10  # factor of the loss in float16
+IMAGES = 4096  # training images, which are noise: the time to make a batch does not depend on what they show
 NORMALISATION = Normalisation(255.0, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-AUGMENTATION = Augmentation(crop_padding=4, flip=True, cutout=16)  # CIFAR's
+AUGMENTATION = Augmentation(crop_padding=4, flip=True, cutout=16)  # as for CIFAR
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A way to train: the kind of network, the precision of its convolutions, and its memory format.
 
-    Format: contiguous, channels-last, or the one that `lay_out` chooses for each layer.
+    The memory format is contiguous, channels-last, or `chosen`: the one that `lay_out` chooses for each layer.
     """
 
     kind: str
@@ -58,27 +58,38 @@ class Candidate:
 
     @property
     def autocast(self) -> torch.dtype | None:
+        """The type that autocast computes convolutions in; None without autocast."""
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
 
 
 def candidates(precisions: list[str], device: str) -> list[Candidate]:
-    """List the loop in float32, as its authors ran it, and the others in each precision and two memory formats."""
+    """Return the loop over timesteps in float32, as its authors ran it, and all others in each precision.
+
+    The others come in two memory formats; on a GPU, this project's training step as a CUDA graph is added.
+    """
     others = [(FOLDED, CONTIGUOUS), (FOLDED, LAST), (OURS, CONTIGUOUS), (OURS, CHOSEN)]
     found = [Candidate(kind, precision, form) for precision in precisions for kind, form in others]
-    if device != "cpu":  # not in float16, whose scaler asks the CPU in every iteration
+    if device != "cpu":  # no graph in float16: its loss scaler waits for the CPU in every iteration
         found += [Candidate(GRAPHED, precision, CHOSEN) for precision in precisions if precision != "fp16"]
     return [Candidate(LOOP, "float32", CONTIGUOUS), *found]
 
 
 @dataclass(frozen=True)
-class Setup:
+class TrainingConfiguration:
+    """The network, T, batch and device that candidates are timed with."""
+
     arch: str
     timesteps: int
     batch: int
     device: str
 
+    @property
+    def title(self) -> str:
+        """The configuration in words, without T."""
+        return f"{self.arch}, batch {self.batch}, {self.device}"
+
     def network(self, candidate: Candidate, kind: torch.dtype = torch.float32) -> nn.Module:
-        """Every candidate starts from the same weights."""
+        """Build the network of a candidate in training mode. All candidates start from the same weights."""
         torch.manual_seed(SEED)
         network = build(ModelConfig(self.arch, 3, 32, 10, self.timesteps)).to(kind)
         if candidate.kind in (LOOP, FOLDED):
@@ -92,6 +103,7 @@ class Setup:
         return network.to(self.device).train()
 
     def images(self) -> tuple[Tensor, Tensor]:
+        """Return one batch of random images `[N, 3, 32, 32]` and labels `[N]`."""
         generator = torch.Generator().manual_seed(SEED)
         labels = torch.randint(10, (self.batch,), generator=generator)
         return torch.randn(self.batch, 3, 32, 32, generator=generator).to(self.device), labels.to(self.device)
@@ -105,11 +117,14 @@ def loss_of(network: nn.Module, images: Tensor, labels: Tensor, autocast: torch.
     return cross_entropy(logits.to(images.dtype).flatten(0, 1), labels.repeat(len(logits)))
 
 
-def trainer(candidate: Candidate, setup: Setup) -> Callable[[], object] | None:
-    """One iteration: forward, backward, SGD with momentum; on a GPU until it has finished. None: it cannot be here."""
+def trainer(candidate: Candidate, configuration: TrainingConfiguration) -> Callable[[], object] | None:
+    """Return a function that runs one training iteration: forward, backward, SGD with momentum.
+
+    On a GPU, the function returns when the GPU has finished. The result is None if the candidate cannot run here.
+    """
     if candidate.kind == GRAPHED:
-        return graphed_trainer(candidate, setup)
-    network, (images, labels) = setup.network(candidate), setup.images()
+        return graphed_trainer(candidate, configuration)
+    network, (images, labels) = configuration.network(candidate), configuration.images()
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
     scaler = torch.amp.GradScaler(images.device.type, enabled=candidate.autocast == torch.float16)
 
@@ -123,38 +138,42 @@ def trainer(candidate: Candidate, setup: Setup) -> Callable[[], object] | None:
     return synchronised(iterate, torch.cuda.synchronize) if images.is_cuda else iterate
 
 
-def graphed_trainer(candidate: Candidate, setup: Setup) -> Callable[[], object] | None:
-    """The step of a search, whose masks are all ones. None where it is no graph: warnings say why."""
+def graphed_trainer(candidate: Candidate, configuration: TrainingConfiguration) -> Callable[[], object] | None:
+    """Return the training step of a search without pruned weights, as a CUDA graph.
+
+    The result is None if no graph could be captured; a warning has said why.
+    """
     precision = "bfloat16" if candidate.autocast is not None else "float32"
     settings = SearchSettings(
         "imp",
-        setup.arch,
+        configuration.arch,
         "cifar10",
-        timesteps=setup.timesteps,
+        timesteps=configuration.timesteps,
         rounds=2,
         epochs=1,
         rewind_epoch=0,
         lr=1e-3,
-        batch_size=setup.batch,
+        batch_size=configuration.batch,
         precision=precision,
     )
     torch.manual_seed(SEED)
-    network = build(ModelConfig(setup.arch, 3, 32, 10, setup.timesteps))
-    trainee = TrainingState(network, dense_masks(network), settings, Group(device=torch.device(setup.device)))
-    tally, (images, labels) = EpochMean.empty(torch.device(setup.device)), setup.images()
-    step = synchronised(lambda: trainee.step(images, labels, tally, 1.0), torch.cuda.synchronize)
+    network = build(ModelConfig(configuration.arch, 3, 32, 10, configuration.timesteps))
+    state = TrainingState(network, dense_masks(network), settings, Group(device=torch.device(configuration.device)))
+    epoch_mean, (images, labels) = EpochMean.empty(torch.device(configuration.device)), configuration.images()
+    step = synchronised(lambda: state.step(images, labels, epoch_mean, 1.0), torch.cuda.synchronize)
     for _ in range(WARM_UP):
         step()
-    return None if trainee.graph is None or trainee.graph.replay is None else step
+    return None if state.graph is None or state.graph.replay is None else step
 
 
-def batch_maker(setup: Setup) -> Callable[[], object]:
-    """Return a function that makes the next training batch as a search does: shuffled, augmented, normalised."""
+def batch_maker(configuration: TrainingConfiguration) -> Callable[[], object]:
+    """Return a function that makes the next training batch as a search does: shuffled, augmented and normalised."""
     rng = np.random.default_rng(SEED)
     split = Split(rng.integers(0, 256, (IMAGES, 3, 32, 32), np.uint8), rng.integers(0, 10, IMAGES))
     noise = Dataset("noise", split, split.take(np.arange(IMAGES) < 2), tuple("0123456789"), NORMALISATION, AUGMENTATION)
-    batches = Batches(noise, setup.device)
-    endless = (batch for epoch in count() for batch in batches.epoch(setup.batch, np.random.SeedSequence(epoch)))
+    batches = Batches(noise, configuration.device)
+    seeds = map(np.random.SeedSequence, count())
+    endless = (batch for seed in seeds for batch in batches.epoch(configuration.batch, seed))
 
     def make() -> None:
         images, _ = next(endless)
@@ -164,29 +183,33 @@ def batch_maker(setup: Setup) -> Callable[[], object]:
     return make
 
 
-def gradients(candidate: Candidate, setup: Setup) -> Tensor:
-    """Return all gradients of the first iteration as one vector; in float16, of a scaled loss, and divided again."""
+def gradients(candidate: Candidate, configuration: TrainingConfiguration) -> Tensor:
+    """Return the gradients of the first iteration as one vector in float64.
+
+    In float16 the loss is scaled, as in training, and the gradients are divided by the scale.
+    """
     kind = torch.float64 if candidate.precision == "float64" else torch.float32
-    network, (images, labels) = setup.network(candidate, kind), setup.images()
+    network, (images, labels) = configuration.network(candidate, kind), configuration.images()
     scale = FLOAT16_SCALE if candidate.autocast == torch.float16 else 1.0
     (scale * loss_of(network, images.to(kind), labels, candidate.autocast)).backward()
     return torch.cat([p.grad.double().flatten().cpu() for p in network.parameters()]) / scale
 
 
-def peak_megabytes(candidate: Candidate, setup: Setup, threads: int) -> float:
-    """Measure the peak memory of weights, gradients, the optimiser's state and the buffers of an iteration."""
-    arguments = [*vars(candidate).values(), *vars(setup).values(), threads]
+def peak_megabytes(candidate: Candidate, configuration: TrainingConfiguration, threads: int) -> float:
+    """Measure the peak memory in MB of weights, gradients, the optimiser's state and the buffers of an iteration."""
+    arguments = [*vars(candidate).values(), *vars(configuration).values(), threads]
     command = [sys.executable, "-m", "benchmarks.trainers", *map(str, arguments)]
     root = Path(__file__).parents[1]  # where the package `benchmarks` is found
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=root).stdout)
 
 
 def main() -> None:
+    """Print the peak memory of the candidate on the command line, in MB."""
     kind, precision, form, arch, timesteps, batch, device, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
     reset_peak()
     before = process_bytes("VmRSS")
-    iterate = trainer(Candidate(kind, precision, form), Setup(arch, int(timesteps), int(batch), device))
+    iterate = trainer(Candidate(kind, precision, form), TrainingConfiguration(arch, int(timesteps), int(batch), device))
     if iterate is None:
         sys.exit("no CUDA graph")
     for _ in range(WARM_UP):

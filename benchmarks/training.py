@@ -1,7 +1,7 @@
-"""Seconds per training iteration of this project's layers and of SpikingJelly's: see -h.
+"""Time and memory of a training iteration with this project's layers and with SpikingJelly's: see -h.
 
-Rivals: see timestep_loop.py. All candidates of a configuration train the same network on the same images and are timed
-in turns in one process; the peak memory of each is measured in a process of its own.
+The rivals are in timestep_loop.py. All candidates of a configuration train the same network on the same images and are
+timed in turns in one process. The peak memory of each is measured in a process of its own.
 """
 
 import gc
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks.lists import split, whole
+from benchmarks.lists import integers, split
 from benchmarks.report import publish, section, write_json
 from benchmarks.results import disturbances, figures, with_spread
 from benchmarks.trainers import (
@@ -25,7 +25,7 @@ from benchmarks.trainers import (
     LOOP,
     OURS,
     Candidate,
-    Setup,
+    TrainingConfiguration,
     batch_maker,
     candidates,
     gradients,
@@ -44,7 +44,7 @@ from spiketicket.train.networks.models import ARCHITECTURES
 
 PRECISIONS = ("float32", "bf16", "fp16")
 DATA = "a batch's images, augmented"
-AIMS = {  # times as fast as the loop in float32, and as folded time
+AIMS = {  # how many times as fast as the loop in float32, and as folded time, by device and precision
     "cpu": {"float32": (1.1, 1), "bf16": (1.8, 1), "fp16": (1.8, 1)},
     "gpu": dict.fromkeys(PRECISIONS, (5, 1.3)),
 }
@@ -54,30 +54,37 @@ app = make_app("Speed and memory of training, against SpikingJelly's layers.")
 
 @dataclass(frozen=True)
 class Result:
-    """One network and T: seconds per iteration, peak MB, relative difference of gradients from the loop in float64."""
+    """The measurements of one configuration.
 
-    setup: Setup
+    `seconds` are those of an iteration, `megabytes` the peak memory, `differences` the relative differences of
+    gradients from those of the loop in float64.
+    """
+
+    configuration: TrainingConfiguration
     seconds: dict[Candidate, Timing]
-    data: Timing  # seconds to make a batch
+    data: Timing  # seconds to make a batch of images
     megabytes: dict[Candidate, float]
     differences: dict[str, float]
     noise: Noise
 
     def best(self, kind: str, precision: str) -> Timing:
-        """Return the timing in the faster memory format; ours with or without a CUDA graph, whichever is faster."""
+        """Return the timing in the fastest memory format; for this project's layers, with or without a CUDA graph."""
         kinds = (OURS, GRAPHED) if kind == OURS else (kind,)
         timings = [s for c, s in self.seconds.items() if c.kind in kinds and c.precision == precision]
         return min(timings, key=lambda timing: timing.median().value)
 
     def ratios(self, precision: str) -> tuple[float, float]:
-        """Return how many times as long as ours the loop in float32 and folded time in the same precision take."""
+        """Return how many times as long as this project's layers two rivals take.
+
+        The rivals are the loop in float32, and folded time in the same precision.
+        """
         ours = self.best(OURS, precision)
         rivals = self.best(LOOP, "float32"), self.best(FOLDED, precision)
         return ratio(rivals[0], ours).value, ratio(rivals[1], ours).value
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            **vars(self.setup),
+            **vars(self.configuration),
             "contestants": {
                 c.name: {"seconds_per_iteration": figures(s), "peak_mb": self.megabytes.get(c)}
                 for c, s in self.seconds.items()
@@ -104,11 +111,11 @@ def main(
     memory: Annotated[bool, typer.Option(help="Measure peak memory, too.")] = True,
     folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("build/training-bench"),
 ) -> None:
-    """Median seconds per iteration (forward, backward, SGD) of each candidate, and how many times as fast ours is.
+    """Measure the median seconds per iteration (forward, backward, SGD) of each candidate, and its peak memory.
 
-    Writes results.json and results.md. The whole grid takes about 20 minutes on two cores.
+    Writes results.json and results.md. All configurations together take about 20 minutes on two cores.
     """
-    networks, steps, kinds = split(archs), whole(timesteps), split(precisions)
+    networks, steps, kinds = split(archs), integers(timesteps), split(precisions)
     _check(networks, steps, kinds, batch, threads, device)
     torch.set_num_threads(threads)
     report: dict[str, Any] = {
@@ -123,39 +130,40 @@ def main(
     results: list[Result] = []
     for arch, count in product(networks, steps):
         with err.status(f"{arch}, T = {count}, batch {batch} ..."):
-            results.append(
-                measure(Setup(arch, count, batch, device), candidates(kinds, device), duration, threads, memory)
-            )
+            configuration = TrainingConfiguration(arch, count, batch, device)
+            results.append(measure(configuration, candidates(kinds, device), duration, threads, memory))
         report["runs"].append(results[-1].to_dict())
         write_json(folder / "results.json", report)
     present(report, results, folder)
 
 
-def measure(setup: Setup, rivals: list[Candidate], duration: float, threads: int, memory: bool) -> Result:
-    """Time all candidates in turns, then measure memory and gradients of each."""
-    runs = {c.name: trainer(c, setup) for c in rivals}
+def measure(
+    configuration: TrainingConfiguration, rivals: list[Candidate], duration: float, threads: int, memory: bool
+) -> Result:
+    """Time all candidates in turns, then measure the memory and the gradients of each."""
+    runs = {c.name: trainer(c, configuration) for c in rivals}
     rivals = [c for c in rivals if runs[c.name] is not None]
-    runs = {c.name: runs[c.name] for c in rivals} | {DATA: batch_maker(setup)}
+    runs = {c.name: runs[c.name] for c in rivals} | {DATA: batch_maker(configuration)}
     found = clock.measure(runs, duration=duration)
     runs.clear()
     gc.collect()
-    megabytes = {c: peak_megabytes(c, setup, threads) for c in rivals} if memory else {}
-    exact = gradients(Candidate(LOOP, "float64", CONTIGUOUS), setup)
+    megabytes = {c: peak_megabytes(c, configuration, threads) for c in rivals} if memory else {}
+    exact = gradients(Candidate(LOOP, "float64", CONTIGUOUS), configuration)
     compared = [Candidate(OURS, "float64", CHOSEN), *(c for c in rivals if c.kind in (LOOP, OURS))]
-    differences = {c.name: float((gradients(c, setup) - exact).norm() / exact.norm()) for c in compared}
+    differences = {c.name: float((gradients(c, configuration) - exact).norm() / exact.norm()) for c in compared}
     by_rival = {c: found.timings[c.name] for c in rivals}
-    return Result(setup, by_rival, found.timings[DATA], megabytes, differences, found.noise)
+    return Result(configuration, by_rival, found.timings[DATA], megabytes, differences, found.noise)
 
 
 def present(report: dict[str, Any], results: list[Result], folder: Path) -> None:
     """Print the tables, and write results.md and results.json."""
     sheets = []
-    for arch in dict.fromkeys(r.setup.arch for r in results):
-        group = [r for r in results if r.setup.arch == arch]
+    for arch in dict.fromkeys(r.configuration.arch for r in results):
+        group = [r for r in results if r.configuration.arch == arch]
         sheets.append(seconds_sheet(group))
         if group[0].megabytes:
             sheets.append(memory_sheet(group))
-        if group[0].setup.batch == paper.BATCH:
+        if group[0].configuration.batch == paper.BATCH:
             sheets.append(epoch_sheet(group))
     notes = [f"machine: {', '.join(f'{key} {value}' for key, value in report['machine'].items())}"]
     title, warnings = f"Training benchmark, {report['started']}", disturbances([r.noise for r in results])
@@ -163,17 +171,18 @@ def present(report: dict[str, Any], results: list[Result], folder: Path) -> None
 
 
 def seconds_sheet(results: list[Result]) -> Section:
+    """Tabulate the seconds per iteration and the errors of gradients of one network, a column per T."""
     first = results[0]
     rows = [[c.name, *(_seconds(r.seconds[c]) for r in results)] for c in first.seconds]
     rows.append([DATA, *(_seconds(r.data) for r in results)])
     for precision in _precisions(first.seconds):
         loop, folded = zip(*(r.ratios(precision) for r in results), strict=True)
-        aims = AIMS["cpu" if first.setup.device == "cpu" else "gpu"][precision]
+        aims = AIMS["cpu" if first.configuration.device == "cpu" else "gpu"][precision]
         rows.append([f"loop float32 / {OURS} {precision} (aim {aims[0]:g})", *(f"{x:.2f}x" for x in loop)])
         rows.append([f"folded {precision} / {OURS} {precision} (aim {aims[1]:g})", *(f"{x:.2f}x" for x in folded)])
     for name in first.differences:
         rows.append([f"gradient error of {name}", *(f"{r.differences[name]:.1e}" for r in results)])
-    title = f"{first.setup.arch}, batch {first.setup.batch}, {first.setup.device}: seconds per iteration"
+    title = f"{first.configuration.title}: seconds per iteration"
     notes = [
         "loop: SpikingJelly's single-step layers, once per timestep; folded: its multi-step layers, with time folded "
         "into the batch; spiketicket: the layers of this project. chosen: the memory format is chosen for each layer.",
@@ -181,31 +190,32 @@ def seconds_sheet(results: list[Result]) -> Section:
         "float32 a potential close to the threshold may round to the other side of it; in an untrained network, one "
         "such spike changes everything that follows.",
     ]
-    return section(title, ["median (p10-p90)", *(f"T = {r.setup.timesteps}" for r in results)], rows, notes)
+    return section(title, ["median (p10-p90)", *(f"T = {r.configuration.timesteps}" for r in results)], rows, notes)
 
 
 def memory_sheet(results: list[Result]) -> Section:
+    """Tabulate the peak memory of one network, a column per T."""
     first = results[0]
     rows = [[c.name, *(f"{r.megabytes[c]:,.0f}" for r in results)] for c in first.megabytes]
-    title = f"{first.setup.arch}, batch {first.setup.batch}, {first.setup.device}: peak memory in MB"
-    return section(title, ["", *(f"T = {r.setup.timesteps}" for r in results)], rows)
+    title = f"{first.configuration.title}: peak memory in MB"
+    return section(title, ["", *(f"T = {r.configuration.timesteps}" for r in results)], rows)
 
 
 def epoch_sheet(results: list[Result]) -> Section:
-    """Tabulate seconds per epoch of CIFAR beside the paper's."""
-    first, printed = results[0], paper.SECONDS_PER_EPOCH.get(results[0].setup.arch)
+    """Tabulate the seconds of an epoch of CIFAR beside the paper's."""
+    first, printed = results[0], paper.SECONDS_PER_EPOCH.get(results[0].configuration.arch)
     rows = [[c.name, *(f"{paper.EPOCH * r.seconds[c].median().value:.2f}" for r in results)] for c in first.seconds]
     if printed:
-        theirs = (printed.get(r.setup.timesteps) for r in results)
+        theirs = (printed.get(r.configuration.timesteps) for r in results)
         rows.append(["paper, RTX 2080 Ti", *("-" if s is None else f"{s:.2f}" for s in theirs)])
-    by_steps = {r.setup.timesteps: r for r in results}
+    by_steps = {r.configuration.timesteps: r for r in results}
     notes = []
     if {3, 5} <= by_steps.keys():
         medians = {steps: {c: s.median().value for c, s in by_steps[steps].seconds.items()} for steps in (3, 5)}
         gains = (f"{c.name} {medians[5][c] / medians[3][c]:.2f}x" for c in first.seconds)
         notes.append(f"T = 3 is faster than T = 5: {', '.join(gains)}")
-    title = f"{first.setup.arch}: seconds per epoch, {paper.EPOCH} iterations of batch {paper.BATCH}"
-    return section(title, ["", *(f"T = {r.setup.timesteps}" for r in results)], rows, notes)
+    title = f"{first.configuration.arch}: seconds per epoch, {paper.EPOCH} iterations of batch {paper.BATCH}"
+    return section(title, ["", *(f"T = {r.configuration.timesteps}" for r in results)], rows, notes)
 
 
 def _seconds(timing: Timing) -> str:
@@ -227,7 +237,7 @@ def _check(networks: list[str], steps: list[int], kinds: list[str], batch: int, 
     if device not in ("cpu", "cuda"):
         raise InputError(f"--device: expected cpu or cuda, got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"--device {device}: torch sees no GPU here")
+        raise InputError(f"--device {device}: expected a GPU that torch can use, found none")
 
 
 def _gpu(device: str) -> dict[str, str]:

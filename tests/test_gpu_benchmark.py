@@ -25,14 +25,14 @@ def test_it_measures_what_is_there_and_says_what_is_not(tmp_path, monkeypatch, c
     ticket = read_ticket(DIGITS, tmp_path)
     monkeypatch.setattr(gpu, "load_images", lambda data: None)
     monkeypatch.setattr(gpu, "make_ticket", lambda recipe, images, folder: ticket)
-    monkeypatch.setattr(gpu, "LAYERS_OF", ticket.recipe.sparsity)
+    monkeypatch.setattr(gpu, "LAYERS_OF", ticket.spec.sparsity)
     monkeypatch.setattr(gpu, "SWEPT", {"small": (8, 4)})
     monkeypatch.setattr(gpu, "DENSITIES", (1.0, 0.1))
     monkeypatch.setattr(gpu, "bandwidth", lambda cupy: 1e9)
     monkeypatch.setattr(gpu, "measure", lambda runs, duration: measure(runs, iterations=1, warmup=0))
     gpu.main(
         archs="vgg_digits",
-        sparsities=str(ticket.recipe.sparsity),
+        sparsities=str(ticket.spec.sparsity),
         batches="1,40",
         duration=0.05,
         folder=tmp_path,
@@ -61,7 +61,7 @@ def test_what_is_slow_to_build_is_built_once(tmp_path, monkeypatch):
     cupy_standin.install(monkeypatch)
     ticket = read_ticket(DIGITS, tmp_path)
     found = gpu.networks(ticket, 2, 1, ["torch.compile", "tensorrt"], 0.05)
-    assert ticket.recipe.sparsity != gpu.LAYERS_OF and found["ms"] == {"torch.compile": {}, "tensorrt": {}}
+    assert ticket.spec.sparsity != gpu.LAYERS_OF and found["ms"] == {"torch.compile": {}, "tensorrt": {}}
     assert found["missing"] == dict.fromkeys(
         ("torch.compile", "tensorrt"), "Unavailable: dense, and slow to build: measured at 98.13% only"
     )

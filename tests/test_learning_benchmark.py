@@ -31,7 +31,7 @@ def test_what_is_done_is_kept(cifar_folder, tmp_path, monkeypatch, capsys):
     stopped.mkdir()
     part = {**expected, "accuracies": {name: found[:1] for name, found in expected["accuracies"].items()}}
     (stopped / "learning.json").write_text(json.dumps(part))
-    monkeypatch.setattr(learning, "loop", counted := Counted(learning.loop))
+    monkeypatch.setattr(learning, "train_by_loop", counted := Counted(learning.train_by_loop))
     learning.main(**SMALL, data=cifar_folder, seeds=3, folder=stopped)
     assert counted.calls == 2
     assert json.loads((stopped / "learning.json").read_text())["accuracies"] == expected["accuracies"]
@@ -46,9 +46,9 @@ class Counted:
     def __init__(self, function):
         self.function, self.calls = function, 0
 
-    def __call__(self, course):
+    def __call__(self, task):
         self.calls += 1
-        return self.function(course)
+        return self.function(task)
 
 
 def test_too_few_to_judge(tmp_path, capsys):
