@@ -1,7 +1,7 @@
-"""The structure of a NIR graph: read from a file, subgraphs flattened, put in order. Needs no torch.
+"""Read a NIR file, flatten its subgraphs and sort its nodes. Needs no torch.
 
-Nothing here looks at parameters. What is wrong is collected, not raised one at a time, so that whoever reads the
-message can mend the network in one go.
+This module looks at the structure only, not at parameters. Problems are collected rather than raised one by one, so
+that one message lists all of them.
 """
 
 import io
@@ -24,15 +24,15 @@ with extra("nir", "reading and writing NIR", "nir"):
     import nir
     from nir.serialization import hdf2dict, read_version
 
-__all__ = ["Flat", "describe", "flatten", "load", "nir", "numbers", "read_version"]
+__all__ = ["FlatGraph", "describe", "flatten", "load", "nir", "numbers", "read_version"]
 
 
 @dataclass
-class Flat:
-    """A NIR graph without subgraphs: nodes in the order of execution, those that have no place in it last.
+class FlatGraph:
+    """A NIR graph without subgraphs, its nodes in the order of execution (those on cycles or unconnected come last).
 
-    `sources`: of each node, the nodes whose outputs it sums up. `input` and `output` are the names of the graph's
-    only Input and Output. `problems`: what is wrong, one line each.
+    `sources` maps each node to the nodes whose outputs it sums up. `input` and `output` are the names of the graph's
+    only Input and Output. `problems` has one line for everything that is wrong.
     """
 
     nodes: dict[str, nir.NIRNode] = field(default_factory=dict)
@@ -42,19 +42,19 @@ class Flat:
     problems: list[str] = field(default_factory=list)
 
     def readers(self) -> Counter[str]:
-        """How often each node's output is read."""
+        """Return how often each node's output is read."""
         return Counter(source for sources in self.sources.values() for source in sources)
 
 
 def load(path: Path) -> nir.NIRGraph:
-    """The NIR graph in the file `path`. Raises ModelError where it is none, or damaged."""
+    """Return the NIR graph in the file `path`. Raises ModelError if the file is damaged or of another format."""
     data = read_bytes(path, "NIR file", ModelError)
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             tree = hdf2dict(file["node"])
         _leave_unchecked(tree)
         graph = nir.dict2NIRNode(tree)
-    except Exception as error:  # h5py and nir raise whatever comes
+    except Exception as error:  # h5py and nir can raise anything for a damaged file
         reason = str(error) or type(error).__name__
         raise ModelError(f"{path}: not a NIR file, or damaged: {reason}") from error
     if not isinstance(graph, nir.NIRGraph):
@@ -63,7 +63,7 @@ def load(path: Path) -> nir.NIRGraph:
 
 
 def _leave_unchecked(tree: dict[str, Any]) -> None:
-    """nir's own check of types takes every kernel for square and every convolution for one group."""
+    """Switch off nir's own check of shapes, which assumes square kernels and convolutions of one group."""
     kind = tree.get("type")
     if kind not in nir.ir.__all__:
         raise ValueError(f"node of unknown type {kind!r}")
@@ -73,9 +73,9 @@ def _leave_unchecked(tree: dict[str, Any]) -> None:
             _leave_unchecked(node)
 
 
-def flatten(graph: nir.NIRGraph) -> Flat:
-    """The computing nodes of `graph` in order; see Flat. Raises nothing: problems are in the result."""
-    flat = Flat()
+def flatten(graph: nir.NIRGraph) -> FlatGraph:
+    """Return `graph` without subgraphs and in order. Nothing is raised: problems are listed in the result."""
+    flat = FlatGraph()
     every: dict[str, nir.NIRNode] = {}
     edges: list[tuple[str, str]] = []
     _expand(graph, "", every, edges, flat.problems)
@@ -84,8 +84,8 @@ def flatten(graph: nir.NIRGraph) -> Flat:
     for (source, target), count in Counter(edges).items():
         if count > 1:
             flat.problems.append(
-                f"{target}: the edge from {source} stands {count} times, and simulators disagree whether it counts "
-                f"as often: write it once, and a Scale where it shall"
+                f"{target}: the edge from {source} is there {count} times, and simulators disagree on whether it is "
+                f"summed up as often: write it once, with a Scale if it shall be"
             )
     sources: dict[str, list[str]] = {name: [] for name in every}
     for source, target in dict.fromkeys(edges):
@@ -102,7 +102,7 @@ def flatten(graph: nir.NIRGraph) -> Flat:
 
 
 def numbers(node: nir.NIRNode, key: str) -> NDArray[np.float64]:
-    """A parameter as float64 array, whether nir or torch holds it. Raises ModelError."""
+    """Return a parameter of a node, NumPy's or torch's, as float64 array. Raises ModelError if it is not numeric."""
     try:
         return np.asarray(getattr(node, key), dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -110,7 +110,7 @@ def numbers(node: nir.NIRNode, key: str) -> NDArray[np.float64]:
 
 
 def describe(name: str, node: nir.NIRNode) -> str:
-    """`fc1 (Affine [10, 20])`: how messages call a node."""
+    """Return a node's name, kind and shape for messages, such as `fc1 (Affine [10, 20])`."""
     parameters = (value for key, value in vars(node).items() if not key.startswith(("input", "output", "metadata")))
     shape = next((list(value.shape) for value in parameters if getattr(value, "shape", ())), None)
     return f"{name} ({type(node).__name__}{'' if shape is None else f' {shape}'})"
@@ -123,7 +123,7 @@ def _expand(
     edges: list[tuple[str, str]],
     problems: list[str],
 ) -> None:
-    """Collect the nodes and edges of `graph`, those of subgraphs under `subgraph.node`."""
+    """Collect the nodes and edges of `graph`; those of subgraphs are named `subgraph.node`."""
     inlet, outlet = {}, {}  # the node that an edge to or from a name really reaches
     for name, node in graph.nodes.items():
         inlet[name] = outlet[name] = prefix + name
@@ -146,7 +146,8 @@ def _expand(
             edges.append((outlet[source], inlet[target]))
 
 
-def _only(flat: Flat, graph: nir.NIRGraph, kind: type[nir.NIRNode]) -> str:
+def _only(flat: FlatGraph, graph: nir.NIRGraph, kind: type[nir.NIRNode]) -> str:
+    """Return the name of the only node of a kind; report a problem if there is not exactly one."""
     found = [name for name, node in graph.nodes.items() if isinstance(node, kind)]
     if len(found) != 1:
         names = f": {', '.join(found)}" if found else ""
@@ -155,28 +156,30 @@ def _only(flat: Flat, graph: nir.NIRGraph, kind: type[nir.NIRNode]) -> str:
 
 
 def _bypass(name: str, sources: dict[str, list[str]]) -> None:
-    """Take the Input or Output of a subgraph out: who reads it reads its sources."""
+    """Remove the Input or Output of a subgraph: the nodes that read it then read its sources."""
     behind = sources.pop(name)
     for target, before in sources.items():
         sources[target] = [s for source in before for s in (behind if source == name else [source])]
 
 
-def _order(nodes: Mapping[str, nir.NIRNode], sources: dict[str, list[str]], flat: Flat) -> list[str]:
-    """Names of `sources`, each behind its own sources; cycles and loose ends are reported and left out."""
+def _order(nodes: Mapping[str, nir.NIRNode], sources: dict[str, list[str]], flat: FlatGraph) -> list[str]:
+    """Return the names of `sources`, each after its own sources; cycles and loose ends are reported and left out."""
     targets: dict[str, list[str]] = {name: [] for name in sources}
     for name, before in sources.items():
         for source in before:
             targets[source].append(name)
-    order = _peel(sources)
+    order = _sorted_without_cycles(sources)
     cyclic = set(sources) - set(order)
-    cyclic -= set(_peel({name: targets[name] for name in cyclic}))  # only behind a cycle, not on one
+    cyclic -= set(
+        _sorted_without_cycles({name: targets[name] for name in cyclic})
+    )  # those behind a cycle are not on one
     for name in sorted(cyclic):
         flat.problems.append(
             f"{describe(name, nodes[name])}: on a cycle: recurrent connections cannot be expressed: unroll them or "
             f"train without"
         )
-    fed, used = _reach(flat.input, targets), _reach(flat.output, sources)
-    if not flat.problems:  # they would explain most loose ends
+    fed, used = _reachable(flat.input, targets), _reachable(flat.output, sources)
+    if not flat.problems:  # other problems would explain most loose ends
         for name in order:
             if name not in fed or name not in used:
                 where = "not reached by the input" if name not in fed else "leads to no output"
@@ -184,10 +187,10 @@ def _order(nodes: Mapping[str, nir.NIRNode], sources: dict[str, list[str]], flat
     return [name for name in order if name in fed and name in used]
 
 
-def _peel(sources: Mapping[str, Iterable[str]]) -> list[str]:
+def _sorted_without_cycles(sources: Mapping[str, Iterable[str]]) -> list[str]:
     """Return the names of `sources`, each after those that it lists; names on a cycle or after one are left out."""
     sorter = TopologicalSorter({name: [s for s in before if s in sources] for name, before in sources.items()})
-    with suppress(CycleError):  # all that is not on a cycle can still be had
+    with suppress(CycleError):  # the nodes before a cycle can still be sorted
         sorter.prepare()
     order: list[str] = []
     while ready := sorter.get_ready():
@@ -196,8 +199,8 @@ def _peel(sources: Mapping[str, Iterable[str]]) -> list[str]:
     return order
 
 
-def _reach(start: str, steps: Mapping[str, Iterable[str]]) -> set[str]:
-    """`start` and all that follows from it."""
+def _reachable(start: str, steps: Mapping[str, Iterable[str]]) -> set[str]:
+    """Return `start` and everything that can be reached from it through `steps`."""
     seen, ahead = set(), [start] if start in steps else []
     while ahead:
         name = ahead.pop()

@@ -1,4 +1,4 @@
-"""Weighted layers while a NIR graph is read: float64, until nothing more is folded into them."""
+"""Read NIR's weighted layers and poolings. Weights stay float64 until nothing more is folded into them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +20,10 @@ Pair = tuple[int, int]
 
 @dataclass
 class Layer:
-    """A convolution (`shape` of four sizes) or linear layer; `weight` has one row per output."""
+    """A convolution or linear layer in float64.
+
+    `shape` is that of the weight, with four sizes for a convolution; `weight` has one row per output.
+    """
 
     name: str
     x: str
@@ -31,12 +34,12 @@ class Layer:
     geometry: dict[str, Any] = field(default_factory=dict)
 
     def fold(self, scale: Array, shift: Array) -> None:
-        """Let the layer compute `scale * y + shift` instead of y; arrays with one entry per row."""
+        """Change the layer so that its output is `scale * y + shift` instead of y (arrays with one entry per row)."""
         self.weight = csr_array(diags_array(scale) @ self.weight)
         self.bias = scale * self.bias + shift
 
     def build(self) -> Node:
-        """The layer in float32: the only rounding."""
+        """Return the layer as a node, rounded to float32 once."""
         rows = self.weight.astype(np.float32)
         rows.eliminate_zeros()
         rows.sort_indices()
@@ -47,7 +50,7 @@ class Layer:
 
 
 def diagonal(name: str, x: str, output: str, shape: tuple[int, ...], scale: Array, shift: Array) -> Layer:
-    """`scale * x + shift` as a layer of its own: per feature of `[F]`, per channel of `[C, H, W]`."""
+    """Return `scale * x + shift` as a layer, per feature of `[F]` or per channel of `[C, H, W]`."""
     size = shape[0]
     if len(shape) == 1:
         return Layer(name, x, output, csr_array(diags_array(scale)), shift, (size, size))
@@ -55,20 +58,23 @@ def diagonal(name: str, x: str, output: str, shape: tuple[int, ...], scale: Arra
 
 
 def per_channel(array: Array) -> Array:
-    """`[C, H, W]` (or `[F]`) -> one entry per row of a layer's weight. Raises ModelError where positions differ."""
+    """Return the values of `[C, H, W]` (or `[F]`) with one entry per channel (or feature).
+
+    Raises ModelError if the positions of a channel differ.
+    """
     rows = array.reshape(len(array), -1)
     if not (rows == rows[:, :1]).all():
         raise ModelError(
-            "parameters differ between the positions of a channel; a convolution has one of each per channel: "
+            "parameters differ between the positions of a channel, but a convolution has one per channel: "
             "use one value per channel, or flatten before this layer"
         )
     return np.ascontiguousarray(rows[:, 0])
 
 
 def read_layer(node: nir.NIRNode, name: str, x: str, shape: tuple[int, ...]) -> tuple[Layer | Node, tuple[int, ...]]:
-    """A convolution, linear layer or pooling on `x` of `shape` (NIR's, without batch); and its output's shape.
+    """Return a convolution, linear layer or pooling on `x`, and the shape of its output.
 
-    Raises ModelError.
+    Shapes are NIR's, without batch. Raises ModelError if the layer does not fit its input or cannot be expressed.
     """
     return _RULES[type(node)](node, name, x, shape)
 
@@ -95,8 +101,8 @@ def _conv(node: nir.NIRNode, name: str, x: str, shape: tuple[int, ...]) -> tuple
     group = _integers(node, "groups", 1)[0]
     if group < 1 or rows % group or columns * group != shape[0]:
         raise ModelError(f"weight {list(node.weight.shape)} in {group} groups does not fit {shape[0]} input channels")
-    strides = _along(node, "stride", flat, 1)
-    dilations = _along(node, "dilation", flat, 1)
+    strides = _height_and_width(node, "stride", flat, 1)
+    dilations = _height_and_width(node, "dilation", flat, 1)
     if min(*strides, *dilations) < 1:
         raise ModelError(f"stride and dilation must be positive, got {strides} and {dilations}")
     pads = _pads(node, flat, (kernel[0], kernel[1]), strides, dilations)
@@ -104,22 +110,24 @@ def _conv(node: nir.NIRNode, name: str, x: str, shape: tuple[int, ...]) -> tuple
     out = tuple(
         window(size[i], kernel[i], strides[i], pads[i], pads[i + 2], dilations[i]) for i in ((1,) if flat else (0, 1))
     )
-    _require_room(out)
+    _require_positive_size(out)
     geometry = {"strides": strides, "pads": pads, "dilations": dilations, "group": group}
     matrix = csr_array(weight.reshape(rows, -1))
     return Layer(name, x, name, matrix, _bias(node, rows), weight.shape, geometry), (rows, *out)
 
 
 def _pads(node: nir.NIRNode, flat: bool, kernel: Pair, strides: Pair, dilations: Pair) -> tuple[int, int, int, int]:
-    """Top, left, bottom, right."""
+    """Return the pads of a convolution: top, left, bottom, right."""
     if isinstance(node.padding, str):
         if node.padding == "valid":
             return 0, 0, 0, 0
         if node.padding != "same" or strides != (1, 1):
-            raise ModelError(f"padding {node.padding!r} with stride {strides}: use numbers")
+            raise ModelError(
+                f"padding {node.padding!r} with stride {strides} cannot be expressed: give the padding in numbers"
+            )
         total = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
         return total[0] // 2, total[1] // 2, total[0] - total[0] // 2, total[1] - total[1] // 2
-    vertical, horizontal = _along(node, "padding", flat, 0)
+    vertical, horizontal = _height_and_width(node, "padding", flat, 0)
     if min(vertical, horizontal) < 0:
         raise ModelError(f"padding must not be negative, got {(vertical, horizontal)}")
     return vertical, horizontal, vertical, horizontal
@@ -130,14 +138,14 @@ def _pool(node: nir.NIRNode, name: str, x: str, shape: tuple[int, ...]) -> tuple
         raise ModelError(f"expects an input of shape [C, H, W], gets {list(shape)}")
     kernel, strides, pads = (_pair(node, key) for key in ("kernel_size", "stride", "padding"))
     if min(*kernel, *strides) < 1 or min(pads) < 0:
-        raise ModelError(f"kernel {kernel}, stride {strides} and padding {pads} are no sizes")
+        raise ModelError(f"kernel {kernel} and stride {strides} must be positive, and padding {pads} not negative")
     channels = shape[0]
     out = tuple(window(shape[i + 1], kernel[i], strides[i], pads[i], pads[i]) for i in (0, 1))
-    _require_room(out)
+    _require_positive_size(out)
     average = isinstance(node, nir.AvgPool2d)
     if average and pads == (0, 0):
         return AvgPool(name, (x,), name, kernel, strides), (channels, *out)
-    # Sums, and means of windows that count zeros outside, are convolutions with one weight.
+    # Sums, and means that count the padding, are convolutions of each channel with equal weights.
     weight = csr_array(np.full((channels, prod(kernel)), 1 / prod(kernel) if average else 1.0))
     geometry = {"strides": strides, "pads": pads * 2, "group": channels}
     return Layer(name, x, name, weight, np.zeros(channels), (channels, 1, *kernel), geometry), (channels, *out)
@@ -154,7 +162,7 @@ _RULES: dict[type, Callable[..., tuple[Layer | Node, tuple[int, ...]]]] = {
 LAYERS = tuple(_RULES)
 
 
-def _require_room(out: tuple[int, ...]) -> None:
+def _require_positive_size(out: tuple[int, ...]) -> None:
     if min(out) < 1:
         raise ModelError(f"its kernel does not fit: the output would have the size {list(out)}")
 
@@ -178,7 +186,7 @@ def _bias(node: nir.NIRNode, rows: int) -> Array:
 
 
 def _integers(node: nir.NIRNode, key: str, *counts: int) -> tuple[int, ...]:
-    """Whole numbers, however the exporter wrote them: a number, a tuple, an array."""
+    """Return whole numbers, which exporters write as a number, a tuple or an array; `counts` is how many may come."""
     values = np.atleast_1d(numbers(node, key))
     if values.ndim != 1 or len(values) not in counts or (values != np.floor(values)).any():
         raise ModelError(f"{key} must be {' or '.join(map(str, counts))} whole numbers, got {values.tolist()}")
@@ -190,6 +198,6 @@ def _pair(node: nir.NIRNode, key: str) -> Pair:
     return values[0], values[-1]
 
 
-def _along(node: nir.NIRNode, key: str, flat: bool, rest: int) -> Pair:
-    """Along height and width; of a Conv1d, `rest` along the height."""
+def _height_and_width(node: nir.NIRNode, key: str, flat: bool, rest: int) -> Pair:
+    """Return a setting along height and width; for a Conv1d (`flat`) it is `rest` along the height."""
     return (rest, _integers(node, key, 1)[0]) if flat else _pair(node, key)

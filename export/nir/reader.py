@@ -1,4 +1,4 @@
-"""NIR (neuroir.org) -> sparse graph, without torch. docs/nir.md says what becomes of which node."""
+"""Read a NIR graph (neuroir.org) as a sparse graph, without torch. docs/nir.md lists what each node becomes."""
 
 from dataclasses import dataclass, replace
 from math import isfinite, prod
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from spiketicket.errors import InputError, ModelError
 from spiketicket.export.nir.dialects import DIALECTS, NIR_DT
-from spiketicket.export.nir.graph import Flat, describe, flatten, load, nir, numbers
+from spiketicket.export.nir.graph import FlatGraph, describe, flatten, load, nir, numbers
 from spiketicket.export.nir.layers import LAYERS, Layer, diagonal, per_channel, read_layer
 from spiketicket.export.nir.neurons import NeuronReader
 from spiketicket.graph import Add, Flatten, Graph, Node, Unsqueeze
@@ -34,12 +34,12 @@ _ADVICE = {nir.Delay: "delays cannot be expressed: remove it, or shift the input
 
 
 def read_nir(source: Path | str | nir.NIRGraph, timesteps: int, dt: float = NIR_DT, dialect: str = "nir") -> Graph:
-    """The sparse graph of a NIR file, or of a NIRGraph in memory; its input is timed, `[T, N, *shape]`.
+    """Return the sparse graph of a NIR file, or of a NIRGraph in memory; its input is timed, `[T, N, *shape]`.
 
-    `timesteps`: T where the user does not say otherwise. `dt`: seconds per timestep. `dialect`: whose simulator the
-    graph follows where NIR leaves room: "nir" (its equations by forward Euler), "snntorch" (its default reset: by
-    subtraction, one step late) or "norse"; see docs/nir.md. Raises ModelError that lists everything which the graph
-    cannot express, by node.
+    `timesteps` is the default T of the graph, `dt` the seconds per timestep. `dialect` is the simulator that the graph
+    follows where NIR leaves a choice: "nir" (its equations by forward Euler), "snntorch" (its default reset by
+    subtraction, one step late) or "norse"; see docs/nir.md. Raises ModelError, which lists by node everything that the
+    graph cannot express, and InputError if `dt` is not positive or `dialect` is unknown.
     """
     if dialect not in DIALECTS:
         raise InputError(f"dialect: expected one of {', '.join(DIALECTS)}, got {dialect!r}")
@@ -64,24 +64,27 @@ class _Signal:
     """A value of the graph under construction."""
 
     name: str
-    shape: tuple[int, ...]  # NIR's; of [C, L], the graph's has one row, [C, 1, L]
-    private: bool = True  # one node alone reads it, so what that does may be folded into what computes it
+    shape: tuple[int, ...]  # the shape in NIR; a signal [C, L] is [C, 1, L] in the graph
+    single_reader: bool = True  # only one node reads it, so that node may be folded into the layer that computes it
 
     @property
-    def image(self) -> tuple[int, ...]:
+    def graph_shape(self) -> tuple[int, ...]:
         return (self.shape[0], 1, self.shape[1]) if len(self.shape) == 2 else self.shape
 
 
 class _Reader:
-    """Reads node by node. What fails is noted in `problems`; what depends on it is read for its own problems."""
+    """A translator of a NIR graph, node by node.
 
-    def __init__(self, flat: Flat, dt: float, dialect: str) -> None:
+    What cannot be expressed is collected in `problems`; nodes behind such a node are still read for their own problems.
+    """
+
+    def __init__(self, flat: FlatGraph, dt: float, dialect: str) -> None:
         self.flat, self.dt, self.dialect = flat, dt, dialect
         self.problems: list[str] = []
         self.parts: list[Node | Layer] = []
-        self.signals: dict[str, _Signal] = {}  # by the NIR node that computes them
+        self.signals: dict[str, _Signal] = {}  # NIR node -> its output
         self.readers = flat.readers()
-        self.taken = set(flat.nodes)
+        self.used_names = set(flat.nodes)
         for name, node in flat.nodes.items():
             try:
                 self.check_kind(node)
@@ -92,6 +95,7 @@ class _Reader:
                 self.problems.append(f"{describe(name, node)}: {error}")
 
     def graph(self, timesteps: int, metadata: dict[str, str]) -> Graph:
+        """Return the graph; only if there are no problems."""
         shape = _sizes(self.flat.nodes[self.flat.input])
         nodes = tuple(part.build() if isinstance(part, Layer) else part for part in self.parts)
         output = self.signals[self.flat.output].name
@@ -102,23 +106,28 @@ class _Reader:
             raise ModelError(_ADVICE.get(type(node), "this kind of node cannot be expressed: remove it"))
 
     def sum(self, name: str, node: nir.NIRNode) -> _Signal | None:
-        """What a node gets: the sum of its sources. Where they failed, a stand-in of the shape that it declares."""
+        """Return the input of a node: the sum of its sources.
+
+        If a source could not be read, return a placeholder of the shape that the node declares, or None if it declares
+        none.
+        """
         sources = self.flat.sources[name]
         if not sources or any(source not in self.signals for source in sources):
             declared = (node.input_type or {}).get("input")
             return None if declared is None or isinstance(node, nir.Output) else _Signal(name, _sizes(node))
         first, *others = (self.signals[source] for source in sources)
         if not others:
-            return replace(first, private=first.private and self.readers[sources[0]] == 1)
+            return replace(first, single_reader=first.single_reader and self.readers[sources[0]] == 1)
         for other in others:
             if other.shape != first.shape:
                 raise ModelError(f"sums up values of the shapes {list(first.shape)} and {list(other.shape)}")
-            out = self.free(f"{name}.sum")
+            out = self.unique_name(f"{name}.sum")
             self.parts.append(Add(out, (first.name, other.name), out))
             first = _Signal(out, first.shape)
         return first
 
     def read(self, name: str, node: nir.NIRNode, x: _Signal) -> _Signal:
+        """Translate one node with the input `x`, and return its output."""
         match node:
             case nir.Input():
                 return self.read_input(x)
@@ -133,18 +142,18 @@ class _Reader:
             part, shape = read_layer(node, name, x.name, x.shape)
             self.parts.append(part)
             return _Signal(name, shape)
-        stages = NeuronReader(node, x.shape, self.dt, self.dialect).stages()
-        for stage in stages:
-            out = name if stage is stages[-1] else self.free(name + stage.suffix)
-            x = self.affine(x, stage.scale, stage.shift, f"{out}.scale")
-            self.parts.append(stage.make(out, x.name, out))
+        steps = NeuronReader(node, x.shape, self.dt, self.dialect).neuron_steps()
+        for step in steps:
+            out = name if step is steps[-1] else self.unique_name(name + step.suffix)
+            x = self.affine(x, step.scale, step.shift, f"{out}.scale")
+            self.parts.append(step.make(out, x.name, out))
             x = _Signal(out, x.shape)
         return x
 
     def read_input(self, x: _Signal) -> _Signal:
         if len(x.shape) != 2:
             return x
-        row = self.free(f"{x.name}.row")
+        row = self.unique_name(f"{x.name}.row")
         self.parts.append(Unsqueeze(row, (x.name,), row))
         return _Signal(row, x.shape)
 
@@ -154,20 +163,23 @@ class _Reader:
         if x.shape != (prod(_sizes(node)),):
             raise ModelError(f"declares the shape {list(_sizes(node))}, gets {list(x.shape)}")
         if not self.parts:
-            raise ModelError("no layer stands between input and output")
+            raise ModelError("there is no layer between input and output")
         return x
 
     def affine(self, x: _Signal, scale: Array, shift: Array, name: str) -> _Signal:
-        """`scale * x + shift`: folded into the layer that computes `x` if nothing else reads it, else a new layer."""
+        """Return `scale * x + shift`.
+
+        It is folded into the layer that computes `x` if nothing else reads that, and is a layer of its own otherwise.
+        """
         if (scale == 1).all() and not shift.any():
             return x
         scale, shift = per_channel(scale), per_channel(shift)
         maker = next((part for part in self.parts if part.output == x.name), None)
-        if x.private and isinstance(maker, Layer):
+        if x.single_reader and isinstance(maker, Layer):
             maker.fold(scale, shift)
             return x
-        name = self.free(name) if name not in self.flat.nodes else name
-        self.parts.append(diagonal(name, x.name, name, x.image, scale, shift))
+        name = self.unique_name(name) if name not in self.flat.nodes else name
+        self.parts.append(diagonal(name, x.name, name, x.graph_shape, scale, shift))
         return _Signal(name, x.shape)
 
     def flatten(self, name: str, node: nir.NIRNode, x: _Signal) -> _Signal:
@@ -183,16 +195,16 @@ class _Reader:
         self.parts.append(Flatten(name, (x.name,), name))
         return _Signal(name, (prod(x.shape),))
 
-    def free(self, name: str) -> str:
-        """`name`, or one like it that nothing else has."""
-        while name in self.taken:
+    def unique_name(self, name: str) -> str:
+        """Return `name`, with underscores appended if it is taken."""
+        while name in self.used_names:
             name += "_"
-        self.taken.add(name)
+        self.used_names.add(name)
         return name
 
 
 def _sizes(node: nir.NIRNode) -> tuple[int, ...]:
-    """The shape that a node declares for its input."""
+    """Return the shape that a node declares for its input. Raises ModelError if it has more than three dimensions."""
     sizes = tuple(int(size) for size in np.ravel(node.input_type["input"])) or (1,)
     if len(sizes) > 3 or min(sizes) < 1:
         raise ModelError(f"its shape must be [F], [C, L] or [C, H, W], got {list(sizes)}")

@@ -417,7 +417,7 @@ def test_an_output_is_not_blamed_for_what_comes_before(rng):
 def test_an_edge_that_stands_twice(rng):
     graph = chain([6], affine(rng, 6, 6), outputs=[6])
     graph.edges.append(("input", "node0"))
-    refused(graph, "node0: the edge from input stands 2 times")
+    refused(graph, "node0: the edge from input is there 2 times")
 
 
 @pytest.mark.parametrize(
@@ -438,9 +438,9 @@ def test_an_edge_that_stands_twice(rng):
         ([3, 4, 4], lambda rng: [nir.Flatten(None, 1, -1)], [48], "flattens dimensions 1 to -1 of [3, 4, 4]"),
         ([3, 4, 4], lambda rng: [conv2d(rng, 3, 3)], [48], "output (Output): must get one value per class"),
         ([5], lambda rng: [affine(rng, 6, 5)], [4], "declares the shape [4], gets [6]"),
-        ([5], lambda rng: [], [5], "no layer stands between input and output"),
+        ([5], lambda rng: [], [5], "there is no layer between input and output"),
         ([2, 3, 4, 5], lambda rng: [], [5], "its shape must be [F], [C, L] or [C, H, W]"),
-        ([5], lambda rng: [nir.LIF(*(full(5, v) for v in (1e-3, 1, 0, 1, 1)))], [5], "v_reset must lie below"),
+        ([5], lambda rng: [nir.LIF(*(full(5, v) for v in (1e-3, 1, 0, 1, 1)))], [5], "v_reset must be below"),
         ([5], lambda rng: [nir.LIF(*(full(5, v) for v in (0, 1, 0, 1, 0)))], [5], "tau must be positive"),
         ([5], lambda rng: [nir.LIF(*(full(5, v) for v in (inf, 1, 0, 1, 0)))], [5], "without leak is an IF"),
         ([5], lambda rng: [nir.Affine(np.ones((2, 6, 5)), full(6, 0))], [6], "weight must have 2 dimensions"),
@@ -468,8 +468,8 @@ def test_subgraph_with_two_outputs(rng):
 @pytest.mark.parametrize(
     ("dialect", "leak", "reset", "message"),
     [
-        ("snntorch", 0.1, 0.0, "snnTorch knows neither v_leak nor v_reset"),
-        ("snntorch", 0.0, 0.1, "snnTorch knows neither v_leak nor v_reset"),
+        ("snntorch", 0.1, 0.0, "snnTorch has neither v_leak nor v_reset"),
+        ("snntorch", 0.0, 0.1, "snnTorch has neither v_leak nor v_reset"),
         ("norse", 0.1, 0.0, "Norse starts at v_leak"),
     ],
 )

@@ -173,8 +173,8 @@ def test_everything_impossible_is_refused_at_once(rng):
     lines = str(caught.value).splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["row", "a/b", "soft", "uneven", "and", "concat"]
     assert lines[1].endswith("row (Unsqueeze [2, 1, 9]): NIR 1.0 has no such node: replace the layer")
-    assert "would be a folder" in lines[2]
-    assert "its reset subtracts, NIR's neurons reset to a value" in lines[3]
+    assert "would be a group in the HDF5 file" in lines[2]
+    assert "it resets by subtraction, NIR's neurons to a value" in lines[3]
     assert "differ between the sides" in lines[4]
 
 
