@@ -1,6 +1,6 @@
 """The trained tickets in tests/assets, which tests and benchmarks share: networks of the paper, trained on CIFAR-10.
 
-A file is called ARCH-SPARSITY.pt.xz; docs/results/vgg16.md tells how they were trained.
+A file is called ARCH-SPARSITY.pt.xz. docs/results/vgg16.md describes how they were trained.
 """
 
 from pathlib import Path
@@ -20,9 +20,9 @@ def trained() -> dict[tuple[str, float], Path]:
 
 
 def load_trained(arch: str, sparsity: float) -> Ticket:
-    """Read a trained ticket. Raises InputError where there is none of that architecture and sparsity."""
+    """Read a trained ticket. Raises InputError if there is none of that architecture and sparsity."""
     known = trained()
     if (arch, sparsity) not in known:
-        there = ", ".join(f"{a} at {p:g}%" for a, p in known) or "none"
-        raise InputError(f"there is no trained ticket of {arch} at {sparsity:g}%: expected one of {there}")
+        available = ", ".join(f"{a} at {p:g}%" for a, p in known) or "none"
+        raise InputError(f"tests/assets has no trained ticket of {arch} at {sparsity:g}%: expected one of {available}")
     return load_ticket(known[arch, sparsity])

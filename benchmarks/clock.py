@@ -1,10 +1,10 @@
-"""Whether the profiler's clock tells the truth: known durations, equal candidates, intervals that must hold the truth.
+"""Validation of the profiler's clock: known durations, equal candidates, intervals that must contain the true value.
 
     python -m benchmarks.clock
 
-Three questions, three tables. On this machine: is a function of known duration measured within 2%, and do two equal
-candidates differ by no more than the stated interval in 95% of measurements? By a simulated clock, whose truth is
-known: how many intervals hold it, on a machine that drifts and stumbles? Takes two and a half minutes.
+It answers three questions, each in a table. Is a function of known duration measured within 2% on this machine? Does
+the interval of the ratio of two equal functions contain 1 in 95% of the measurements? On a simulated machine, whose
+speed drifts and where some runs are slow, how many intervals contain the true value? It takes two and a half minutes.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ MODEL = Path(__file__).parents[1] / "tests" / "assets" / "digits.onnx"
 KNOWN_DURATIONS = (0.05, 0.2, 1.0, 5.0)  # ms
 MAX_ERROR = 0.02
 CONTAINED_SHARE = 0.95
-ITERATIONS = 600  # of a candidate in a short measurement: turns of 2 ms
+ITERATIONS = 600  # runs of each candidate in a short measurement, whose turns take 2 ms
 SIMULATED_MEASUREMENTS, SIMULATED_RUNS = 400, 60  # measurements; runs of a candidate in each
 SIMULATED_MACHINES: Mapping[str, dict[str, float]] = {
     "quiet": {},
@@ -40,16 +40,19 @@ SIMULATED_MACHINES: Mapping[str, dict[str, float]] = {
     "both": {"drift": 0.2, "outliers": 0.05},
 }
 
-app = make_app("Validates the clock that measures everything else.")
+app = make_app("Validation of the clock that measures everything else.")
 
 
 @app.command()
 @guarded
 def main(
-    repeats: Annotated[int, typer.Option(help="Measurements of each pair of equals.", min=1)] = 100,
+    repeats: Annotated[int, typer.Option(help="Measurements of each pair of equal functions.", min=1)] = 100,
     folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("docs/results"),
 ) -> None:
-    """Measure known durations and equal candidates, simulate the rest. Writes clock.json and clock.md."""
+    """Measure functions of known duration, equal functions, and functions on a simulated clock.
+
+    Writes clock.json and clock.md.
+    """
     report: dict[str, Any] = {
         "format": "spiketicket.clock",
         "version": 1,
@@ -79,7 +82,7 @@ def main(
 
 
 def known_durations() -> tuple[list[dict[str, float]], Noise]:
-    """Measure loops that read the monotonic clock until their time is over, all in one measurement."""
+    """Measure functions of KNOWN_DURATIONS in turns; return a row of the table for each, and the noise."""
     found = measure({ms: waiting(ms) for ms in KNOWN_DURATIONS}, duration=1.0)
     rows = [
         {"ms": ms, **timing.to_dict(1e3), "error": 1e3 * timing.median().value / ms - 1}
@@ -89,6 +92,8 @@ def known_durations() -> tuple[list[dict[str, float]], Noise]:
 
 
 def waiting(ms: float) -> Callable[[], None]:
+    """Return a function that reads the monotonic clock until `ms` milliseconds are over."""
+
     def wait() -> None:
         end = perf_counter_ns() + round(1e6 * ms)
         while perf_counter_ns() < end:
@@ -98,7 +103,11 @@ def waiting(ms: float) -> Callable[[], None]:
 
 
 def compare_equal_functions(name: str, run: Run, repeats: int) -> tuple[dict[str, Any], list[Noise]]:
-    """Measure one function as two candidates, many times for a short time each: how often does the interval hold 1?"""
+    """Measure one function as two candidates, `repeats` times for a short time each.
+
+    Returns a row of the table, with the share of measurements whose interval of the ratio contains 1, and the noise of
+    each measurement.
+    """
     differences, noises = [], []
     milliseconds = []
     for seed in range(repeats):
@@ -118,7 +127,7 @@ def compare_equal_functions(name: str, run: Run, repeats: int) -> tuple[dict[str
 
 
 def simulate(name: str, machine: dict[str, float]) -> dict[str, Any]:
-    """Measure candidates of 4, 4 and 4.4 ms by a clock that only they move."""
+    """Measure candidates of 4, 4 and 4.4 ms on a simulated machine; return a row of the table."""
     equal, slower = [], []
     for seed in range(SIMULATED_MEASUREMENTS):
         time = SimulatedTime(seed, **machine)
@@ -137,15 +146,17 @@ def simulate(name: str, machine: dict[str, float]) -> dict[str, Any]:
 
 
 def share_containing(intervals: list[Interval], truth: float) -> float:
+    """Return the share of the intervals that contain the true value."""
     return float(np.mean([interval.low <= truth <= interval.high for interval in intervals]))
 
 
 def width(intervals: list[Interval]) -> float:
-    """Return the median width of the intervals; for ratios, it is a share of the time itself."""
+    """Return the median width of the intervals."""
     return float(np.median([interval.high - interval.low for interval in intervals]))
 
 
 def sheets(report: dict[str, Any]) -> list[Section]:
+    """Return the three tables."""
     known = [
         [
             f"{r['ms']:g}",

@@ -1,4 +1,7 @@
-"""DeepSparse in another Python (it needs 3.11 or older and its own onnx), spoken to line by line through pipes."""
+"""DeepSparse in a process of another Python: it needs Python 3.11 or older and an onnx of its own.
+
+Commands and answers are lines in two pipes; images and logits are files (deepsparse_worker.py).
+"""
 
 import subprocess
 import tempfile
@@ -18,10 +21,10 @@ WORKER = Path(__file__).with_name("deepsparse_worker.py")
 
 @contextmanager
 def deepsparse(python: Path, model: bytes, threads: int) -> Iterator[Callable[[Floats], Floats]]:
-    """A function from images to logits. Other images than those of the run before are handed over in a file first.
+    """Provide a function that runs `model` on images and returns its logits.
 
-    Each run crosses the pipe there and back, which takes some 0.05 ms; the logits come back in a file on the first run
-    of given images only.
+    Images and logits are exchanged as files only if the images differ from those of the previous run. Otherwise a run
+    sends a command and waits for the answer, which takes some 0.05 ms more than the run itself.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -40,12 +43,15 @@ def deepsparse(python: Path, model: bytes, threads: int) -> Iterator[Callable[[F
 
 
 class _Client:
+    """The process that runs DeepSparse, and the images and logits of its last run."""
+
     def __init__(self, process: "subprocess.Popen[str]", folder: Path) -> None:
         self.process, self.folder = process, folder
         self.images: Floats | None = None
         self.logits: Floats | None = None
 
     def run(self, x: Floats) -> Floats:
+        """Return the logits of images `x`."""
         if self.logits is None or x is not self.images:
             np.save(self.folder / "images.npy", x)
             self.ask("load")
@@ -55,13 +61,14 @@ class _Client:
         return self.logits
 
     def ask(self, command: str) -> None:
+        """Send a command and wait for the answer. Raises SpikeTicketError if the process fails or has ended."""
         assert self.process.stdin is not None and self.process.stdout is not None
         try:
             self.process.stdin.write(f"{command}\n")
             self.process.stdin.flush()
         except OSError as error:
             raise SpikeTicketError(f"the DeepSparse worker has ended: {error}") from error
-        for line in self.process.stdout:  # past whatever the library prints
+        for line in self.process.stdout:  # the library may print lines of its own
             if line.startswith("worker: "):
                 answer = line.removeprefix("worker: ").strip()
                 if answer != "done":
@@ -70,6 +77,7 @@ class _Client:
         raise SpikeTicketError("the DeepSparse worker ended without an answer")
 
     def close(self) -> None:
+        """End the process."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.close()

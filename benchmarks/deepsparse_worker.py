@@ -1,6 +1,7 @@
-"""Runs in a Python that has deepsparse: `deepsparse_worker.py FOLDER THREADS`, commands on stdin, answers on stdout.
+"""Process that runs DeepSparse for deepsparse_client.py: `deepsparse_worker.py FOLDER THREADS`.
 
-`load` reads FOLDER/images.npy, runs FOLDER/model.onnx on it and writes FOLDER/logits.npy; `run` runs it once more.
+It reads commands from stdin and writes answers to stdout. `load` reads FOLDER/images.npy, runs FOLDER/model.onnx on it
+and writes FOLDER/logits.npy; `run` runs it once more.
 """
 
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 
 
 def main() -> None:
+    """Carry out commands until stdin is closed."""
     folder, threads = Path(sys.argv[1]), int(sys.argv[2])
     engine: Any = None
     images = None
@@ -26,7 +28,7 @@ def main() -> None:
             else:
                 engine.run([images])
             print("worker: done", flush=True)
-        except Exception as error:  # whatever it is, the other side shall hear of it
+        except Exception as error:  # reported to the client, which raises it
             print("worker:", type(error).__name__, " ".join(str(error).split()), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Exports a benchmark's tickets, verifies them, runs them in the native engine and times them beside onnxruntime."""
+"""Export of the tickets of a benchmark: their verification, their accuracy in the native engine, and their speed."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -28,7 +28,11 @@ ENGINES = ("native", "onnxruntime")
 
 @dataclass(frozen=True)
 class DeployedTicket:
-    """A verified export of `run`'s ticket of a round. Accuracies on all test images, as torch and native have it."""
+    """A ticket of the run folder `run` that was exported and verified.
+
+    `searched` is its accuracy on all test images in torch, as the search measured it; `native` is that in the native
+    engine.
+    """
 
     run: str
     round: int
@@ -38,11 +42,11 @@ class DeployedTicket:
     dense_nbytes: int
     searched: float
     native: float
-    milliseconds: dict[str, float]  # median per image at batch 1, by engine; empty where it is not timed
+    milliseconds: dict[str, float]  # median per image at batch 1, by engine; empty if the ticket was not timed
 
 
 def export_all(histories: Sequence[History], dataset: Dataset, models: Path) -> list[DeployedTicket]:
-    """Export all tickets, and time those of the first search. Raises VerificationError where engines differ."""
+    """Export all tickets, and time those of the first search. Raises VerificationError if engines disagree."""
     deployed = []
     for history in histories:
         paths = {}
@@ -57,7 +61,7 @@ def export_all(histories: Sequence[History], dataset: Dataset, models: Path) -> 
 
 
 def deploy(run: str, ticket: Ticket, dataset: Dataset, path: Path) -> DeployedTicket:
-    """Export a ticket to `path` and classify the test images at the timesteps that it was trained with."""
+    """Export a ticket to `path`, and classify the test images at the number of timesteps that it was trained with."""
     images, search = ticket.normalisation(dataset.test.images), ticket.search
     export = export_ticket(ticket, path, samples=images[:SAMPLES])
     with Session(path, engine="native") as session:
@@ -76,17 +80,17 @@ def deploy(run: str, ticket: Ticket, dataset: Dataset, path: Path) -> DeployedTi
 
 
 def milliseconds(models: list[Path], dataset: Dataset) -> dict[Path, dict[str, float]]:
-    """Time all models and engines in turns; every run takes the next image."""
+    """Return the median milliseconds of each model in each engine, timed in turns; every run takes the next image."""
     images = dataset.normalisation(dataset.test.images[:TIMED])
     with ExitStack() as stack:
         runs: dict[tuple[Path, str], Run] = {}
         for path in models:
             for engine in ENGINES:
                 session = stack.enter_context(Session(path, engine=engine))
-                runs[path, engine] = partial(_next, session, cycle(images[:, None]))
+                runs[path, engine] = partial(_run_next, session, cycle(images[:, None]))
         timings = measure(runs, duration=DURATION).timings if runs else {}
     return {path: {engine: 1e3 * timings[path, engine].median().value for engine in ENGINES} for path in models}
 
 
-def _next(session: Session, images: Iterator[NDArray[np.float32]]) -> None:
+def _run_next(session: Session, images: Iterator[NDArray[np.float32]]) -> None:
     session.run({INPUT: next(images)})

@@ -1,4 +1,4 @@
-"""A pruned network in the file formats that its user could choose, and what loads them."""
+"""A pruned network in the file formats that a user could choose, and the engines that load them."""
 
 import gzip
 from collections.abc import Callable
@@ -21,11 +21,13 @@ OURS = "spiketicket"
 
 
 def dense(graph: Graph) -> bytes:
+    """Write all weights, zeros included, as a plain ONNX file."""
     data: bytes = to_onnx(graph, dense=True).SerializeToString()
     return data
 
 
 def gzipped(graph: Graph) -> bytes:
+    """Compress the dense file."""
     return gzip.compress(dense(graph), 6, mtime=0)
 
 
@@ -38,16 +40,19 @@ def sparse_initializers(graph: Graph) -> bytes:
     model.graph.initializer.extend(kept)
     for name, weight in weights.items():
         rows = weight.row_indices
-        places = rows * weight.columns + weight.indices
+        positions = rows * weight.columns + weight.indices
         values = numpy_helper.from_array(weight.values.astype(np.float32), name)
-        tensor = helper.make_sparse_tensor(values, numpy_helper.from_array(places), weight.shape)
+        tensor = helper.make_sparse_tensor(values, numpy_helper.from_array(positions), weight.shape)
         model.graph.sparse_initializer.append(tensor)
     data: bytes = model.SerializeToString()
     return data
 
 
 def safetensors(graph: Graph) -> bytes:
-    """Write every weight as scipy holds it (float32, indices and indptr int32) and its bias, without the network."""
+    """Write weights (float32 values, int32 indices and indptr, as in scipy) and biases, without the network.
+
+    Raises Unavailable if safetensors is not installed.
+    """
     try:
         from safetensors.numpy import save
     except ImportError as error:
@@ -65,6 +70,7 @@ def safetensors(graph: Graph) -> bytes:
 
 
 def ours(values: str, graph: Graph) -> bytes:
+    """Write the sparse ONNX file of this project, with weights of type `values`."""
     data: bytes = to_onnx(cast(graph, values)).SerializeToString(deterministic=True)
     return data
 
@@ -78,19 +84,21 @@ FORMATS: dict[str, Callable[[Graph], bytes]] = {
 }
 
 
-def in_onnxruntime(path: Path, threads: int) -> Run:
+def load_in_onnxruntime(path: Path, threads: int) -> Run:
+    """Load a file, decompressed if it ends in .gz, in onnxruntime."""
     model = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else str(path)
     session = onnxruntime_session(model, threads)
     return lambda x: session.run([LOGITS_T], {INPUT: x})[0]
 
 
-def in_native(path: Path, threads: int) -> Run:
+def load_in_native(path: Path, threads: int) -> Run:
+    """Load a file in the native engine."""
     session = Session(path, engine="native", threads=threads)
     return lambda x: session.run({INPUT: x})[LOGITS_T]
 
 
 def loaders(name: str) -> dict[str, Callable[[Path, int], Run]]:
-    """Return the engines that can load a file of this format."""
+    """Return the engines that can load a file of the format `name`."""
     if name == SAFETENSORS:
         return {}
-    return {"onnxruntime": in_onnxruntime} | ({"native": in_native} if name.startswith(OURS) else {})
+    return {"onnxruntime": load_in_onnxruntime} | ({"native": load_in_native} if name.startswith(OURS) else {})

@@ -1,9 +1,9 @@
-"""Where a run's time goes: every layer of a model in the native engine, on one thread, beside what bounds it.
+"""Time and work of every layer of a model in the native engine, on one thread.
 
     python -m benchmarks.layers build/bench/models/TICKET [--timesteps 5] [--images 8]
 
 TICKET is a folder that benchmarks.inference made: a model and the images that were timed. The columns are those of
-the profiler (profiling/layers/profile.py), of which this prints the ones that fit on a line.
+the profiler (profiling/layers/profile.py) that fit on a line.
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ from spiketicket.runtime.engines.registry import PLANS
 
 LEFT_OUT = ("kind", "low", "high", "share", "firing rate", "silent", "why this kernel")
 
-app = make_app("Where a run's time goes, layer by layer.")
+app = make_app("Time and work of every layer.")
 
 
 @app.command()
@@ -35,10 +35,10 @@ def main(
     images: Annotated[int, typer.Option(min=1, max=32, help="Images, run one at a time.")] = 8,
     plan: Annotated[str, typer.Option(help=f"Kernels: {', '.join(PLANS)}.")] = "auto",
 ) -> None:
-    """Print what every layer takes on one thread, and what it computes."""
+    """Print the time that every layer takes on one thread, and the operations that it computes."""
     if not (ticket / "oracle.npz").exists():
         raise InputError(
-            f"{ticket} is not a ticket's folder: run python -m benchmarks.inference, then give one of OUT/models"
+            f"{ticket} is not the folder of a ticket: run python -m benchmarks.inference, and name one in OUT/models"
         )
     with np.load(ticket / "oracle.npz") as stored:
         x = np.ascontiguousarray(stored["images"][:images])

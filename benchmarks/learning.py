@@ -1,12 +1,13 @@
-"""Whether fast training learns as well: test accuracy after the same epochs as the authors' loop over timesteps.
+"""Test accuracy after some epochs of this project's training step and of the authors' loop over timesteps.
 
     python -m benchmarks.learning --data DIR
     python -m benchmarks.learning --data DIR --device cuda --arch vgg16 --width 1 --images 50000 --test-images 10000 \
         --batch-size 128 --lr 0.3 --precisions float32,bfloat16
 
-Every candidate of a seed begins with the same weights, sees the same batches, and trains dense: `loop`, SpikingJelly's
-layers once per timestep with torch's SGD, in float32; and the step of a search (on a GPU: kernels of ours, CUDA graphs)
-in each precision. What is done is kept after every training; the same command goes on.
+The candidates are `loop`, SpikingJelly's layers once per timestep with torch's SGD in float32, and the training step
+of a search (on a GPU with this project's kernels, as a CUDA graph) in each precision. For each seed, all of them begin
+with the same weights, see the same batches, and train without pruning. Results are saved after every training; the
+same command continues an interrupted benchmark.
 """
 
 import json
@@ -48,7 +49,7 @@ app = make_app("Accuracy after some epochs: the authors' loop against the step o
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """The weights, data and schedule that all candidates of a seed share."""
+    """The initial weights, data and schedule that all candidates of a seed share."""
 
     settings: SearchSettings
     config: ModelConfig
@@ -56,6 +57,7 @@ class TrainingTask:
     group: Group
 
     def network(self) -> nn.Module:
+        """Build the network with the initial weights of the seed."""
         torch.manual_seed(self.settings.seed)
         return build(self.config).to(self.group.device)
 
@@ -68,6 +70,7 @@ class TrainingTask:
 
 
 def train_by_loop(task: TrainingTask) -> nn.Module:
+    """Train the network as the paper's authors do, with a loop over timesteps; return it."""
     settings, network = task.settings, LoopNetwork(task.network())
     optimiser = torch.optim.SGD(network.parameters(), settings.lr, MOMENTUM, weight_decay=settings.weight_decay)
     for rate, batches in task.epochs():
@@ -83,6 +86,7 @@ def train_by_loop(task: TrainingTask) -> nn.Module:
 
 
 def train_by_search_step(task: TrainingTask) -> nn.Module:
+    """Train the network with the step that searches use, without pruning; return it."""
     network = task.network()
     state = TrainingState(network, dense_masks(network), task.settings, task.group)
     epoch_mean = EpochMean.empty(task.group.device)
@@ -102,18 +106,20 @@ def main(
     timesteps: Annotated[int, typer.Option(help="T.")] = 5,
     images: Annotated[int, typer.Option(help="Training images.")] = 4000,
     test_images: Annotated[int, typer.Option(help="Test images.")] = 2000,
-    epochs: Annotated[int, typer.Option(help="Of each training.")] = 10,
+    epochs: Annotated[int, typer.Option(help="Epochs of each training.")] = 10,
     batch_size: Annotated[int, typer.Option(help="Images per iteration.")] = 50,
     lr: Annotated[float, typer.Option(help="First learning rate.")] = 0.1,
-    seeds: Annotated[int, typer.Option(help="Trainings of each candidate, 3 at least.")] = 5,
-    precisions: Annotated[str, typer.Option(help=f"Of ours: {', '.join(PRECISIONS)}.")] = "float32",
+    seeds: Annotated[int, typer.Option(help="Trainings of each candidate; at least 3.")] = 5,
+    precisions: Annotated[
+        str, typer.Option(help=f"Precisions of this project's step: {', '.join(PRECISIONS)}.")
+    ] = "float32",
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
     folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("build/learning"),
 ) -> None:
-    """Train all, seed by seed, and write learning.json and learning.md."""
+    """Train all candidates, seed by seed, and write learning.json and learning.md."""
     if seeds < 3 or epochs < 1 or min(images, test_images) < 10:
         raise InputError(
-            "expected seeds from 3, epochs from 1 and images from 10, "
+            "expected seeds from 3, epochs from 1, and training and test images from 10, "
             f"got {seeds}, {epochs}, {images} and {test_images}"
         )
     chosen = split(precisions)
@@ -137,7 +143,7 @@ def main(
     with joined_group(device) as group:
         batches = Batches(dataset, group.device)
         config = ModelConfig(arch, 3, 32, len(dataset.classes), timesteps, width)
-        for seed in range(max(seeds, *map(len, runs.values()))):  # an earlier run may have begun more
+        for seed in range(max(seeds, *map(len, runs.values()))):  # an earlier run may have more seeds
             for name, found in runs.items():
                 if len(found) > seed:
                     continue
@@ -166,7 +172,10 @@ def main(
 
 
 def load_or_begin_report(folder: Path, setup: dict[str, Any]) -> dict[str, Any]:
-    """Read the report of an earlier run of the same setup, or begin one. Raises InputError if the setup differs."""
+    """Read the report of an earlier run with the same settings, or begin a new one.
+
+    Raises InputError if the settings differ.
+    """
     path = folder / "learning.json"
     if not path.exists():
         return {
@@ -179,31 +188,38 @@ def load_or_begin_report(folder: Path, setup: dict[str, Any]) -> dict[str, Any]:
         }
     report: dict[str, Any] = json.loads(path.read_text())
     if report["setup"] != setup:
-        raise InputError(f"{path} is of another setup: {report['setup']}")
+        raise InputError(
+            f"{path} is of another setup: expected {setup}, got {report['setup']}; choose another folder with --out"
+        )
     return report
 
 
 def save_report(report: dict[str, Any], folder: Path) -> None:
+    """Write learning.json."""
     write_json(folder / "learning.json", report)
 
 
-def difference(these: list[float], those: list[float]) -> tuple[float, float, float]:
-    """Return the mean difference over seeds, which share weights and batches, and its 95% interval (Student's t)."""
-    found = [a - b for a, b in zip(these, those, strict=True)]
-    reach = float(student.ppf(0.975, len(found) - 1)) * stdev(found) / sqrt(len(found))
-    return mean(found), mean(found) - reach, mean(found) + reach
+def difference(accuracies: list[float], baseline: list[float]) -> tuple[float, float, float]:
+    """Return the mean difference of paired accuracies, and its 95% interval by Student's t.
+
+    The pairs are seeds, since the trainings of a seed share weights and batches.
+    """
+    found = [a - b for a, b in zip(accuracies, baseline, strict=True)]
+    margin = float(student.ppf(0.975, len(found) - 1)) * stdev(found) / sqrt(len(found))
+    return mean(found), mean(found) - margin, mean(found) + margin
 
 
 def present(report: dict[str, Any], folder: Path) -> None:
+    """Print the table, and write learning.md and learning.json."""
     runs, setup = report["accuracies"], report["setup"]
     rows = []
     for name, found in runs.items():
-        against = verdict = "-"
+        change = verdict = "-"
         if name in report["differences"]:
             middle, low, high = (100 * x for x in report["differences"][name])
-            against = f"{middle:+.2f} ({low:+.2f} to {high:+.2f})"
+            change = f"{middle:+.2f} ({low:+.2f} to {high:+.2f})"
             verdict = "no difference seen" if low <= 0 <= high else "better" if low > 0 else "worse"
-        rows.append([name, *(f"{100 * x:.2f}" for x in found), f"{100 * mean(found):.2f}", against, verdict])
+        rows.append([name, *(f"{100 * x:.2f}" for x in found), f"{100 * mean(found):.2f}", change, verdict])
     seeds = [f"seed {seed}" for seed in range(len(runs[LOOP]))]
     title = (
         f"Test accuracy in %: {setup['arch']} at width {setup['width']:g}, T = {setup['timesteps']}, {setup['epochs']} "

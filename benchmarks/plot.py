@@ -1,4 +1,4 @@
-"""The picture: ratio to the best rival against sparsity, one panel per network and batch."""
+"""Picture of the inference benchmark: speed relative to the best rival by sparsity, for each network and batch."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -10,14 +10,17 @@ from benchmarks.results import TARGET_THREADS, TARGET_TIMESTEPS, TARGETS, Result
 from spiketicket.errors import extra
 from spiketicket.files import write_atomic
 
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")  # Okabe and Ito: told apart by colour-blind readers
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")  # by Okabe and Ito, who chose them for colour-blind readers
 MARKERS = ("s", "o", "^", "D")
 LINES = ("-", "--", ":", "-.")
 TICKS = (0.25, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30)
 
 
 def draw(results: Sequence[Result], path: Path, subtitle: str) -> None:
-    """Draw the picture: colour and marker show T, lines the threads. Raises MissingExtraError without matplotlib."""
+    """Draw the picture: colour and marker show T, the line style shows the number of threads.
+
+    Raises MissingExtraError if matplotlib is not installed.
+    """
     with extra("bench", "the picture", "matplotlib"):
         import matplotlib
     matplotlib.use("Agg")
@@ -36,7 +39,7 @@ def draw(results: Sequence[Result], path: Path, subtitle: str) -> None:
         sharey=True,
         layout="constrained",
     )
-    for arch, row in zip(archs, axes, strict=True):  # vgg16 above
+    for arch, row in zip(archs, axes, strict=True):  # vgg16 in the first row
         for batch, ax in zip(sorted(batches), row, strict=True):
             here = [r for r in measured if (r.configuration.arch, r.configuration.batch) == (arch, batch)]
             _lines(ax, here, sparsities, steps, threads)
@@ -67,6 +70,7 @@ def draw(results: Sequence[Result], path: Path, subtitle: str) -> None:
 
 
 def _lines(ax: Any, results: list[Result], sparsities: list[float], steps: list[int], threads: list[int]) -> None:
+    """Draw a line for each T and number of threads."""
     for (i, t), (j, n) in product(enumerate(steps), enumerate(threads)):
         points = {
             sparsities.index(r.configuration.sparsity): r.ratio()
@@ -76,7 +80,7 @@ def _lines(ax: Any, results: list[Result], sparsities: list[float], steps: list[
         ordered = sorted(points)
         ax.plot(
             ordered,
-            [points[place] for place in ordered],
+            [points[index] for index in ordered],
             color=COLOURS[i % 4],
             marker=MARKERS[i % 4],
             linestyle=LINES[j % 4],
@@ -86,11 +90,12 @@ def _lines(ax: Any, results: list[Result], sparsities: list[float], steps: list[
 
 
 def _target(ax: Any, goal: dict[float, float], sparsities: list[float]) -> None:
-    places = {sparsities.index(p): ratio for p, ratio in goal.items() if p in sparsities}
-    if places:
+    """Mark the aimed ratio at each sparsity that has one."""
+    ratios = {sparsities.index(p): ratio for p, ratio in goal.items() if p in sparsities}
+    if ratios:
         ax.plot(
-            list(places),
-            list(places.values()),
+            list(ratios),
+            list(ratios.values()),
             color="black",
             marker="_",
             markersize=14,

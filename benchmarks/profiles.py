@@ -1,4 +1,4 @@
-"""Make the profiles of docs/results: snn-profile's reports of the trained VGG16 ticket and of training, with pictures.
+"""Makes the profiles of docs/results: reports of snn-profile on the trained VGG16 ticket and on training.
 
 python -m benchmarks.profiles inference --data DIR
 python -m benchmarks.profiles search
@@ -33,7 +33,7 @@ app = make_app("The profiles of docs/results.")
 
 @app.callback()
 def group() -> None:
-    """JSON, HTML and pictures of snn-profile's reports."""
+    """Make the profiles of docs/results, as JSON, HTML and a picture."""
 
 
 Folder = Annotated[Path, typer.Option("--out", help="Folder of the results.")]
@@ -48,7 +48,7 @@ def inference(
     duration: Annotated[float, typer.Option(help="Seconds per engine and T.")] = 1.5,
     folder: Folder = Path("build/bench"),
 ) -> None:
-    """Native, onnxruntime, OpenVINO and torch at T = 1 to 5, batch 1, all cores: about four minutes."""
+    """Profile native, onnxruntime, OpenVINO and torch at T = 1 to 5, batch 1, all cores: about four minutes."""
     model = folder / f"{ticket.name.partition('.pt')[0]}.onnx"
     with model_of_ticket(ticket) as path:
         write_atomic(model, path.read_bytes())
@@ -68,18 +68,20 @@ def inference(
 @guarded
 def search(
     runs: Annotated[
-        list[Path] | None, typer.Option("--run", help="Run folder of snn-search, to hold against; repeatable.")
+        list[Path] | None, typer.Option("--run", help="Run folder of snn-search to compare with; repeatable.")
     ] = None,
     folder: Folder = Path("build/bench"),
 ) -> None:
-    """VGG16 and ResNet19 at T = 1 to 5, batch 128, on the CPU: about eight minutes."""
-    asked = SearchProfileSettings(("vgg16", "resnet19"), (1, 2, 3, 4, 5), paper.BATCH, "cifar10", "float32")
+    """Profile the training of VGG16 and ResNet19 at T = 1 to 5, batch 128, on the CPU: about eight minutes."""
+    settings = SearchProfileSettings(("vgg16", "resnet19"), (1, 2, 3, 4, 5), paper.BATCH, "cifar10", "float32")
     histories = read_runs(runs or [])
     of_runs = [setup for history in histories for setup in setups_of(history)]
     with err.status("measuring ...") as status:
-        cost = measure_search([*asked.setups(), *of_runs], device="cpu", memory=asked.setups(), report=status.update)
+        cost = measure_search(
+            [*settings.setups(), *of_runs], device="cpu", memory=settings.setups(), report=status.update
+        )
     found = [one for history in histories for one in spent(history, cost.costs.__getitem__)]
-    _write(search_report(asked, cost, found), folder / "profile-search", "iteration")
+    _write(search_report(settings, cost, found), folder / "profile-search", "iteration")
 
 
 def _write(report: Report, base: Path, shown: str) -> None:

@@ -13,7 +13,7 @@ from spiketicket.profiling.report.document import Column, Report, Section, Table
 from spiketicket.profiling.report.files import write
 from spiketicket.profiling.report.terminal import show
 
-WIDTH = 140  # of tables that go to a file or a pipe
+WIDTH = 140  # columns of the tables if the output is a file or a pipe
 
 
 def section(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], notes: Sequence[str] = ()) -> Section:
@@ -42,4 +42,5 @@ def publish(
 
 
 def write_json(path: Path, data: Any) -> None:
+    """Write `data` as JSON, atomically."""
     write_atomic(path, (json.dumps(data, indent=1) + "\n").encode())

@@ -1,4 +1,7 @@
-"""The measurements as tables, one per network, T, batch and thread number: candidates are rows, sparsities columns."""
+"""Results of the inference benchmark and their tables.
+
+There is a table per network, T, batch and number of threads; its rows are candidates, its columns sparsities.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +26,8 @@ TARGETS = {  # (arch, batch) -> sparsity -> ratio to the best rival, at T = 5 an
 
 @dataclass(frozen=True)
 class Configuration:
+    """The ticket, T, batch and number of threads of one comparison."""
+
     arch: str
     sparsity: float
     timesteps: int
@@ -31,10 +36,12 @@ class Configuration:
 
     @property
     def panel(self) -> tuple[str, int, int, int]:
+        """What the configurations in one table have in common."""
         return self.arch, self.timesteps, self.batch, self.threads
 
     @property
     def target(self) -> float | None:
+        """The aimed ratio to the best rival; None if there is no aim."""
         if (self.timesteps, self.threads) != (TARGET_TIMESTEPS, TARGET_THREADS):
             return None
         return TARGETS.get((self.arch, self.batch), {}).get(self.sparsity)
@@ -42,13 +49,16 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Result:
-    """One configuration: seconds per run of candidates whose logits were right, and why others are missing."""
+    """The result of one configuration.
+
+    `seconds` are those of a run, of candidates whose logits were right; `missing` says why others were not timed.
+    """
 
     configuration: Configuration
     seconds: dict[str, Timing]
     agreements: dict[str, Agreement]
     missing: dict[str, str] = field(default_factory=dict)
-    noise: Noise | None = None  # None where nothing was timed
+    noise: Noise | None = None  # None if nothing was timed
 
     @property
     def best_rival(self) -> str | None:
@@ -90,7 +100,7 @@ class Result:
 
 
 def summary_sheet(results: Sequence[Result]) -> Section | None:
-    """Tabulate ratios to the best rival where there is an aim (in brackets); None where there is none."""
+    """Tabulate ratios to the best rival, with aims in brackets; return None if no result has an aim."""
     rows: dict[tuple[str, int], dict[float, str]] = {}
     for r in results:
         c, times, target = r.configuration, r.ratio(), r.configuration.target
@@ -107,6 +117,7 @@ def summary_sheet(results: Sequence[Result]) -> Section | None:
 
 
 def latency_sheets(results: Sequence[Result]) -> list[Section]:
+    """Return the tables of milliseconds per run."""
     panels: dict[tuple[str, int, int, int], list[Result]] = {}
     for result in results:
         panels.setdefault(result.configuration.panel, []).append(result)
@@ -150,6 +161,7 @@ def with_spread(timing: Timing, write: Callable[[float], str]) -> str:
 
 
 def figures(timing: Timing) -> dict[str, float]:
+    """Return the figures of a timing for JSON, in seconds."""
     return {**timing.to_dict(), "p10": timing.quantile(0.1)}
 
 
@@ -166,6 +178,7 @@ def _ratio(times: float | None) -> str:
 
 
 def ticket_sheet(facts: Sequence[dict[str, Any]]) -> Section:
+    """Tabulate accuracy, size, density and firing rates of the tickets."""
     rows = [
         [
             f"{f['arch']} {f['sparsity']:g}%",
@@ -207,6 +220,7 @@ def layer_sheet(facts: dict[str, Any]) -> Section:
 
 
 def footprint_sheet(rows: Sequence[dict[str, Any]]) -> Section:
+    """Tabulate file size, load time and memory."""
     cells = [
         [
             r["label"],
@@ -235,7 +249,7 @@ def notes_on(results: Sequence[Result]) -> list[str]:
 
 
 def disturbances(noises: Sequence[Noise]) -> list[str]:
-    """Return a warning if the machine was not quiet: in how many measurements, and what disturbed the worst of them."""
+    """Return a warning if measurements were disturbed: how many, and what disturbed the worst of them; else nothing."""
     noisy = [noise for noise in noises if noise.warnings]
     if not noisy:
         return []

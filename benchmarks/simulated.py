@@ -1,4 +1,4 @@
-"""A clock that only candidates move: durations whose truth is known, on a machine that drifts and stumbles."""
+"""A simulated clock, which only the measured functions advance, so that their true durations are known."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -12,8 +12,11 @@ from spiketicket.profiling.measure import clock
 
 @dataclass
 class SimulatedTime:
-    """Stands in for the module `time`. `jitter`: standard deviation of a run's logarithm. `drift`: of the machine's
-    speed, as a share of it, in waves of 0.7 s. `outliers`: share of runs that take 3 to 10 times as long."""
+    """Replacement of the module `time` in the profiler's clock, with the disturbances of a real machine.
+
+    `jitter` is the standard deviation of the logarithm of a run's duration. `drift` is the amplitude of the machine's
+    speed, as a share of it, in waves of 0.7 s. `outliers` is the share of runs that take 3 to 10 times as long.
+    """
 
     seed: int
     jitter: float = 0.03
@@ -32,7 +35,7 @@ class SimulatedTime:
         self.now += seconds
 
     def candidate(self, seconds: float) -> Callable[[], None]:
-        """Return a run whose median is `seconds` while the machine is at its middle speed."""
+        """Return a function whose median duration is `seconds` while the machine has its mean speed."""
 
         def run() -> None:
             slow = exp(self.drift * sin(9 * self.now + self.phase) + self.random.gauss(0, self.jitter))
@@ -44,6 +47,6 @@ class SimulatedTime:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Make `measure` take this time for the real one."""
+        """Make `measure` read this clock instead of the real one."""
         with patch.object(clock, "time", self):
             yield

@@ -1,7 +1,8 @@
 """Bytes of the paper's networks at its sparsities, file format by file format, and how long engines take to load them.
 
-Tickets: see cuts.py; they are made where OUT/models has none yet. All files of a ticket are written, held against the
-float64 oracle, and loaded in turns in one process, from the page cache; the native engine's plan is in its cache.
+The tickets are described in cuts.py; they are made if OUT/models does not have them yet. All files of a ticket are
+written, compared with the float64 oracle, and loaded in turns in one process. The operating system has the files in its
+cache, and the native engine its plan.
 """
 
 import gc
@@ -33,9 +34,9 @@ from spiketicket.profiling.measure.timing import Timing
 from spiketicket.profiling.report.document import Section
 
 SPARSEST = 98.13
-PER_NONZERO = 1.05 * (4 + 2)  # bytes of float32 and uint16, and a twentieth for everything else
-SMALLER = {"float32": 25, "float16": 40}  # times, than dense ONNX at 98.13%
-CHECKED = 8  # images
+PER_NONZERO = 1.05 * (4 + 2)  # bytes: a float32 value, a uint16 index, and a twentieth for everything else
+SMALLER = {"float32": 25, "float16": 40}  # how many times smaller than dense ONNX a file shall be at 98.13%
+CHECKED = 8  # images on which an engine's logits are compared
 ROUNDED = [name for name in FORMATS if name.startswith(OURS) and "float32" not in name]
 
 app = make_app("Sizes of model files, and how long engines take to load them.")
@@ -43,10 +44,12 @@ app = make_app("Sizes of model files, and how long engines take to load them.")
 
 @dataclass(frozen=True)
 class Sizes:
-    """What was found out about one ticket. `top1`: share of images that an engine puts into the class of the float64
-    oracle of the same file; `seconds`: of loading; both by format and engine. `rounded`: share of images that keep
-    their class when the weights are rounded, by format. `missing`: by format, or format and engine, why there is
-    nothing."""
+    """File sizes and load times of one ticket.
+
+    `top1` is the share of images that an engine puts into the class of the float64 oracle of the same file, `seconds`
+    the time of loading; both are given by format and engine. `rounded` is the share of images that keep their class
+    when the weights are rounded, by format. `missing` says why a format, or a format in an engine, was not measured.
+    """
 
     arch: str
     sparsity: float
@@ -57,13 +60,15 @@ class Sizes:
     rounded: dict[str, float]
     seconds: dict[str, Timing]
     missing: dict[str, str]
-    coo_check: str  # what onnx's checker says of sparse_initializer
+    coo_check: str  # the result of onnx's checker for sparse_initializer
     noise: Noise
 
     def smaller(self, name: str) -> float:
+        """Return how many times smaller than dense ONNX a format is."""
         return self.nbytes[DENSE] / self.nbytes[name]
 
     def per_nonzero(self, name: str) -> float:
+        """Return the bytes per nonzero weight of a format."""
         return self.nbytes[name] / self.nonzeros
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,8 +84,8 @@ def measure(ticket: TimedTicket, folder: Path, threads: int, duration: float) ->
     rounded: dict[str, float] = {}
     missing: dict[str, str] = {}
     runs: dict[str, Callable[[], object]] = {}
-    for place, (name, write) in enumerate(FORMATS.items()):
-        path = folder / f"{place}{'.gz' if name == GZIP else '.onnx'}"
+    for index, (name, write) in enumerate(FORMATS.items()):
+        path = folder / f"{index}{'.gz' if name == GZIP else '.onnx'}"
         try:
             write_atomic(path, write(graph))
         except Unavailable as error:
@@ -130,13 +135,13 @@ def _classes(ticket: TimedTicket) -> Any:
 def _check(path: Path) -> str:
     try:
         onnx.checker.check_model(str(path), full_check=True)
-    except Exception as error:  # of the C++ side
+    except Exception as error:  # its C++ exceptions share no other base
         return str(error).split("\n")[0]
     return "passes"
 
 
 def aims(found: list[Sizes]) -> Iterator[tuple[str, float, float, bool]]:
-    """Yield what is aimed at, the aim, the measured value, and whether it meets the aim."""
+    """Yield the description, the aim, the measured value, and whether it meets the aim."""
     for s in found:
         name = f"{OURS} float32"
         got = s.per_nonzero(name)
@@ -147,6 +152,7 @@ def aims(found: list[Sizes]) -> Iterator[tuple[str, float, float, bool]]:
 
 
 def sheets(found: list[Sizes]) -> Iterator[Section]:
+    """Yield the tables: the aims, then sizes and load times of each network."""
     rows = [[what, f"{aim:.4g}", f"{got:.4g}", "met" if met else "NOT met"] for what, aim, got, met in aims(found)]
     yield section("Aims", ["", "aim", "measured", ""], rows)
     for arch in dict.fromkeys(s.arch for s in found):
@@ -174,8 +180,10 @@ def _milliseconds(s: Sizes, key: str) -> str:
 
 
 def notes(report: dict[str, Any], found: list[Sizes]) -> list[str]:
+    """Return the conditions of the measurements, and what was not measured."""
     lines = [
-        f"tickets: initial weights, pruned once by magnitude, batch norm calibrated on {report['images']}",
+        "tickets: trained ones where there are some, else initial weights that are pruned once by magnitude, with "
+        f"batch norm calibrated on {report['images']}",
         f"machine: {', '.join(f'{key} {value}' for key, value in report['machine'].items())}",
         f"loading: in one process, in turns, {report['threads']} threads; files and the native engine's plans are "
         "cached",
@@ -208,7 +216,10 @@ def main(
     duration: Annotated[float, typer.Option(help="Seconds per file and engine; ten rounds at least.")] = 1.0,
     folder: Annotated[Path, typer.Option("--out", help="Folder of tickets and results.")] = Path("build/bench"),
 ) -> None:
-    """Size of every format, and load time in every engine that reads it. Writes size.json and size.md: six minutes."""
+    """Measure the size of every format, and its load time in every engine that reads it: six minutes.
+
+    Writes size.json and size.md.
+    """
     dataset = load_images(data)
     report: dict[str, Any] = {
         "format": "spiketicket.size",

@@ -1,12 +1,13 @@
-"""The paper's claims in small, on CIFAR-10: accuracy against sparsity of IMP, IMP+ET, EB, EB+ET and random tickets.
+"""Accuracy by sparsity of IMP, IMP+ET, EB, EB+ET and random tickets on CIFAR-10: the paper's experiment, in small.
 
     python -m benchmarks.tickets --data DIR
     python -m benchmarks.tickets --data DIR --device cuda --arch vgg16 ... (docs/gpu.md)
 
-A narrow network of the same kind on a part of the training images, with few epochs: what two CPU cores can do in hours.
-(VGG16 itself at an eighth of its channels learns next to nothing in 8 epochs of 5,000 images: 14 to 23%.) Searches go
-seed by seed, so that whenever it is stopped, all methods have been treated alike; the same command goes on. What is
-finished is reported (tickets_report.py); in the end all tickets are exported and run natively (deployed.py).
+It trains a narrow network of the same kind on a part of the training images for few epochs, which two CPU cores can do
+in hours. (VGG16 itself, at an eighth of its channels, reaches only 14 to 23% in 8 epochs of 5,000 images.) All methods
+of a seed are searched before the next seed, so that a benchmark that is stopped has about as many searches of each; the
+same command continues it. Finished searches are reported (tickets_report.py), and in the end all tickets are exported
+and run in the native engine (deployed.py).
 """
 
 import time
@@ -32,7 +33,7 @@ from spiketicket.train.search.settings import SearchSettings
 
 METHODS = ("imp", "imp-et", "eb", "eb-et", "random")
 
-app = make_app("Accuracy against sparsity of the paper's methods, in small.")
+app = make_app("Accuracy by sparsity of the paper's methods, in small.")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Scale:
     precision: str = "float32"
 
     def settings(self, method: str, seed: int, **options: Any) -> SearchSettings:
+        """Return the settings of a search of this size."""
         return SearchSettings(
             method,
             self.arch,
@@ -63,7 +65,7 @@ class Scale:
         )
 
     def searches(self, seed: int, methods: Collection[str]) -> Iterator[tuple[str, SearchSettings]]:
-        """Yield folder and settings of every search of a seed, for the chosen METHODS."""
+        """Yield the name of the run folder and the settings of every search of a seed, for the chosen METHODS."""
         for name, settings in self._searches(seed):
             if name.rstrip("-0123456789") in methods:
                 yield name, settings
@@ -88,21 +90,25 @@ def main(
     arch: Annotated[str, typer.Option(help="Network.")] = "alexnet",
     images: Annotated[int, typer.Option(help="Training images, a tenth of which is held out.")] = 4000,
     test_images: Annotated[int, typer.Option(help="Test images.")] = 2000,
-    epochs: Annotated[int, typer.Option(help="Of a training.")] = 8,
-    rewind_epoch: Annotated[int, typer.Option(help="Epoch that later rounds go back to.")] = 1,
+    epochs: Annotated[int, typer.Option(help="Epochs of each training.")] = 8,
+    rewind_epoch: Annotated[int, typer.Option(help="Epoch to which later rounds rewind.")] = 1,
     width: Annotated[float, typer.Option(help="Multiplier of its channels.")] = 0.25,
     methods: Annotated[str, typer.Option(help="Separated by commas.")] = ",".join(METHODS),
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
     precision: Annotated[str, typer.Option(help="float32; bfloat16 on a GPU.")] = "float32",
     batch_size: Annotated[int, typer.Option(help="Images per iteration.")] = 50,
     lr: Annotated[float, typer.Option(help="First learning rate.")] = 0.1,
-    remark: Annotated[str, typer.Option(help="What to say of the images, as in 'JPEG copies'.")] = "",
-    max_minutes: Annotated[float, typer.Option(help="Then it stops with exit code 75; run again to go on.")] = 180.0,
+    remark: Annotated[str, typer.Option(help="Remark on the images for the report, as in 'JPEG copies'.")] = "",
+    max_minutes: Annotated[
+        float, typer.Option(help="Time after which it stops with exit code 75; run it again to continue.")
+    ] = 180.0,
     folder: Annotated[Path, typer.Option("--out", help="Folder of the runs and results.")] = Path("build/tickets"),
 ) -> None:
-    """Search all tickets, or go on with it, and report what is there."""
+    """Search all tickets, or continue with them, and report the finished searches."""
     if seeds < 1 or not 1 <= rewind_epoch < epochs:
-        raise InputError(f"expected seeds from 1 and rewind_epoch from 1 below epochs, got {seeds}, {rewind_epoch}")
+        raise InputError(
+            f"expected seeds from 1 and a rewind epoch from 1 to {epochs - 1}, got {seeds} and {rewind_epoch}"
+        )
     chosen = split(methods)
     if not chosen or not set(chosen) <= set(METHODS):
         raise InputError(f"methods: expected some of {', '.join(METHODS)}, got {methods!r}")
@@ -120,7 +126,7 @@ def main(
                         search(settings, dataset, folder / name, RunOptions(report, group, left))
         finished = True
     except OutOfTimeError:
-        say("out of time; the same command goes on")
+        say("out of time; run the same command again to continue")
     found = collect(folder, dataset, SPARSITIES, scale.settings("imp", 0, rounds=2, rewind_epoch=rewind_epoch), remark)
     if found is None:
         say("no search is finished yet")
@@ -128,12 +134,12 @@ def main(
     present(found, folder)
     if not finished:
         raise typer.Exit(EXIT_OUT_OF_TIME)
-    # The tables are there already, should an export fail.
+    # The tables are written before, so that they exist even if an export fails.
     present(replace(found, exports=export_all(found.histories, dataset, folder / "models")), folder)
 
 
 def part_of(dataset: Dataset, train: int, test: int) -> Dataset:
-    """Take the first images of every class, equally many of each."""
+    """Return the first images of every class, `train` and `test` in all, equally many of each class."""
 
     def first(split: Any, count: int) -> Any:
         return split.take(rank_in_class(split.labels) < count // len(dataset.classes))

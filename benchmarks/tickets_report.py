@@ -1,4 +1,4 @@
-"""Tables and picture of the tickets benchmark, beside the paper's rows: tickets.md, tickets.json, tickets.png."""
+"""Report of the tickets benchmark, with the paper's figures: tickets.md, tickets.json and tickets.png."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -39,7 +39,8 @@ PAPER_HOURS = {
 PAPER_GAIN = {
     slow: tuple(paper.GAINS["cifar10", "vgg16", f"{slow}+ET", n] for n in paper.SPARSITIES) for slow in ("IMP", "EB")
 }
-PAPER_DIVERGENCE = {"forward": (0.274, 0.158), "jensen-shannon": (0.281, 0.167)}  # D_3, D_4 by D_2: Table 2, VGG16
+# Divergences D_3 and D_4 divided by D_2 for VGG16: the paper's Table 2.
+PAPER_DIVERGENCE = {"forward": (0.274, 0.158), "jensen-shannon": (0.281, 0.167)}
 NAMES = {"forward": "KL", "jensen-shannon": "JS"}
 ORDER = (*PAPER_ACCURACY, "random")
 TIMED_RUN = "imp-0"
@@ -47,12 +48,15 @@ TIMED_RUN = "imp-0"
 
 @dataclass(frozen=True)
 class TicketResults:
-    """The results of the finished searches. `percents`: our sparsities, beside the paper's."""
+    """The results of the finished searches.
+
+    `percents` has the paper's sparsities, in percent, by those of this network.
+    """
 
     facts: dict[str, str]
     histories: list[History]
     curves: dict[str, Curve]
-    choices: list[dict[str, Any]]  # Early-Time's, those of different networks
+    choices: list[dict[str, Any]]  # events of Early-Time, one per trained network
     percents: dict[float, float]
     exports: list[DeployedTicket] = field(default_factory=list)
 
@@ -62,6 +66,7 @@ class TicketResults:
         return [next((p for p in points if near(p.sparsity, q)), None) for q in (0.0, *self.percents)]
 
     def headings(self) -> list[str]:
+        """Return the headings of the columns, one per sparsity."""
         return [f"p = {ours:.2f}% (paper {theirs:g}%)" for ours, theirs in self.percents.items()]
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,15 +94,17 @@ class TicketResults:
 
 
 def near(sparsity: float, percent: float) -> bool:
+    """Return whether a sparsity from 0 to 1 is `percent`, but for rounding."""
     return abs(100 * sparsity - percent) < 0.05
 
 
 def collect(
     folder: Path, dataset: Dataset, sparsities: Mapping[int, float], settings: SearchSettings, remark: str
 ) -> TicketResults | None:
-    """Read the finished searches in `folder`; None where there is none.
+    """Read the finished searches in `folder`; return None if there is none.
 
-    `sparsities`: the paper's, by prunings; `settings`: of IMP; `remark`: on the images.
+    `sparsities` has the paper's sparsities by the number of prunings, `settings` are those of IMP, and `remark` is
+    added to the description of the images.
     """
     histories = [read_history(path.parent) for path in sorted(folder.glob("*/metrics.jsonl"))]
     finished = sorted((h for h in histories if h.state == "finished"), key=lambda h: h.folder.name != TIMED_RUN)
@@ -111,11 +118,15 @@ def collect(
     # Early-Bird's searches of one seed begin with the same epochs, whatever their sparsity.
     choices = {str(event["raw"]): event for event in events if event["event"] == "early_time"}
     percents = {100 * share * (1 - 0.75**n): theirs for n, theirs in sparsities.items()}
-    facts = {**about(dataset, settings, remark), "machine": ", ".join(f"{k} {v}" for k, v in machine_facts().items())}
+    facts = {
+        **conditions(dataset, settings, remark),
+        "machine": ", ".join(f"{k} {v}" for k, v in machine_facts().items()),
+    }
     return TicketResults(facts, finished, {curve.label: curve for curve in curves}, list(choices.values()), percents)
 
 
-def about(dataset: Dataset, settings: SearchSettings, remark: str) -> dict[str, str]:
+def conditions(dataset: Dataset, settings: SearchSettings, remark: str) -> dict[str, str]:
+    """Return the images, the network and the schedule in words, beside those of the paper."""
     s, train, test = settings, len(dataset.train.labels), len(dataset.test.labels)
     files = {True: "the official files", False: "not the official files", None: "files without a checksum"}
     return {
@@ -141,6 +152,7 @@ def present(found: TicketResults, folder: Path) -> None:
 
 
 def accuracy_sheet(found: TicketResults) -> Section:
+    """Tabulate the test accuracy of each method by sparsity."""
     rows = []
     for label in found.curves:
         points = found.points(label)
@@ -154,6 +166,7 @@ def accuracy_sheet(found: TicketResults) -> Section:
 
 
 def search_sheet(found: TicketResults) -> Section:
+    """Tabulate the search time of each method by sparsity, and the gain of Early-Time."""
     rows = []
     for label in found.curves:
         minutes = [None if p is None else [s.search_seconds / 60 for s in p.samples] for p in found.points(label)[1:]]
@@ -167,34 +180,38 @@ def search_sheet(found: TicketResults) -> Section:
             rows.append([f"{slow} / {slow}+ET, paper", *(f"{value:.2f}" for value in PAPER_GAIN[slow])])
     notes = [
         "Search time is that of the training steps that a mask comes from, without validation and without a ticket's "
-        f"own training at full T. {pace(found.histories)}"
+        f"own training at full T. {seconds_per_epoch(found.histories)}"
     ]
     return section("Search time", ["", *found.headings()], rows, notes)
 
 
-def pace(histories: list[History]) -> str:
-    """Report seconds of the same number of iterations at each T: their spread is the machine's."""
+def seconds_per_epoch(histories: list[History]) -> str:
+    """Return a sentence on the seconds of an epoch at each T.
+
+    Epochs at one T do the same work, so the spread of their times is due to the machine.
+    """
     epochs = [epoch for history in histories for epoch in history.epochs]
     by_steps = {t: [e.seconds for e in epochs if e.timesteps == t] for t in sorted({e.timesteps for e in epochs})}
-    said = [
+    by_timesteps = [
         "{:.2f} s ({:.2f}-{:.2f}) at T = {}".format(*np.percentile(seconds, [50, 10, 90]), t)
         for t, seconds in by_steps.items()
     ]
-    return f"An epoch took, as median (p10-p90), {', '.join(said)}."
+    return f"An epoch took, as median (p10-p90), {', '.join(by_timesteps)}."
 
 
 def early_bird_sheet(found: TicketResults) -> Section:
-    """Tabulate whether the mask settled, and both measures at the epoch where it was cut."""
+    """Tabulate whether Early-Bird's mask settled, and how similar masks were at the epoch of the pruning."""
     rows = []
     for label in ("EB", "EB+ET"):
         folders = found.curves[label].folders if label in found.curves else ()
-        ends: dict[float, list[EarlyBirdRecord]] = {percent: [] for percent in found.percents}
+        last_epochs: dict[float, list[EarlyBirdRecord]] = {percent: [] for percent in found.percents}
         for history in found.histories:
-            for percent, last in ends.items():
+            for percent, records in last_epochs.items():
                 if str(history.folder) in folders and near(history.tickets[-1].sparsity, percent):
-                    last.append(history.early_bird[-1])
+                    records.append(history.early_bird[-1])
         for name, show in _EARLY_BIRD.items():
-            rows.append([f"{label}, {name}", *(show(last) if last else "-" for last in ends.values())])
+            cells = (show(records) if records else "-" for records in last_epochs.values())
+            rows.append([f"{label}, {name}", *cells])
     note = (
         "The search stops when the masks of the last five epochs differ at fewer than 2% of all positions, or when the "
         "epochs are over."
@@ -203,14 +220,15 @@ def early_bird_sheet(found: TicketResults) -> Section:
 
 
 _EARLY_BIRD: dict[str, Callable[[list[EarlyBirdRecord]], str]] = {
-    "settled": lambda last: f"{sum(event.stop for event in last)} of {len(last)}",
-    "epochs searched": lambda last: spread([event.epoch + 1 for event in last], 1),
-    "Hamming distance at the pruning": lambda last: spread([event.hamming or 0.0 for event in last], 3),
-    "survivors in common": lambda last: spread([event.overlap or 0.0 for event in last], 2),
+    "settled": lambda records: f"{sum(event.stop for event in records)} of {len(records)}",
+    "epochs searched": lambda records: spread([event.epoch + 1 for event in records], 1),
+    "Hamming distance at the pruning": lambda records: spread([event.hamming or 0.0 for event in records], 3),
+    "survivors in common": lambda records: spread([event.overlap or 0.0 for event in records], 2),
 }
 
 
 def divergence_sheet(found: TicketResults) -> Section:
+    """Tabulate the divergences that Early-Time measured, and the timesteps that it chose."""
     rows = [
         [NAMES[name], *(spread(values, 2) for values in cells.values()), *(f"{x:.3f}" for x in PAPER_DIVERGENCE[name])]
         for name, cells in divergences(found.choices).items()
@@ -224,6 +242,7 @@ def divergence_sheet(found: TicketResults) -> Section:
 
 
 def deployed_sheet(found: TicketResults) -> Section:
+    """Tabulate the exported tickets of one search: file size, time per image and accuracy."""
     timed = [d for d in found.exports if d.milliseconds and any(near(d.sparsity, p) for p in (0.0, *found.percents))]
     rows = [
         ["file, kB", *(f"{d.nbytes / 1e3:.1f}" for d in timed)],
@@ -243,11 +262,12 @@ def deployed_sheet(found: TicketResults) -> Section:
 
 
 def divergences(choices: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """Return D_3 and D_4 in units of D_2 for every search with Early-Time, by divergence."""
+    """Return D_3 / D_2 and D_4 / D_2 of every network, by divergence and timestep."""
     curves = {name: [choose(event["curves"][name], EarlyTime(name)) for event in choices] for name in NAMES}
     return {name: {str(t): [c.normalised[t - 1] for c in found] for t in (3, 4)} for name, found in curves.items()}
 
 
 def spread(values: list[float] | None, digits: int) -> str:
+    """Return the mean and, of several values, the standard deviation; "-" if there is none."""
     text = f"{mean(values):.{digits}f}" if values else "-"
     return text + (f" ± {stdev(values):.{digits}f}" if values and len(values) > 1 else "")

@@ -1,9 +1,10 @@
-"""The trained tickets of the paper's networks: the files in tests/assets, and docs/results/ARCH.md beside the paper.
+"""Trained tickets of the paper's networks: makes the files in tests/assets, and the pages docs/results/ARCH.md.
 
     python -m benchmarks.trained assets RUN... --data DIR
     python -m benchmarks.trained report RUN... --data DIR
 
-RUN is a folder of snn-search (docs/LOG.md has the commands). Accuracies are the native engine's, on all test images.
+RUN is a run folder of snn-search (docs/LOG.md has the commands). Accuracies are measured in the native engine, on all
+test images.
 """
 
 import tempfile
@@ -47,9 +48,10 @@ Data = Annotated[Path, typer.Option(help="Folder that holds cifar-10-batches-py.
 
 @dataclass(frozen=True)
 class MeasuredTicket:
-    """A ticket as the native engine runs it. `accuracy`: of the mean logits up to each timestep, `[T]`.
+    """A ticket's accuracy and spikes in the native engine.
 
-    `spikes` is per image over all timesteps; `silent` the share of neurons without a spike in an image.
+    `accuracy` has one value per timestep, of the mean logits up to it. `spikes` is their number per image over all
+    timesteps, `silent` the share of neurons that do not fire in an image.
     """
 
     arch: str
@@ -67,7 +69,10 @@ class MeasuredTicket:
 @app.command()
 @guarded
 def assets(runs: Runs, data: Data = Path("data")) -> None:
-    """Write tests/assets: the last tickets of each run at 89.91 and 98.13%, weights rounded, accuracy measured anew."""
+    """Write the tickets of each run at 89.91 and 98.13% to tests/assets.
+
+    Their weights are rounded, so that the files are small, and their accuracy is measured anew.
+    """
     test = load_dataset("cifar10", data).test
     for history in map(read_history, runs):
         for ticket in tickets_of(history):
@@ -88,9 +93,9 @@ def assets(runs: Runs, data: Data = Path("data")) -> None:
 def report(
     runs: Runs,
     data: Data = Path("data"),
-    out: Annotated[Path, typer.Option(help="Where to write.")] = Path("docs/results"),
+    out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("docs/results"),
 ) -> None:
-    """Write ARCH.md and ARCH.json of one network's runs: accuracy by sparsity and T, and spikes, beside the paper's."""
+    """Write ARCH.md and ARCH.json of one network's runs: accuracy by sparsity and T beside the paper's, and spikes."""
     histories = [read_history(folder) for folder in runs]
     arch, *others = sorted({history.settings["arch"] for history in histories})
     if others:
@@ -111,13 +116,13 @@ def report(
 
 
 def tickets_of(history: History) -> list[Ticket]:
-    """Return the tickets of a run by sparsity; where one was trained further, that instead of the one it came from."""
+    """Return the tickets of a run. Where a ticket was trained further, only the result of that training is returned."""
     last = {path.stem: path for _, path in history.ticket_files()}
     return [load_ticket(path) for path in last.values()]
 
 
 def round_weights(ticket: Ticket, bits: int) -> Ticket:
-    """Return the ticket with `bits` bits of fraction in every pruned tensor's weights; the others stay."""
+    """Return the ticket with the weights of pruned tensors rounded to `bits` bits of fraction."""
 
     def rounded(tensor: torch.Tensor) -> torch.Tensor:
         fraction, exponent = torch.frexp(tensor)  # 0.5 <= fraction < 1: its leading bit is implied in a float
@@ -129,7 +134,7 @@ def round_weights(ticket: Ticket, bits: int) -> Ticket:
 
 
 def measure(ticket: Ticket, method: str, test: Split) -> MeasuredTicket:
-    """Run a ticket on all test images; count the spikes of the first `COUNTED`."""
+    """Measure the accuracy of a ticket on all test images, and its spikes on the first COUNTED."""
     images, labels = ticket.normalisation(test.images), test.labels
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ticket.onnx"
@@ -175,7 +180,7 @@ def sections(found: list[MeasuredTicket]) -> list[Section]:
 
 
 def notes(arch: str, histories: list[History]) -> list[str]:
-    """Return what the figures are of, and how each run was trained."""
+    """Return what the tables show, and how each run was trained."""
     return [
         f"These tickets are {arch} at full width on CIFAR-10 (a JPEG copy of the images). They were pruned in one"
         " training by snn-search gradual (docs/search.md), not by the paper's method, and in a small part of the"
@@ -186,16 +191,18 @@ def notes(arch: str, histories: list[History]) -> list[str]:
 
 
 def name(found: MeasuredTicket) -> tuple[str, str]:
+    """Return the first two cells of a ticket's row: method and sparsity."""
     return found.method, f"{100 * found.sparsity:.2f}"
 
 
 def paper(found: MeasuredTicket) -> str:
+    """Return the paper's accuracy of IMP at the ticket's sparsity, or nothing."""
     values = zip(SPARSITIES.values(), PAPER.get(found.arch, ()), strict=False)
     return next((f"{value:.2f}" for percent, value in values if near(found.sparsity, percent)), "")
 
 
 def schedule(history: History) -> str:
-    """Return what a run's training was, and its losses at the end."""
+    """Return the options of a run, its duration, and its training accuracy at the end."""
     s, epochs = history.settings, history.epochs
     hours = sum(epoch.seconds for epoch in epochs) / 3600
     last = ", ".join(f"{epoch.train_accuracy:.1%}" for epoch in epochs[-3:])
