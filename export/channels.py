@@ -1,13 +1,14 @@
-"""Channels that pruning emptied are removed from a sparse graph; what it computes stays the same up to rounding.
+"""Remove the channels that pruning emptied from a sparse graph; its output stays the same up to rounding.
 
-- A channel without weights carries a constant current, its bias. Behind a LIF it never fires, and goes with all
-  weights that read it; or it fires at every timestep, and its readers take its weights into their biases, unless
-  they are convolutions that pad with zeros, where its effect differs at the border; or neither: it stays.
-- A channel that nobody reads goes, whatever it does.
+- A channel without weights carries a constant current, its bias. A LIF behind it may never fire: then the channel is
+  removed together with all weights that read it. Or the LIF fires at every timestep: then the channel is removed, and
+  its weights are added to the biases of the layers that read it. This is not possible for convolutions that pad with
+  zeros, because the effect of the channel differs at the border. If the LIF does neither, the channel stays.
+- A channel that no layer reads is removed, whatever its value.
 
-Most layers hand a channel on as it is, and a sum ties channels of several values to each other: what is tied goes
-together or not at all. Channels of the input, of the logits and of convolutions in groups stay, and at least one of
-every value.
+Layers without weights pass channels on, and a sum connects channels of several values. Connected channels can only be
+removed together. Channels of the input, of the logits and of grouped convolutions are never removed, and every value
+keeps at least one channel.
 """
 
 from collections.abc import Iterator
@@ -29,16 +30,19 @@ Array = NDArray[np.float64]
 UNREAD, SILENT, CONSTANT = "unread", "silent", "constant"
 REASONS = (UNREAD, SILENT, CONSTANT)
 
-ROUNDING = 1e-6  # relative; float32 rounds to 6e-8, and a timestep takes a handful of operations
-MAX_TAU = 1e5  # beyond, float32 hardly knows the leak
+ROUNDING = 1e-6  # relative error of one timestep: a handful of operations in float32, 6e-8 each
+MAX_TAU = 1e5  # for a larger tau, the leak of one timestep is close to float32's rounding
 
 
 @dataclass(frozen=True)
 class Removed:
-    """The output channels that a layer lost, by their indices before, and why: nobody reads them, they never fire,
-    or they are constant (fire at every timestep, mostly) and became part of their readers' biases."""
+    """The output channels that were removed from a layer, by their original indices, and the reason.
 
-    channels: int  # before
+    No layer reads them (unread), they never fire (silent), or they have a constant value, mostly because they fire at
+    every timestep, and were added to the biases of the layers that read them (constant).
+    """
+
+    channels: int  # number before the removal
     unread: tuple[int, ...] = ()
     silent: tuple[int, ...] = ()
     constant: tuple[int, ...] = ()
@@ -50,8 +54,11 @@ class Removed:
 
 @dataclass(frozen=True)
 class Slimmed:
-    """A graph without the channels that do nothing. `removed`: by name of the Conv or Linear, those that lost any.
-    `kept`: by name of every LIF, the indices (before) of the channels that are left, ascending."""
+    """A graph without removable channels.
+
+    `removed` has the removed channels by name of the Conv or Linear, for those that lost any. `kept` has, by name of
+    every LIF, the original indices of its remaining channels, ascending.
+    """
 
     graph: Graph
     removed: dict[str, Removed]
@@ -59,86 +66,96 @@ class Slimmed:
 
 
 def remove_channels(graph: Graph) -> Slimmed:
-    """Remove channels until none is left that does nothing; see the module's text.
+    """Return `graph` without removable channels, see the module's docstring.
 
-    Logits and the spikes of kept channels stay what they were for every T, up to the rounding of a changed bias to
-    float32. A graph without such channels comes back as it is. Raises ModelError, naming the layer, where a bias would
-    no longer fit float32.
+    Logits and the spikes of kept channels stay the same for every T, up to the rounding of changed biases to float32.
+    Raises ModelError, naming the layer, if a bias would exceed float32.
     """
     kept = {name: np.arange(value.shape[0]) for name, value in graph.values.items()}
-    lost: dict[str, dict[str, list[int]]] = {}
+    removed_indices: dict[str, dict[str, list[int]]] = {}
     before = {node.name: node.weight.rows for node in graph.weighted()}
-    while True:
-        search = _Search(graph)
+    while True:  # removing channels can leave others unread or constant
+        search = _ChannelSearch(graph)
         reasons = search.removable()
         if not any(codes.any() for codes in reasons.values()):
             break
         for node in graph.weighted():
             codes, indices = reasons[node.output], kept[node.output]
             for code, reason in enumerate(REASONS, 1):
-                lost.setdefault(node.name, {}).setdefault(reason, []).extend(indices[codes == code].tolist())
-        graph = _without(graph, {name: codes == 0 for name, codes in reasons.items()}, search.steady)
+                removed_indices.setdefault(node.name, {}).setdefault(reason, []).extend(indices[codes == code].tolist())
+        graph = _without(graph, {name: codes == 0 for name, codes in reasons.items()}, search.constants)
         kept = {name: indices[reasons[name] == 0] for name, indices in kept.items()}
     removed = {
         name: Removed(before[name], **{reason: tuple(sorted(indices)) for reason, indices in by_reason.items()})
-        for name, by_reason in lost.items()
+        for name, by_reason in removed_indices.items()
         if any(by_reason.values())
     }
     return Slimmed(graph, removed, {node.name: kept[node.output] for node in graph.nodes if isinstance(node, Lif)})
 
 
 @dataclass(frozen=True)
-class _Steady:
-    """Of every channel of a value: what it always is, whatever the input, everywhere and at every timestep (NaN: it
-    varies), and how far an engine's rounding may lead away from that. Both `[channels]`."""
+class _Constants:
+    """The constant values of a value's channels.
+
+    `value` `[channels]` is what a channel is for every input, position and timestep, or NaN if it varies. `error`
+    `[channels]` bounds how far an engine's rounding may lead away from it.
+    """
 
     value: Array
-    slack: Array
+    error: Array
 
     @classmethod
-    def of(cls, value: Array) -> "_Steady":
+    def of(cls, value: Array) -> "_Constants":
         return cls(value, np.zeros_like(value))
 
 
 @dataclass
-class _Search:
-    """One round: the channels of all values, numbered in one sequence, and what is known of each."""
+class _ChannelSearch:
+    """A search for removable channels in one graph. The channels of all values are numbered in one sequence."""
 
     graph: Graph
-    starts: dict[str, int] = field(init=False)  # by value: the number of its first channel
-    steady: dict[str, _Steady] = field(init=False)
+    starts: dict[str, int] = field(init=False)  # value -> the number of its first channel
+    constants: dict[str, _Constants] = field(init=False)
 
     def __post_init__(self) -> None:
         sizes = [value.shape[0] for value in self.graph.values.values()]
         self.size = sum(sizes)
         self.starts = dict(zip(self.graph.values, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
-        self.steady = {self.graph.input: _Steady.of(np.full(self.graph.input_shape[0], np.nan))}
+        self.constants = {self.graph.input: _Constants.of(np.full(self.graph.input_shape[0], np.nan))}
         for node in self.graph.nodes:
-            inputs = [self.steady[name] for name in node.inputs]
+            inputs = [self.constants[name] for name in node.inputs]
             repeats = self.graph.values[node.output].shape[0] // max(len(inputs[0].value), 1)
-            self.steady[node.output] = _constants(node, inputs, repeats)
+            self.constants[node.output] = _propagate(node, inputs, repeats)
 
     def removable(self) -> dict[str, NDArray[np.int8]]:
-        """By value, of every channel: 0 where it stays, else 1 + the place of the reason in REASONS."""
+        """Return for every value a code per channel: 0 if it stays, otherwise 1 + the index of the reason in REASONS.
+
+        Connected channels form a group, which is removed only if no channel in it must stay.
+        """
         ties = list(self.ties())
-        first, second = (np.concatenate(ends) for ends in zip(*ties, strict=True)) if ties else (np.zeros(0, int),) * 2
+        no_ties = (np.zeros(0, int), np.zeros(0, int))
+        first, second = (np.concatenate(ends) for ends in zip(*ties, strict=True)) if ties else no_ties
         tied = coo_array((np.ones(len(first)), (first, second)), (self.size, self.size))
         count, group = connected_components(tied, directed=False)
         stays, silent, constant = (np.bincount(group, flags, minlength=count) > 0 for flags in self.flags())
+        # A group with constant channels other than 0 changes biases, so that reason goes before the others.
         code = np.where(constant, 3, np.where(silent, 2, 1)).astype(np.int8)
         code[stays] = 0
         for name in self.graph.values:
             groups = group[self.numbers(name)]
             if code[groups].all():
-                code[groups[0]] = 0  # a value needs a channel
+                code[groups[0]] = 0  # a value needs at least one channel
         return {name: code[group[self.numbers(name)]] for name in self.graph.values}
 
     def flags(self) -> tuple[Bools, Bools, Bools]:
-        """Channels that must stay, for their own part; that are read and always 0; read and always something else."""
+        """Return three masks over all channels: must stay, read and always 0, read and always another constant.
+
+        They look at the layers that read a channel, not at the channels that it is connected with.
+        """
         stays, silent, constant = (np.zeros(self.size, dtype=bool) for _ in range(3))
         stays[self.numbers(self.graph.input)] = stays[self.numbers(self.graph.output)] = True
         for node in self.graph.weighted():
-            source, value = self.numbers(node.inputs[0]), self.steady[node.inputs[0]].value
+            source, value = self.numbers(node.inputs[0]), self.constants[node.inputs[0]].value
             if isinstance(node, Conv) and node.group > 1:
                 stays[source] = stays[self.numbers(node.output)] = True
                 continue
@@ -150,7 +167,7 @@ class _Search:
         return stays, silent, constant
 
     def ties(self) -> Iterator[tuple[Ints, Ints]]:
-        """Pairs of channels that can only go together."""
+        """Yield pairs of connected channels, which can only be removed together."""
         for node in self.graph.nodes:
             if isinstance(node, Conv | Linear):
                 continue
@@ -167,77 +184,81 @@ class _Search:
                         yield channels, output
 
     def numbers(self, name: str) -> Ints:
+        """Return the numbers of a value's channels."""
         return self.starts[name] + np.arange(self.graph.values[name].shape[0])
 
 
-def _constants(node: Node, inputs: list[_Steady], repeats: int) -> _Steady:
-    """What the channels of a node's output always are, from what those of its inputs always are."""
+def _propagate(node: Node, inputs: list[_Constants], repeats: int) -> _Constants:
+    """Return the constants of a node's output, given those of its inputs.
+
+    `repeats` is how many features a Flatten makes of one channel.
+    """
     x = inputs[0]
     match node:
         case Conv() | Linear():
-            return _Steady.of(np.where(_occupied(node.weight)[0], np.nan, node.bias.astype(np.float64)))
+            return _Constants.of(np.where(_occupied(node.weight)[0], np.nan, node.bias.astype(np.float64)))
         case Lif():
-            return _Steady.of(_firing_rate(node, x))
+            return _Constants.of(_firing_rate(node, x))
         case Li():
-            return _Steady.of(np.where((x.value == 0) & (x.slack == 0), 0.0, np.nan))
+            return _Constants.of(np.where((x.value == 0) & (x.error == 0), 0.0, np.nan))
         case Add():
             y = inputs[1]
             rounding = ROUNDING * (np.abs(x.value) + np.abs(y.value))
-            return _Steady(x.value + y.value, x.slack + y.slack + rounding)
+            return _Constants(x.value + y.value, x.error + y.error + rounding)
         case And():
-            return _Steady.of(_both(x.value, 1 - inputs[1].value if node.negated else inputs[1].value))
+            return _Constants.of(_both(x.value, 1 - inputs[1].value if node.negated else inputs[1].value))
         case Concat():
-            return _Steady(*(np.concatenate([getattr(i, key) for i in inputs]) for key in ("value", "slack")))
+            return _Constants(*(np.concatenate([getattr(i, key) for i in inputs]) for key in ("value", "error")))
         case Flatten():
-            return _Steady(np.repeat(x.value, repeats), np.repeat(x.slack, repeats))
+            return _Constants(np.repeat(x.value, repeats), np.repeat(x.error, repeats))
         case AvgPool():
-            return _Steady(x.value, x.slack + ROUNDING * np.abs(x.value))
-    return x  # a MaxPool's window always holds a pixel: its padding never shows
+            return _Constants(x.value, x.error + ROUNDING * np.abs(x.value))
+    return x  # every window of a MaxPool holds a pixel, so that its padding has no effect
 
 
 def _both(a: Array, b: Array) -> Array:
-    """The product of spikes: 0 where one of them never fires, even if nothing is known of the other."""
+    """Return the product of spikes: 0 if one of them never fires, even if the other varies (NaN)."""
     return np.where((a == 0) | (b == 0), 0.0, a * b)
 
 
-def _firing_rate(node: Lif, current: _Steady) -> Array:
+def _firing_rate(node: Lif, current: _Constants) -> Array:
     """Return the firing rate of neurons on a constant current: 0 (never), 1 (at every timestep) or NaN (unknown).
 
-    With u the potential above rest: h = keep u + drive, where keep = 1 - 1 / tau. Without a spike, h moves from drive
-    towards tau drive and never beyond. After a spike a hard reset starts anew, so that h is drive again. After a soft
-    one, h = keep (h - drop) + drive: while all fire, h moves from drive towards tau (drive - keep drop), and
-    never below drive if drive >= drop, even if rounded. `step` and `run` bound what rounding does to h within one
-    timestep, and within any number of them.
+    With u the potential above rest, h = keep u + drive, where keep = 1 - 1 / tau. Without spikes, h moves from drive
+    towards tau drive and never beyond. After a spike with a hard reset, h is drive again. With a soft reset,
+    h = keep (h - drop) + drive: while the neuron fires at every timestep, h moves from drive towards
+    tau (drive - keep drop), and stays at or above drive if drive >= drop, even with rounding. `step_error` and
+    `total_error` bound the rounding of h in one timestep, and over any number of them.
     """
     level, keep, gain, leaks = node.level, node.keep, node.gain, node.tau <= MAX_TAU
     drive = gain * current.value
     scale = ROUNDING * (abs(node.v_threshold) + abs(node.rest) + abs(node.drop))
-    step = scale + ROUNDING * np.abs(drive) + gain * current.slack
-    tau = node.tau if leaks else 1.0  # a stand-in where it is not used
-    run = tau * (step + ROUNDING * tau * np.abs(drive)) if leaks else np.full_like(drive, inf)
-    silent = np.where(current.value + current.slack <= 0, level > scale, tau * drive + run < level)
-    every = drive >= level + step
+    step_error = scale + ROUNDING * np.abs(drive) + gain * current.error
+    tau = node.tau if leaks else 1.0  # without a leak, total_error is infinite and tau does not matter
+    total_error = tau * (step_error + ROUNDING * tau * np.abs(drive)) if leaks else np.full_like(drive, inf)
+    silent = np.where(current.value + current.error <= 0, level > scale, tau * drive + total_error < level)
+    always = drive >= level + step_error
     if node.soft:
-        lasting = tau * (drive - keep * node.drop) >= level + run + ROUNDING * tau * tau * abs(node.drop)
-        every &= (drive >= node.drop + step) | lasting
-    return np.where(silent, 0.0, np.where(every, 1.0, np.nan))
+        lasting = tau * (drive - keep * node.drop) >= level + total_error + ROUNDING * tau * tau * abs(node.drop)
+        always &= (drive >= node.drop + step_error) | lasting
+    return np.where(silent, 0.0, np.where(always, 1.0, np.nan))
 
 
 def _occupied(weight: Csr) -> tuple[Bools, Bools]:
-    """The outputs, and the input channels, that have a weight other than zero."""
+    """Return masks of the outputs and of the input channels that have a weight other than zero."""
     nonzero = weight.values != 0
     rows = weight.row_indices[nonzero]
     channels = weight.indices[nonzero] // prod(weight.shape[2:])
     return np.bincount(rows, minlength=weight.rows) > 0, np.bincount(channels, minlength=weight.shape[1]) > 0
 
 
-def _without(graph: Graph, keep: dict[str, Bools], steady: dict[str, _Steady]) -> Graph:
-    """The graph with the channels that `keep` says, by value; what is constant moves from weights into biases."""
+def _without(graph: Graph, keep: dict[str, Bools], constants: dict[str, _Constants]) -> Graph:
+    """Return the graph with the channels of the masks `keep`; constant channels are added to biases."""
     nodes: list[Node] = []
     for node in graph.nodes:
         if isinstance(node, Conv | Linear) and not (isinstance(node, Conv) and node.group > 1):
             rows, channels = keep[node.output], keep[node.inputs[0]]
-            constant = np.where(channels, 0.0, np.nan_to_num(steady[node.inputs[0]].value))
+            constant = np.where(channels, 0.0, np.nan_to_num(constants[node.inputs[0]].value))
             weight, bias = node.weight, node.bias
             if constant.any():
                 effect = weight.to_scipy("float64") @ np.repeat(constant, prod(weight.shape[2:]))

@@ -1,1 +1,1 @@
-"""Whether an export computes what the network computes."""
+"""Verification that an export computes what the network computes."""

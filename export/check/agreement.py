@@ -1,9 +1,9 @@
-"""Do two engines compute the same network? Needs no torch.
+"""Compare the spikes and logits of two engines. Needs no torch.
 
-The order in which an engine adds decides the last bit of a sum; where a potential lies that close to
-the threshold, a spike flips, and everything behind it may change. So a difference counts where it
-starts: per layer, only images are compared of which every earlier layer agrees ("clean" ones).
-Logits are compared on images without any flip: one may differ by atol + rtol times its image's largest.
+The order in which an engine sums decides the last bit of a sum. If a potential is that close to its threshold, a spike
+flips, and everything behind it may change. So a difference is counted where it starts: in each layer, only those images
+are compared for which all earlier layers agree ("clean" images). Logits are compared on images without any flip, and
+may differ by atol + rtol times the largest logit of the image.
 """
 
 from collections.abc import Mapping
@@ -20,16 +20,17 @@ from spiketicket.runtime.engine import Trace
 MAX_MISMATCH = 1e-5  # share of spikes that may flip by rounding
 MIN_TOP1 = 0.75  # share of images with the same class, those with a flip included
 MIN_TOP1_ROUNDED = 0.95  # share of images whose class rounded weights may not change
-TENSORRT = "tensorrt"  # an engine that shows no spikes: its classes are held
+TENSORRT = "tensorrt"  # an engine that does not output spikes: only its classes are compared
 
 
 def is_finite(number: object) -> bool:
+    """Return whether `number` is a real, finite number."""
     return isinstance(number, Real) and isfinite(number)
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a logit may lie from the one wanted: `atol` plus `rtol` times the largest logit of its image."""
+    """How far a logit may differ from the expected one: `atol` plus `rtol` times the largest logit of its image."""
 
     atol: float = 0.0
     rtol: float = 1e-4
@@ -37,7 +38,7 @@ class Tolerance:
     def __post_init__(self) -> None:
         for name, number in (("atol", self.atol), ("rtol", self.rtol)):
             if not is_finite(number) or number < 0:
-                raise InputError(f"{name} must be a finite number from 0, got {number!r}")
+                raise InputError(f"{name} must be a finite number of at least 0, got {number!r}")
 
 
 DEFAULT = Tolerance()
@@ -52,10 +53,10 @@ class Agreement:
     images: int
     clean: int  # images without a flipped spike
     mismatch: float  # flipped spikes / spikes compared, clean images only
-    layers: Mapping[str, float]  # the same of every layer of neurons
+    layers: Mapping[str, float]  # the same for every layer of neurons
     first_layer: str | None  # the first layer in which a spike flips
     logits: float  # largest difference on clean images, relative to the image's largest logit
-    drift: float  # the same on all images: what a flipped spike changes behind it as well
+    drift: float  # the same on all images, with the effects of flipped spikes
     max_difference: float  # of logits, on clean images
     mean_difference: float
     within: bool  # whether all logits of clean images lie within the tolerance
@@ -64,16 +65,20 @@ class Agreement:
 
     @property
     def flips(self) -> str:
-        """`mismatch` in print."""
+        """`mismatch` as text, or a dash for an engine that does not output spikes."""
         return "-" if self.engine.startswith(TENSORRT) else f"{self.mismatch:.1e}"
 
     @property
     def exact(self) -> bool:
-        """Equal up to rounding: few flips, and nothing else differs on the images without one."""
+        """Whether both are equal up to rounding.
+
+        That is: few spikes flip, at least half of the images have no flip, logits of these are within the tolerance,
+        and most images keep their class.
+        """
         return self.mismatch < MAX_MISMATCH and self.within and 2 * self.clean >= self.images and self.top1 >= MIN_TOP1
 
     def require_exact(self) -> None:
-        """Raise VerificationError, naming the first layer that differs."""
+        """Raise VerificationError, naming the first layer that differs, unless both are equal up to rounding."""
         if not self.exact:
             raise VerificationError(
                 f"{self.engine} does not match {self.against}: spike mismatch {self.mismatch:.1e} (at most "
@@ -88,7 +93,7 @@ class Agreement:
         return asdict(self)
 
     def brief(self) -> dict[str, Any]:
-        """What a model file says of it: figures to two digits, and of the layers those that differ."""
+        """Return what a model file stores: numbers with two digits, and only the layers that differ."""
         figures = {k: float(f"{v:.2g}") if isinstance(v, float) else v for k, v in self.to_dict().items()}
         layers = {name: float(f"{mismatch:.2g}") for name, mismatch in self.layers.items() if mismatch > 0}
         return {**figures, "layers": layers, "top1": round(self.top1, 4)}
@@ -102,9 +107,9 @@ def compare(
     tolerance: Tolerance = DEFAULT,
     accuracy: float | None = None,
 ) -> Agreement:
-    """Compare two traces of the same images; see the module's text.
+    """Compare two traces of the same images, see the module's docstring.
 
-    Raises VerificationError where they do not even have the same layers, shapes and finite logits.
+    Raises VerificationError if their layers or shapes differ, or if logits are not finite.
     """
     _require_comparable(engine, got, against, wanted)
     images = wanted.logits_t.shape[1]
@@ -114,9 +119,10 @@ def compare(
     for name, expected in wanted.spikes.items():
         differs = (np.asarray(got.spikes[name], dtype=bool) != expected.astype(bool)).swapaxes(0, 1)
         per_image = differs.reshape(images, -1).sum(axis=1)
-        here, of = int(per_image[clean].sum()), int(clean.sum()) * (differs.size // images)
-        layers[name] = here / max(of, 1)
-        flips, compared = flips + here, compared + of
+        layer_flips = int(per_image[clean].sum())
+        layer_spikes = int(clean.sum()) * (differs.size // images)
+        layers[name] = layer_flips / max(layer_spikes, 1)
+        flips, compared = flips + layer_flips, compared + layer_spikes
         clean &= per_image == 0
     largest = np.abs(wanted.logits_t).max(axis=(0, 2))
     difference = np.abs(got.logits_t - wanted.logits_t)
@@ -144,14 +150,16 @@ def compare(
 def _require_comparable(engine: str, got: Trace, against: str, wanted: Trace) -> None:
     shapes = [{name: s.shape for name, s in t.spikes.items()} | {"": t.logits_t.shape} for t in (got, wanted)]
     if shapes[0] != shapes[1]:
-        raise VerificationError(f"{engine} has other layers or shapes than {against}: {shapes[0]}, {shapes[1]}")
+        raise VerificationError(
+            f"{engine} has other layers or shapes than {against}: got {shapes[0]}, expected {shapes[1]}"
+        )
     for name, trace in ((engine, got), (against, wanted)):
         if not np.isfinite(trace.logits_t).all():
             raise VerificationError(f"logits of {name} hold NaN or infinity")
 
 
 def join(traces: list[Trace]) -> Trace:
-    """Traces of several batches as one."""
+    """Return the traces of several batches as one."""
     return Trace(
         {name: np.concatenate([trace.spikes[name] for trace in traces], axis=1) for name in traces[0].spikes},
         np.concatenate([trace.logits_t for trace in traces], axis=1),

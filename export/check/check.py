@@ -1,7 +1,7 @@
-"""Running an export everywhere before it is kept: the network, the float64 oracle, and whatever runs the file.
+"""Verify an export before its file is kept, by running the network, the float64 oracle and all engines of the file.
 
-The order tells where an error lies: network -> graph (tracing), graph -> stored graph (removed channels, rounded
-weights), stored graph -> file.
+Three comparisons in a row tell where an error comes from: the network with the traced graph, the traced graph with the
+stored one (removed channels, rounded weights), and the stored graph with the file.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -25,8 +25,10 @@ Run = Callable[[Floats], Trace]
 
 @dataclass(frozen=True)
 class Samples:
-    """What an export is checked on: `x` normalised, float32 `[N, ...]`, or `[T, N, ...]` where the graph's input is
-    timed; `labels` `[N]` where they are known."""
+    """The samples that an export is verified on.
+
+    `x` is float32 `[N, ...]`, normalised, or `[T, N, ...]` if the graph's input is timed; `labels` are `[N]`.
+    """
 
     x: Floats
     timesteps: int
@@ -34,19 +36,21 @@ class Samples:
     labels: NDArray[np.integer] | None = None
 
     def run(self, run: Run, batch: int | None = None) -> Trace:
-        """The trace of `run`, a few samples at a time, or `batch` always."""
+        """Return the trace of all samples, run in small batches, or in batches of exactly `batch` samples."""
         axis, size = int(self.timed), batch or _BATCH
         count = self.x.shape[axis]
+        # With a fixed batch size, the last batch is filled up with copies of the last sample.
         padded = np.minimum(np.arange(-(-count // size) * size), count - 1) if batch else np.arange(count)
         parts = np.split(self.x.take(padded, axis=axis), range(size, len(padded), size), axis=axis)
         whole = join([run(np.ascontiguousarray(part)) for part in parts])
         return Trace({name: s[:, :count] for name, s in whole.spikes.items()}, whole.logits_t[:, :count])
 
     def frames(self, x: Floats) -> Floats:
-        """A batch of samples with an image of its own for every timestep."""
+        """Return a batch of samples as `[T, N, ...]`; static ones are repeated over time."""
         return x if self.timed else np.repeat(x[None], self.timesteps, axis=0)
 
     def accuracy(self, trace: Trace) -> float | None:
+        """Return the share of samples that are classified correctly, or None without labels."""
         if self.labels is None:
             return None
         return float((trace.logits_t.mean(axis=0).argmax(axis=1) == self.labels).mean())
@@ -54,7 +58,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Original:
-    """The network that is exported, to be reproduced. `run` gives `[1, N, classes]` where it returns a mean only."""
+    """The network that is exported. If it returns only mean logits, those of `run` are `[1, N, classes]`."""
 
     name: str
     run: Run
@@ -62,7 +66,7 @@ class Original:
 
 @dataclass
 class Check:
-    """One export's comparisons, in order. Each raises VerificationError, naming the first layer that differs."""
+    """The comparisons of one export. Each raises VerificationError, naming the first layer that differs."""
 
     samples: Samples
     tolerance: Tolerance
@@ -70,6 +74,7 @@ class Check:
     silent: list[str] = field(default_factory=list)  # layers of neurons that never fired on the samples
 
     def require_agreement(self, engine: str, got: Trace, against: str, wanted: Trace) -> None:
+        """Compare two traces, which must be equal up to rounding, and record the result."""
         agreement = self.compare(engine, got, against, wanted)
         agreement.require_exact()
         self.agreements.append(agreement)
@@ -78,7 +83,7 @@ class Check:
         return compare(engine, got, against, wanted, self.tolerance, self.samples.accuracy(got))
 
     def original(self, original: Original, oracle: Trace) -> None:
-        """The network against the graph that was traced from it."""
+        """Compare the network with the graph that was traced from it."""
         got = self.samples.run(original.run)
         if len(got.logits_t) == 1:
             oracle = Trace(oracle.spikes, oracle.logits_t.mean(axis=0, keepdims=True))
@@ -90,19 +95,22 @@ class Check:
         self.require_agreement(original.name, Trace(spikes, got.logits_t), "reference", oracle)
 
     def rounded(self, values: str, stored: Trace, exact: Trace) -> None:
-        """What storing weights in another type changes: reported, and refused where it changes classes."""
+        """Record what storing weights in another type changes; it must keep the classes of nearly all samples."""
         agreement = self.compare(f"reference ({values})", stored, "reference (float32)", exact)
         self.require_classes(agreement, f"weights in {values}")
         self.agreements.append(agreement)
 
     def require_classes(self, agreement: Agreement, what: str) -> None:
-        """That few samples change their class; one always may."""
+        """Raise VerificationError if too many samples change their class; one is always allowed to."""
         changed = round(agreement.images * (1 - agreement.top1))
         if agreement.top1 < MIN_TOP1_ROUNDED and changed > 1:
             raise VerificationError(f"{what} change the class of {changed} of {agreement.images} samples: use float32")
 
     def runs(self, runs: Iterable[tuple[str, Run]], stored: Trace, batch: int | None) -> None:
-        """Whatever runs the file against the oracle of the stored graph. What says that it rounds is reported only."""
+        """Compare everything that runs the file with the oracle of the stored graph.
+
+        Runs in lower precision, which have it in brackets behind their name, are recorded but not required to agree.
+        """
         for name, run in runs:
             agreement = self.compare(name, self.samples.run(run, batch), "reference", stored)
             if name.startswith(TENSORRT):
@@ -120,30 +128,36 @@ def check_graphs(
     values: str,
     original: Original | None,
 ) -> Trace:
-    """The network against the graph as traced, and that against the graph as stored, of which neuron layers have
-    `kept` some channels only. Returns the stored graph's trace."""
+    """Compare the network with the traced graph, and that with the stored one; return the stored graph's trace.
+
+    `kept` has the channels of each layer of neurons that are left in the stored graph.
+    """
     oracle = check.samples.run(oracle_run(exact, check.samples.timesteps))
     check.silent = [name for name, spikes in oracle.spikes.items() if not spikes.any()]
     if original is not None:
         check.original(original, oracle)
     if values == "float32" and stored.values == exact.values:  # no channel removed, no weight rounded
         return oracle
-    left = {name: s[:, :, kept[name]] if name in kept else s for name, s in oracle.spikes.items()}
+    remaining = {name: s[:, :, kept[name]] if name in kept else s for name, s in oracle.spikes.items()}
     trace = check.samples.run(oracle_run(stored, check.samples.timesteps))
     if values == "float32":
-        check.require_agreement("without idle channels", trace, "reference", Trace(left, oracle.logits_t))
+        check.require_agreement("without idle channels", trace, "reference", Trace(remaining, oracle.logits_t))
     else:
-        check.rounded(values, trace, Trace(left, oracle.logits_t))
+        check.rounded(values, trace, Trace(remaining, oracle.logits_t))
     return trace
 
 
 def oracle_run(graph: Graph, timesteps: int) -> Run:
+    """Return a function that runs `graph` by the float64 reference engine."""
     engine = ReferenceEngine(Model(Path(), b"", graph), Options(1, FIXED, "float32"))
     return lambda x: engine.trace(x, timesteps)
 
 
 def check_samples(x: object, graph: Graph) -> Floats:
-    """`x` as samples for `graph`. Raises InputError for another type, shape, number of timesteps, or NaN."""
+    """Return `x` if it can be samples for `graph`.
+
+    Raises InputError if its type, shape or number of timesteps is wrong, or if it holds NaN or infinity.
+    """
     expected = f"float32 [{'T, ' if graph.timed_input else ''}N, {', '.join(map(str, graph.input_shape))}]"
     lead = 1 + graph.timed_input
     if not isinstance(x, np.ndarray) or x.dtype != np.float32 or x.shape[lead:] != graph.input_shape or 0 in x.shape:

@@ -1,4 +1,4 @@
-"""What becomes of a neuron on a constant current, whichever way float32 rounds."""
+"""Firing rates of neurons on a constant current, which hold for every way of rounding in float32."""
 
 from math import inf
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from spiketicket.export.channels import _firing_rate, _Steady
+from spiketicket.export.channels import _Constants, _firing_rate
 from spiketicket.graph import Lif
 
 TAU = 4 / 3
@@ -49,21 +49,21 @@ NEURONS = st.builds(
 @given(
     NEURONS, st.sampled_from([1.0, -1.0, 1 + 1e-7, 1 - 1e-7, 1 + 1e-4, 1 - 1e-4, 1.5, 0.5, 0.0, 30.0]), st.booleans()
 )
-def test_no_rounding_changes_a_fate(node, factor, long):
-    """Currents at, just beside, and far from where the fate changes."""
+def test_rounding_changes_no_firing_rate(node, factor, long):
+    """Currents at, just beside, and far from where the rate changes."""
     rest = 0.0 if node.v_reset is None else node.v_reset
     assume(node.v_threshold > rest)
     gain = 1 / node.tau if node.decay_input else 1.0
     level = node.v_threshold - rest
     current = np.float32(factor * (level / (gain * node.tau) if long and node.tau < inf else level / gain))
-    (fate,) = _firing_rate(node, _Steady.of(np.array([current], dtype=np.float64)))
+    (rate,) = _firing_rate(node, _Constants.of(np.array([current], dtype=np.float64)))
     for kind in "uv":
         ever, always = simulate(node, current, 400, kind)
-        assert not (fate == 0 and ever) and not (fate == 1 and not always)
+        assert not (rate == 0 and ever) and not (rate == 1 and not always)
 
 
 @pytest.mark.parametrize(
-    ("node", "current", "fate"),
+    ("node", "current", "rate"),
     [
         (Lif("n", ("x",), "s", TAU), 0.9999, 0),
         (Lif("n", ("x",), "s", TAU), 1.0, None),
@@ -94,12 +94,12 @@ def test_no_rounding_changes_a_fate(node, factor, long):
         (Lif("n", ("x",), "s", 1e9), 0.9, None),  # float32 hardly knows that it leaks
     ],
 )
-def test_fates(node, current, fate):
-    (got,) = _firing_rate(node, _Steady.of(np.array([current])))
-    assert np.isnan(got) if fate is None else got == fate
+def test_firing_rate(node, current, rate):
+    (got,) = _firing_rate(node, _Constants.of(np.array([current])))
+    assert np.isnan(got) if rate is None else got == rate
 
 
 def test_a_current_in_doubt_decides_nothing():
     """A sum of constants that nearly cancel may round to more than it is."""
-    fates = _firing_rate(Lif("n", ("x",), "s", TAU), _Steady(np.array([0.9, 1.5, 0.9]), np.array([0.2, 0.2, 0.05])))
-    assert np.isnan(fates[:2]).all() and fates[2] == 0
+    rates = _firing_rate(Lif("n", ("x",), "s", TAU), _Constants(np.array([0.9, 1.5, 0.9]), np.array([0.2, 0.2, 0.05])))
+    assert np.isnan(rates[:2]).all() and rates[2] == 0
