@@ -1,4 +1,4 @@
-"""docs/api.md, from the docstrings of what is public: `python -m tests.support.api_page` writes it."""
+"""Writes docs/api.md from the docstrings of the public API: `python -m tests.support.api_page`."""
 
 import ast
 import inspect
@@ -29,6 +29,7 @@ The public functions and classes, from their docstrings. [python.md](python.md) 
 
 
 def page() -> str:
+    """Return the text of the page."""
     parts = [HEAD]
     for module_name, names in PUBLIC.items():
         module = import_module(module_name)
@@ -41,6 +42,7 @@ def page() -> str:
 
 
 def entry(thing: object, name: str) -> str:
+    """Return the section of a function, or of a class and its public methods."""
     text = f"### {name}\n\n```text\n{name}{signature(thing)}\n```\n\n{inspect.getdoc(thing) or ''}\n"
     if inspect.isclass(thing):
         methods = {n: f for n, f in vars(thing).items() if inspect.isfunction(f) and f.__name__ == n and n[0] != "_"}
@@ -51,27 +53,30 @@ def entry(thing: object, name: str) -> str:
 
 
 def signature(thing: object) -> str:
-    """Return the arguments as they are written in the source, one to a line where they are many."""
+    """Return the arguments as they are written in the source; a long list has one argument per line."""
     node = ast.parse(textwrap.dedent(inspect.getsource(thing))).body[0]  # type: ignore[arg-type]
     returns = ""
     if isinstance(node, ast.ClassDef):
         inits = [f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"]
         fields = [ast.unparse(f) for f in node.body if isinstance(f, ast.AnnAssign)]
         arguments = ast.unparse(inits[0].args).removeprefix("self, ") if inits else ", ".join(fields)
-        arguments = re.sub(r"_option\(([^,]+),.*?\)(?=, [a-z_]+: |$)", r"\1", arguments)  # default, help text
+        arguments = re.sub(
+            r"_option\(([^,]+),.*?\)(?=, [a-z_]+: |$)", r"\1", arguments
+        )  # an option's default; its help text is left out
         if not arguments:
             return ""
     else:
         assert isinstance(node, ast.FunctionDef)
         arguments = ast.unparse(node.args).removeprefix("self, ").removeprefix("self")
         returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    arguments = re.sub(r"(?<=[\w\])])=(?=[\w'\"(\[{-])", " = ", arguments)  # as ruff has it
+    arguments = re.sub(r"(?<=[\w\])])=(?=[\w'\"(\[{-])", " = ", arguments)  # spaces around =, as ruff writes them
     if len(arguments) > 80:
         arguments = "".join(f"\n    {part}," for part in re.split(r", (?=\*|[a-z_]+: )", arguments)) + "\n"
     return f"({arguments}){returns}"
 
 
 def first_paragraph(module: object) -> str:
+    """Return the first paragraph of a module's docstring."""
     return (inspect.getdoc(module) or "").split("\n\n")[0]
 
 

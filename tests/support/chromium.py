@@ -1,4 +1,4 @@
-"""A page in headless Chromium, driven by its DevTools protocol over two pipes: no package, no port."""
+"""A page in headless Chromium, driven by the DevTools protocol over two pipes, without a package or a port."""
 
 import fcntl
 import itertools
@@ -13,11 +13,14 @@ from types import TracebackType
 from typing import Any
 
 EXECUTABLE = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-SECONDS = 60  # until an answer is given up
+SECONDS = 60  # that an answer may take
 
 
 class Page:
-    """`errors`: what the console said of errors and warnings, and exceptions, since the page was opened."""
+    """A browser with one page.
+
+    `errors` has the exceptions and the console's errors and warnings since the page was opened.
+    """
 
     def __init__(self, profile: Path) -> None:
         assert EXECUTABLE
@@ -50,6 +53,7 @@ class Page:
         os.close(self._answers)
 
     def open(self, file: Path, width: int = 1200, dark: bool = False) -> None:
+        """Open a file at a width in pixels, in light or dark colours, and wait until it is loaded."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", features=[scheme])
         self._call(
@@ -66,20 +70,25 @@ class Page:
         return answer["result"].get("value")
 
     def click(self, x: float, y: float) -> None:
+        """Click at a position in CSS pixels."""
         for kind in ("mousePressed", "mouseReleased"):
             self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def press(self, key: str, text: str = "") -> None:
+        """Press and release a key, Enter or Tab."""
         self._call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, text=text, **_code(key))
         self._call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, **_code(key))
 
     def screenshot(self, whole: bool = True) -> bytes:
+        """Return a PNG of the whole page, or of the visible part."""
         return b64decode(self._call("Page.captureScreenshot", captureBeyondViewport=whole)["data"])
 
     def pdf(self) -> bytes:
+        """Return the page as it is printed."""
         return b64decode(self._call("Page.printToPDF", preferCSSPageSize=True, printBackground=False)["data"])
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send a command and return its result; events that come before it are recorded."""
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": parameters}
         if self._session:
@@ -90,9 +99,10 @@ class Page:
             if answer.get("id") == number:
                 assert "error" not in answer, f"{method}: {answer}"
                 return dict(answer["result"])
-            self._note(answer)
+            self._record(answer)
 
     def _receive(self) -> dict[str, Any]:
+        """Wait for the next message, which ends with a zero byte."""
         while b"\0" not in self._received:
             ready, _, _ = select.select([self._answers], [], [], SECONDS)
             assert ready, "Chromium does not answer"
@@ -102,18 +112,19 @@ class Page:
         message, self._received = self._received.split(b"\0", 1)
         return dict(json.loads(message))
 
-    def _note(self, event: dict[str, Any]) -> None:
-        said = event.get("params", {})
+    def _record(self, event: dict[str, Any]) -> None:
+        """Add an event to `errors` if it is an exception, an error or a warning."""
+        parameters = event.get("params", {})
         if event.get("method") == "Runtime.exceptionThrown":
-            self.errors.append(str(said["exceptionDetails"]))
-        elif event.get("method") == "Runtime.consoleAPICalled" and said["type"] in ("error", "warning", "assert"):
-            self.errors.append(str(said["args"]))
-        elif event.get("method") == "Log.entryAdded" and said["entry"]["level"] in ("error", "warning"):
-            self.errors.append(str(said["entry"]["text"]))
+            self.errors.append(str(parameters["exceptionDetails"]))
+        elif event.get("method") == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"):
+            self.errors.append(str(parameters["args"]))
+        elif event.get("method") == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
+            self.errors.append(str(parameters["entry"]["text"]))
 
 
 def _pipe() -> tuple[int, int]:
-    """A pipe whose ends are none of the numbers 3 and 4, which Chromium reads commands from and answers on."""
+    """Open a pipe whose descriptors are not 3 or 4: Chromium reads commands from 3 and writes answers to 4."""
     ends = []
     for end in os.pipe():
         ends.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10))

@@ -15,12 +15,13 @@ RIVALS = [("native", isa, plan) for isa in ISAS for plan in EXACT] + [("native",
 
 
 def trace(path, engine, x, timesteps, threads=None):
+    """Return the trace of the file `path` by an engine, which is a name or a pair of name and plan."""
     name, plan = engine if isinstance(engine, tuple) else (engine, FIXED)
     with Session(path, engine=name, threads=threads, plan=plan) as session:
         return session.trace({"input": x}, timesteps)
 
 
-ORACLES = {}  # by what decides a trace: every engine is held against the same one
+ORACLES = {}  # traces by file, input and T: all engines are compared with the same one
 
 
 def oracle_of(path, x, timesteps):
@@ -32,6 +33,7 @@ def oracle_of(path, x, timesteps):
 
 
 def assert_agrees(path, engine, x, timesteps, threads=None):
+    """Assert that an engine's spikes and logits of a file agree with the oracle's."""
     got = trace(path, engine, x, timesteps, threads)
     agreement = compare(str(engine), got, "reference", oracle_of(path, x, timesteps))
     agreement.require_exact()

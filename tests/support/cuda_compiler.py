@@ -1,4 +1,4 @@
-"""NVRTC, NVIDIA's compiler that CuPy uses, too; it needs no GPU."""
+"""NVRTC, the compiler by NVIDIA that CuPy uses. It needs no GPU."""
 
 import ctypes
 import importlib.metadata
@@ -9,10 +9,11 @@ import pytest
 
 from spiketicket.runtime.engines.cuda.device import OPTIONS
 
-ARCHITECTURES = ["sm_75", "sm_90"]  # the oldest that we are for, and a new one
+ARCHITECTURES = ["sm_75", "sm_90"]  # the oldest that is supported, and a new one
 
 
 def compiler():
+    """Load NVRTC; skip the test if it is not installed."""
     try:
         files = importlib.metadata.files("nvidia-cuda-nvrtc")
     except importlib.metadata.PackageNotFoundError:
@@ -22,7 +23,7 @@ def compiler():
 
 
 def compile_for(architecture, source, expressions):
-    """Return the compiler's log, with ptxas's lines on each kernel. Fails if the source does not compile."""
+    """Compile kernels and return the log, with the lines of ptxas on each; fail if the source does not compile."""
     nvrtc, program, size = compiler(), ctypes.c_void_p(), ctypes.c_size_t()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None) == 0
     for name in expressions:

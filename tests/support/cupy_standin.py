@@ -1,6 +1,6 @@
 """A stand-in for CuPy: kernels are compiled by g++ and run by an emulator (cuda_host/emulator.h), arrays are NumPy's.
 
-It shows that the kernels compute what they should, and which calls are made; not that CUDA takes them, nor speed.
+It shows what the kernels compute and which calls are made. It does not show that CUDA accepts them, nor their speed.
 """
 
 import ctypes
@@ -19,13 +19,13 @@ import numpy as np
 from spiketicket.files import write_atomic
 from spiketicket.runtime.engines.cuda import choice
 
-MARGIN = 4096  # bytes
+MARGIN = 4096  # bytes before and after each array, which no kernel may touch
 HOST = Path(__file__).parent / "cuda_host"
 FLAGS = ["-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror"]
 
 
 def install(monkeypatch, devices=1, capability="90"):
-    """Put it where `import cupy` finds it; returns the module, with `calls`: what was launched since."""
+    """Make `import cupy` find the stand-in; return the module, whose `calls` has every launch since."""
     cupy = ModuleType("cupy")
     cupy.calls = calls = []
     cupy.__version__ = "14.0.0"
@@ -45,7 +45,7 @@ def install(monkeypatch, devices=1, capability="90"):
         ),
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.setattr(choice, "WARM_UP", 0)  # what is measured here says nothing
+    monkeypatch.setattr(choice, "WARM_UP", 0)  # times of emulated kernels mean nothing
     monkeypatch.setattr(choice, "TIMED", 1)
     return cupy
 
@@ -55,14 +55,17 @@ class CUDARuntimeError(RuntimeError):
 
 
 def count(devices):
+    """Return the number of devices; raise what CuPy raises if there is none."""
     if not devices:
         raise CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
     return devices
 
 
 class Array(np.ndarray):
-    """With a margin of ones on both sides (NaN, or spikes at every timestep): what reads there shows, and so does what
-    writes there."""
+    """An array with a margin of set bits on both sides: NaN, or spikes at every timestep.
+
+    A kernel that reads outside of the array computes wrong results, and one that writes there changes the margin.
+    """
 
     @classmethod
     def of(cls, array):
@@ -89,6 +92,8 @@ class Array(np.ndarray):
 
 
 class Module:
+    """Kernels of one source, compiled for the CPU."""
+
     def __init__(self, calls, code, options, name_expressions):
         assert options[0] == "--std=c++17"
         self.calls = calls
@@ -100,22 +105,25 @@ class Module:
 
         def launch(grid, block, arguments):
             shape = (ctypes.c_uint * 6)(*(*grid, 1, 1)[:3], *(*block, 1, 1)[:3])
-            held = [np.array(argument) for argument in arguments]
-            pointers = (ctypes.c_void_p * len(held))(*(array.ctypes.data for array in held))
-            done = partial(function, shape, pointers)
-            done.held = held  # what the pointers point at
+            values = [np.array(argument) for argument in arguments]
+            pointers = (ctypes.c_void_p * len(values))(*(array.ctypes.data for array in values))
+            call = partial(function, shape, pointers)
+            call.values = values  # keeps the memory that the pointers point to
             if Stream.capturing is not None:
-                Stream.capturing.append(done)
+                Stream.capturing.append(call)
             else:
-                done()
+                call()
             self.calls.append((name, grid, block))
 
         return launch
 
 
 def build(code, names):
-    """Where each kernel is: a shared library and a symbol. Those that no run has compiled before are compiled together,
-    because most of the time goes into what they have in common."""
+    """Return the shared library and the symbol of each kernel.
+
+    Kernels that no earlier run has compiled are compiled together, since most of the time goes into what they have in
+    common.
+    """
     common = (HOST / "emulator.h").read_bytes() + code.encode() + " ".join(FLAGS).encode()
     folder = Path(tempfile.gettempdir()) / f"spiketicket-cuda-host-{os.getuid()}"
     folder.mkdir(exist_ok=True)
@@ -137,11 +145,14 @@ def build(code, names):
     return {name: ((folder / symbol).read_text(), symbol) for name, symbol in symbols.items()}
 
 
-def is_built(place):
-    return place.exists() and Path(place.read_text()).exists()
+def is_built(file):
+    """Return whether the library that `file` names exists."""
+    return file.exists() and Path(file.read_text()).exists()
 
 
 class Stream:
+    """A stream that runs launches at once, or collects them while a graph is captured."""
+
     capturing = None
 
     def __init__(self, calls):

@@ -1,6 +1,6 @@
-"""Every source of `snn-export` written in every form, as the table of docs/export.md.
+"""The table of docs/export.md: every source of `snn-export`, written in every format.
 
-`python -m tests.support.export_table` writes the table into the page; tests/export/test_table.py holds the page to it.
+`python -m tests.support.export_table` writes the table into the page; tests/export/test_table.py compares the two.
 """
 
 import importlib
@@ -51,7 +51,7 @@ FORMS = {
     "nir": {"format": "nir"},
 }
 
-# Why a cell refuses: a part of the error, and what the page says of it.
+# Reasons for which a format cannot store a source: a part of the error message, and the page's words for it.
 REASONS = {
     "a": ("MaxPool", "NIR has no max-pooling"),
     "b": ("its reset subtracts", "NIR's neurons reset to a value"),
@@ -62,7 +62,10 @@ REASONS = {
 
 
 def zoo(name):
-    """A module of SpikingJelly's zoo, which imports torchvision for a download that nobody asks for here."""
+    """Import a module of SpikingJelly's model zoo.
+
+    The zoo imports torchvision to download weights; they are not needed here, so an empty module takes its place.
+    """
     stub = "torchvision._internally_replaced_utils"
     if stub not in sys.modules:
         sys.modules.setdefault("torchvision", types.ModuleType("torchvision"))
@@ -72,7 +75,10 @@ def zoo(name):
 
 
 def norse_torch():
-    """norse.torch; Norse's own __init__ imports torchvision, which does not load beside torch's CPU wheel."""
+    """Import norse.torch without Norse's own __init__.
+
+    The latter imports torchvision, which cannot be loaded beside the CPU build of torch.
+    """
     if "norse" not in sys.modules:
         found = importlib.util.find_spec("norse")
         sys.modules["norse"] = types.ModuleType("norse")
@@ -80,9 +86,11 @@ def norse_torch():
     return importlib.import_module("norse.torch")
 
 
-def alive(network, density=0.3):
-    """Weights that make every layer fire, of which most are zero, and batch norm that does something; where a Linear
-    comes last, it favours some classes, so that rounding does not change them."""
+def with_active_neurons(network, density=0.3):
+    """Return the network in evaluation mode with random sparse weights that make every layer fire.
+
+    Batch norm is random, too. The biases of a last Linear differ so much that rounding does not change the class.
+    """
     torch.manual_seed(1)
     with torch.no_grad():
         for module in network.modules():
@@ -101,14 +109,15 @@ def alive(network, density=0.3):
 
 
 def images(*shape):
+    """Return N random images."""
     return np.random.default_rng(0).standard_normal((N, *shape)).astype(np.float32)
 
 
 def module(make, *shape, timed=False, density=0.3, mode=None):
-    """A source: `make()` exported by the function `export`."""
+    """Return a source that exports the network `make()` by the function `export`."""
 
     def write(folder, path, form):
-        network = alive(make(), density)
+        network = with_active_neurons(make(), density)
         if mode is not None:
             functional.set_step_mode(network, mode)
         x = np.stack([images(*shape)] * T) if timed else images(*shape)
@@ -118,6 +127,7 @@ def module(make, *shape, timed=False, density=0.3, mode=None):
 
 
 def small(node, **kwargs):
+    """Build a small network with neurons of the class `node`."""
     return nn.Sequential(
         layer.Conv2d(2, 8, 3, padding=1, bias=False),
         layer.BatchNorm2d(8),
@@ -135,6 +145,8 @@ def small(node, **kwargs):
 
 
 class Loop(nn.Module):
+    """A network that loops over timesteps in its forward pass."""
+
     def __init__(self):
         super().__init__()
         self.layers = small(neuron.LIFNode)
@@ -144,7 +156,7 @@ class Loop(nn.Module):
 
 
 class Dense(nn.Module):
-    """Concatenation, as in DenseNet."""
+    """A network with a concatenation, as in DenseNet."""
 
     def __init__(self):
         super().__init__()
@@ -162,6 +174,7 @@ class Dense(nn.Module):
 
 
 def signals():
+    """Build a network of one-dimensional signals."""
     return nn.Sequential(
         layer.Conv1d(3, 8, 5, padding=2),
         layer.BatchNorm1d(8),
@@ -173,15 +186,18 @@ def signals():
 
 
 def narrow_vgg():
+    """Build SpikingJelly's spiking VGG with few channels."""
     vgg = zoo("spiking_vgg")
     kwargs = {"spiking_neuron": neuron.LIFNode, "num_classes": 10}
     network = vgg.SpikingVGG([8, "M", 16, "M", 16, "M", 16, "M"], True, layer.BatchNorm2d, **kwargs)
+    # In the zoo these layers have 4,096 features, whatever the number of channels.
     network.classifier[0], network.classifier[3] = layer.Linear(16 * 49, 30), layer.Linear(30, 20)
-    network.classifier[6] = layer.Linear(20, 10)  # 4,096 wide, whatever the width of the rest
+    network.classifier[6] = layer.Linear(20, 10)
     return network
 
 
 def shallow(package, network, **kwargs):
+    """Build a residual network of SpikingJelly's zoo with one block per stage."""
     found = zoo(package)
     return getattr(found, network)(
         found.BasicBlock, [1, 1, 1, 1], num_classes=10, spiking_neuron=neuron.IFNode, **kwargs
@@ -190,7 +206,7 @@ def shallow(package, network, **kwargs):
 
 @cache
 def searched():
-    """A ticket, and images for it: one for all forms."""
+    """Search a ticket once for all formats; return it and images for it."""
     from spiketicket.data import load_dataset
     from spiketicket.train.search.search import search
     from spiketicket.train.search.settings import SearchSettings
@@ -205,24 +221,27 @@ def searched():
 
 
 def ticket(folder, path, form):
+    """Export the ticket of a search."""
     found, x = searched()
     return export_ticket(found, path, x, **form)
 
 
 def pruned_by_torch(folder, path, form):
-    network = alive(small(neuron.LIFNode), density=1.0)
+    """Export a network that torch.nn.utils.prune has pruned."""
+    network = with_active_neurons(small(neuron.LIFNode), density=1.0)
     for part in (network[0], network[4], network[9]):
         prune.l1_unstructured(part, "weight", 0.8)
     return export(network, images(2, 8, 8), T, path, **form)
 
 
 def released(arch, folder, path, form):
-    """A state dict with other names and a pickled list of masks, as Kim et al.'s scripts write them."""
+    """Export a state dict with other names and a pickled list of masks, as the scripts of Kim et al. write them."""
     torch.manual_seed(0)
     model = build(ModelConfig(arch, 1, 8 if arch == "vgg_digits" else 16, 10, T))
     found = magnitude_masks(prunable(model), ticket_masks.dense_masks(model), 2000)
     state = {
-        f"layer{i}.{name.rpartition('.')[2]}": t for i, (name, t) in enumerate(alive(model, 1.0).state_dict().items())
+        f"layer{i}.{name.rpartition('.')[2]}": t
+        for i, (name, t) in enumerate(with_active_neurons(model, 1.0).state_dict().items())
     }
     torch.save(state, folder / "sd.pth.tar")
     weights = [name for name, _ in model.named_parameters() if "weight" in name]
@@ -234,7 +253,7 @@ def released(arch, folder, path, form):
 
 
 def file_options(path, *, step=False, fixed_timesteps=False, batch=None, **form):
-    """The options of snn-export that ask for this ExportFormat."""
+    """Return the options of snn-export for the arguments of an ExportFormat."""
     return File(
         str(T) if fixed_timesteps else f"dynamic:{T}",
         path,
@@ -245,11 +264,12 @@ def file_options(path, *, step=False, fixed_timesteps=False, batch=None, **form)
 
 
 def spikes(*shape):
+    """Return random spikes `[T, N, ...]`, of which 40% are 1."""
     return (np.random.default_rng(0).random((T, N, *shape)) < 0.4).astype(np.float32)
 
 
 def from_nir(make, *shape, dialect="nir", dt=1e-4):
-    """A source: the NIR graph that `make()` gives, from its file."""
+    """Return a source that exports the NIR graph `make()` from its file."""
 
     def write(folder, path, form):
         torch.manual_seed(3)
@@ -262,7 +282,7 @@ def from_nir(make, *shape, dialect="nir", dt=1e-4):
 
 
 def nir_graph():
-    """Convolution, sum pooling, integrate-and-fire, current-based neurons and a leaky readout."""
+    """Build a NIR graph with convolution, pooling, neurons of two kinds and a leaky readout."""
     rng = np.random.default_rng(0)
 
     def full(size, value):
@@ -287,6 +307,7 @@ def nir_graph():
 
 
 def snntorch_graph():
+    """Build the NIR graph of a network of snnTorch."""
     import snntorch
     from snntorch.export_nir import export_to_nir
 
@@ -300,6 +321,7 @@ def snntorch_graph():
 
 
 def norse_graph():
+    """Build the NIR graph of a network of Norse."""
     norse, one = norse_torch(), torch.ones(20)
     network = norse.SequentialState(
         nn.Linear(30, 20),
@@ -341,7 +363,10 @@ SOURCES = {
 
 
 def cell(source, form):
-    """What becomes of `source` in `form`: verified, the letter of a reason to refuse, or why it cannot be told here."""
+    """Return the cell of a source in a format.
+
+    It is "verified", "refused" with the letters of the REASONS, or "no GPU" if the format cannot be written here.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "out"
         try:
@@ -359,14 +384,17 @@ def cell(source, form):
 
 
 def row(source):
+    """Return the row of a source, in Markdown."""
     return f"| {source} | {' | '.join(cell(source, form) for form in FORMS)} |"
 
 
 def header():
+    """Return the head of the table, in Markdown."""
     return f"| | {' | '.join(FORMS)} |\n|---|{'---|' * len(FORMS)}"
 
 
 def main():
+    """Write the table into the page."""
     text = PAGE.read_text()
     before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
     rows = []

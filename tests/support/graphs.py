@@ -29,24 +29,26 @@ NO_LEAK = float("inf")
 
 
 def random_csr(rng, shape, density, gain=2.0):
-    """Random weights that give currents of about unit size for sparse binary input."""
+    """Return random weights that give currents of about unit size for sparse binary input."""
     fan_in = max(1.0, density * np.prod(shape[1:]))
     weight = rng.standard_normal(shape) * gain / np.sqrt(fan_in)
     return Csr.from_dense((weight * (rng.random(shape) < density)).astype(np.float32))
 
 
 def random_bias(rng, size):
+    """Return a random float32 bias."""
     return (0.3 * rng.standard_normal(size)).astype(np.float32)
 
 
 def write(graph, folder, name="model.onnx", **options):
+    """Write a graph as a model file and return its path."""
     path = Path(folder) / name
     path.write_bytes(to_onnx(graph, **options).SerializeToString())
     return path
 
 
 def everything(rng, channels=(3, 5, 17), size=(16, 16), density=0.3, timesteps=5):
-    """A graph with every kind of layer: strides, a residual, both poolings, soft and hard reset."""
+    """Build a graph with strides, a residual, both kinds of pooling, and soft and hard reset."""
     c, a, b = channels
     h, w = size
     h2, w2 = window(h, 3, 2, 1, 1), window(w, 3, 2, 1, 1)
@@ -86,9 +88,9 @@ def everything(rng, channels=(3, 5, 17), size=(16, 16), density=0.3, timesteps=5
 
 
 def one_conv(rng, channels, out, size, kernel, density, timesteps, **geometry):
-    """A spiking layer of 0/1 currents, then one convolution with a LIF: the packed-spike kernels alone.
+    """Build a graph of one convolution of spikes, to test kernels of packed spikes by themselves.
 
-    The first LIF fires exactly where the image is 1.
+    The LIF in front of it fires exactly where the image is 1.
     """
     identity = np.zeros((channels, channels, 1, 1), dtype=np.float32)
     identity[range(channels), range(channels)] = 2.0
@@ -120,7 +122,7 @@ def one_conv(rng, channels, out, size, kernel, density, timesteps, **geometry):
 
 
 def images(rng, count, shape):
-    """Smooth random images (or signals, or vectors) with about unit variance."""
+    """Return smooth random images (or signals, or vectors) with about unit variance."""
     noise = rng.standard_normal((count, *shape)).astype(np.float32)
     for axis in range(2, noise.ndim):
         noise = (noise + np.roll(noise, 1, axis) + np.roll(noise, -1, axis)) / np.float32(np.sqrt(3))
@@ -128,8 +130,11 @@ def images(rng, count, shape):
 
 
 def poolings_and_views(rng, timesteps=4):
-    """What `everything` leaves out: padded pooling, pooling and adding of static and of real values, and a
-    convolution and a pooling of the same current at every timestep."""
+    """Build a graph with what `everything` leaves out.
+
+    It has padded pooling, pooling and adding of static and of real values, and a convolution and a pooling of a current
+    that is the same at every timestep.
+    """
     nodes = (
         MaxPool("static max", ("x",), "p0", (3, 2), (1, 2), (1, 0, 2, 1)),
         AvgPool("static mean", ("p0",), "p1", (2, 1), (2, 1)),
@@ -160,7 +165,10 @@ def poolings_and_views(rng, timesteps=4):
 
 
 def residual_blocks(rng, timesteps=5, size=(13, 10)):
-    """Residuals of every sort, of spikes of a constant current too: identity, a strided 1x1 shortcut, several."""
+    """Build a graph with residuals of every kind: identity, a strided 1 x 1 shortcut, and several in a row.
+
+    Some of them add spikes that a constant current causes.
+    """
     h, w = size
     h2, w2 = window(h, 3, 2, 1, 1), window(w, 3, 2, 1, 1)
     same = {"pads": (1, 1, 1, 1)}
@@ -188,7 +196,7 @@ def residual_blocks(rng, timesteps=5, size=(13, 10)):
 
 
 def flattened_residual(rng):
-    """A Linear's currents and the flattened spikes that it reads, added before a LIF."""
+    """Build a graph that adds a Linear's currents and the flattened spikes that it reads, before a LIF."""
     nodes = (
         Repeat("repeat", ("x",), "r"),
         Lif("lif0", ("r",), "s", 1.0),
@@ -202,7 +210,7 @@ def flattened_residual(rng):
 
 
 def wide_linear(rng, inputs=45_000):
-    """A layer that reads so many periodic spikes that its lists are made for a few images at a time."""
+    """Build a graph whose Linear reads so many periodic spikes that their lists are made for a few images at a time."""
     nodes = (
         Repeat("repeat", ("x",), "r"),
         Lif("lif0", ("r",), "s", TAU),
@@ -220,19 +228,23 @@ def oracle(graph, x, timesteps):
 
 
 def feed(rng, model, count, timesteps):
-    """Make the input of a graph or a session: images, or a frame of each per timestep."""
+    """Make input for a graph or a session: `count` images, or a frame of each per timestep if its input is timed."""
     frames = timesteps if model.timed_input else 1
     x = images(rng, frames * count, model.input_shape)
     return x.reshape(frames, count, *model.input_shape) if model.timed_input else x
 
 
 class Builder:
-    """Nodes one by one, with random weights: each method returns the name of its value, which is the node's too."""
+    """Builder of a graph, node by node, with random weights.
+
+    Each method adds a node `name` and returns the name of its value, `name`.out.
+    """
 
     def __init__(self, rng, sizes):
         self.rng, self.nodes, self.sizes = rng, [], sizes  # channels or features by value
 
     def add(self, kind, name, *inputs, size=None, **fields):
+        """Add a node of any kind. It has as many channels or features as its first input, unless `size` is given."""
         self.nodes.append(kind(name, inputs, f"{name}.out", **fields))
         self.sizes[f"{name}.out"] = self.sizes[inputs[0]] if size is None else size
         return f"{name}.out"
@@ -253,14 +265,17 @@ class Builder:
         return self.add(Flatten, name, x)
 
     def read_out(self, logits):
-        """All nodes, and the value of an integrator behind the logits."""
+        """Add an integrator after the logits; return all nodes and the name of its value."""
         output = self.add(Li, "integrated", logits, tau=2.0)
         return tuple(self.nodes), output
 
 
 def gates_and_joins(rng, timesteps=5):
-    """And, Concat, Li and neurons of every kind, of images: of periodic, of static and of timed values, of spikes that
-    cross words, before convolutions and behind flattening, of one size and of several."""
+    """Build a graph of images with And, Concat, Li and neurons of every kind.
+
+    They read periodic, static and timed values, and spikes that cross words; they precede convolutions and follow
+    flattening; their inputs have one size or several.
+    """
     b = Builder(rng, {"x": 3})
     still = b.concat("static reals", b.conv("stem", "x", 5, density=1.0), "x")
     current = b.add(Repeat, "repeat", b.conv("second", still, 5, density=1.0))
@@ -306,7 +321,7 @@ def gates_and_joins(rng, timesteps=5):
 
 
 def gated_output(rng, timesteps=4):
-    """The spikes of an And of images are the logits: nothing but a Flatten is behind it. Few channels, many words."""
+    """Build a graph whose logits are the flattened spikes of an And of images, of more channels than a word's bits."""
     b = Builder(rng, {"x": 2})
     current = b.add(Repeat, "repeat", "x")
     a = b.add(Lif, "a", b.conv("conv a", current, 70, gain=4.0), tau=2.0)
@@ -316,7 +331,7 @@ def gated_output(rng, timesteps=4):
 
 
 def signals(rng, timesteps=4, timed_input=False):
-    """Signals of one dimension, static or a frame per timestep: neurons, gates and joins of [C, L], convolutions."""
+    """Build a graph of signals `[C, L]`, static or timed, with neurons, And, Concat and convolutions."""
     b = Builder(rng, {"x": 3})
     x = b.concat("channels", "x", "x", "x")
     if not timed_input:
@@ -333,7 +348,7 @@ def signals(rng, timesteps=4, timed_input=False):
 
 
 def events(rng, timesteps=4):
-    """A frame per timestep, real-valued: read by a convolution, a pooling, neurons, an integrator and joins."""
+    """Build a graph whose real-valued input frames are read by a convolution, a pooling, neurons, Li and Concat."""
     b = Builder(rng, {"x": 2})
     first = b.add(Lif, "first", b.conv("first conv", "x", 7, density=0.9), tau=2.0)
     direct = b.add(Lif, "direct", "x", tau=TAU, v_reset=None, v_threshold=0.8, v_drop=0.7)
@@ -347,7 +362,7 @@ def events(rng, timesteps=4):
 
 
 def event_vectors(rng, timesteps=6):
-    """A vector per timestep, and current-based neurons: no image at all."""
+    """Build a graph of one vector per timestep, without images, with current-based neurons."""
     b = Builder(rng, {"x": 30})
     synapse = b.add(Li, "synapse", b.linear("fc", "x", 30, 70), tau=1.5, decay_input=False)
     lif = b.add(Lif, "lif", synapse, tau=3.0, v_reset=None, v_drop=1.5)

@@ -12,9 +12,9 @@ from spiketicket.runtime.engines.reference import ReferenceEngine
 
 
 def simulate(graph, x, dt=1e-4, start=None):
-    """Values of every node `[T, N, ...]` of a NIR graph without subgraphs, step by step.
+    """Return the values `[T, N, ...]` of every node of a NIR graph without subgraphs, computed step by step.
 
-    `start`: potentials of neurons by name; the others start at 0.
+    `start` has membrane potentials by neuron; those of other neurons start at 0.
     """
     v, i, out = dict(start or {}), {}, {name: [] for name in graph.nodes}
     for current in x:
@@ -31,6 +31,7 @@ def simulate(graph, x, dt=1e-4, start=None):
 
 
 def _step(node, x, name, v, i, dt):
+    """Return a node's output for input `x`, and update its membrane potential `v[name]` and current `i[name]`."""
     old = v.get(name, np.zeros(x.shape))
     match node:
         case nir.Affine():
@@ -76,4 +77,5 @@ def run(graph, x):
 
 
 def logits(graph, x):
+    """Return the logits of a sparse graph by the float64 oracle."""
     return run(graph, x)[graph.output]

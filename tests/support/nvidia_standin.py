@@ -1,4 +1,4 @@
-"""A stand-in for NVIDIA's packages: shows which calls are made and with what, not that TensorRT or CUDA accept them.
+"""A stand-in for NVIDIA's packages. It shows which calls are made, not that TensorRT or CUDA accept them.
 
 Its "engine" is the ONNX model itself, which onnxruntime runs; the memory of its "GPU" is this process's own.
 """
@@ -16,7 +16,7 @@ GPU = "Stand-in GPU"
 
 
 def install(monkeypatch, version="10.9.0.34", devices=1, refuses=()):
-    """Put the stand-ins where `import` finds them. `refuses`: what TensorRT fails to do: parse, build or load."""
+    """Make `import` find the stand-ins. `refuses` names the steps at which TensorRT fails: parse, build or load."""
     trt, cudart = ModuleType("tensorrt"), ModuleType("cuda.bindings.runtime")
     trt.__version__ = version
     trt.__dict__.update(vars(TensorRT(refuses)))
@@ -32,7 +32,7 @@ def install(monkeypatch, version="10.9.0.34", devices=1, refuses=()):
 
 
 class Cuda:
-    """The functions that are used: each returns a status and perhaps a result."""
+    """The functions of the CUDA runtime that are used. Each returns a status, and some a result."""
 
     def __init__(self, devices):
         ok, self.blocks = (0,), {}
@@ -63,6 +63,8 @@ class Cuda:
 
 
 class TensorRT:
+    """The module `tensorrt`; `calls` has the calls that build an engine."""
+
     def __init__(self, refuses):
         self.calls = calls = []
         self.ILogger = type("ILogger", (), {"ERROR": 1})
@@ -77,6 +79,8 @@ class TensorRT:
 
 
 class Builder:
+    """A builder whose engine is the ONNX model itself."""
+
     def __init__(self, log, calls, refuses):
         self.log, self.calls, self.refuses = log, calls, refuses
 
@@ -91,7 +95,7 @@ class Builder:
         return Config(self.calls)
 
     def build_serialized_network(self, network, config):
-        config.cache["data"] += b"+"  # of timings
+        config.cache["data"] += b"+"  # as if a timing were added
         if "build" not in self.refuses:
             return network.model
         self.log.log(1, "no kernel for lif0")
@@ -100,6 +104,8 @@ class Builder:
 
 
 class Config:
+    """A builder configuration that records its calls and has a cache of timings."""
+
     def __init__(self, calls):
         for name in ("set_flag", "clear_flag", "set_memory_pool_limit"):
             setattr(self, name, lambda *arguments, name=name: calls.append((name, *arguments)))
@@ -117,6 +123,8 @@ class Config:
 
 
 class Parser:
+    """A parser that checks the ONNX model, or reports two errors."""
+
     def __init__(self, network, refuses):
         self.network, self.refuses = network, refuses
         self.num_errors = 2 if "parse" in refuses else 0
@@ -134,6 +142,8 @@ class Parser:
 
 
 class Engine:
+    """An engine, and its own execution context, that runs the model in onnxruntime."""
+
     def __init__(self, data):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -149,7 +159,7 @@ class Engine:
         return True
 
     def execute_async_v3(self, stream):
-        if self.busy:  # two threads in one context
+        if self.busy:  # TensorRT allows one thread per context
             return False
         self.busy = True
         time.sleep(1e-3)

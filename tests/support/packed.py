@@ -1,4 +1,4 @@
-"""A small network that every format holds, and its files, written and checked by `pack`."""
+"""A small network that every export format can store, and its files, written and checked by `pack`."""
 
 import numpy as np
 
@@ -14,6 +14,7 @@ METADATA = {"dataset": "none", "classes": "zero\nöne\ntwo", "exporter": "0.1.0"
 
 
 def network(**options):
+    """Build a graph of two Linear layers with a LIF between them."""
     rng = np.random.default_rng(2)
     nodes = (
         Repeat("repeat", ("x",), "t"),

@@ -9,10 +9,12 @@ SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "profile.schema.json")
 
 
 def check_schema(data):
+    """Assert that a profile follows the schema."""
     jsonschema.Draft202012Validator(SCHEMA).validate(data)
 
 
 def latency(engine="native", timesteps=1, p50=1.0, wide=0.02, batch=1, threads=1):
+    """Return one row of latency, whose interval is `wide` of the median on each side."""
     ms = {
         "n": 100,
         "min": 0.9 * p50,
@@ -36,11 +38,13 @@ def latency(engine="native", timesteps=1, p50=1.0, wide=0.02, batch=1, threads=1
 
 
 def model(name="a.onnx", rows=(), accuracies=()):
+    """Return the profile of one model; `accuracies` are pairs of T and accuracy."""
     known = [{"timesteps": t, "accuracy": a, "low": a - 0.01, "high": a + 0.01} for t, a in accuracies]
     return {"name": name, "file_bytes": 1000, "accuracy": known, "latency": list(rows)}
 
 
 def profile(*models, machine=None, warnings=()):
+    """Return a profile of several models."""
     return {
         "format": "spiketicket.profile",
         "version": 1,

@@ -18,7 +18,7 @@ SETTINGS = {
 
 
 def write_run(folder, events, tail="", **settings):
-    """Write a run folder with these events in its log, followed by the text `tail`."""
+    """Write a run folder whose log has these events, followed by the text `tail`, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.json").write_text(json.dumps({**SETTINGS, **settings}))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events) + tail)
@@ -33,6 +33,7 @@ def plan(*stages):
 
 
 def epochs(index, kind, count, timesteps, seconds, first=0, **fields):
+    """Return the events of `count` epochs of a training, from the epoch `first` on."""
     return [
         {
             "event": "epoch",
@@ -52,6 +53,7 @@ def epochs(index, kind, count, timesteps, seconds, first=0, **fields):
 
 
 def ticket(index, kind, sparsity, test_accuracy, search_seconds, **fields):
+    """Return the event of a ticket."""
     return {
         "event": "ticket",
         "round": index,

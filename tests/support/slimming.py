@@ -1,4 +1,4 @@
-"""Compares a graph without its removed channels with the original, by the float64 oracle."""
+"""A check by the float64 oracle that removing channels of a graph does not change its results."""
 
 from pathlib import Path
 
@@ -11,16 +11,17 @@ from spiketicket.runtime.engines.reference import ReferenceEngine
 
 
 def values_of(graph, x, timesteps):
+    """Return every value of the graph by name."""
     return ReferenceEngine(Model(Path(), b"", graph), Options(1, "fixed", "float32"))._values(x, timesteps)
 
 
 def check(graph, timesteps=(1, 2, 7), batch=2, seed=0):
-    """Remove channels, assert that logits and spikes of kept channels stay the same, and return what was removed."""
+    """Remove channels, assert that the logits and the spikes of kept channels stay the same, and return the result."""
     slim = remove_channels(graph)
     rng = np.random.default_rng(seed)
     for t in timesteps:
-        lead = (t, batch) if graph.timed_input else (batch,)
-        x = rng.standard_normal((*lead, *graph.input_shape)).astype(np.float32)
+        leading = (t, batch) if graph.timed_input else (batch,)
+        x = rng.standard_normal((*leading, *graph.input_shape)).astype(np.float32)
         before, after = values_of(graph, x, t), values_of(slim.graph, x, t)
         scale = max(np.abs(before[graph.output]).max(), 1e-3)
         assert np.abs(before[graph.output] - after[graph.output]).max() <= 1e-6 * scale

@@ -1,4 +1,4 @@
-"""Parameters that the fast tier leaves to the full one, by the markers of cost in pyproject.toml."""
+"""Test parameters of which only some run in the fast tier; pyproject.toml has the markers of the others."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 
 def beyond_the_first(mark: Any, values: Iterable[Any]) -> list[Any]:
-    """Return parameters of which the first one stays in the fast tier, and all others have `mark`."""
+    """Return the parameters with `mark` on all but the first, which stays in the fast tier."""
     first, *others = values
     return [
         first,

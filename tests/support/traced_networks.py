@@ -1,4 +1,4 @@
-"""Small torch networks, and a check by the oracle that their graphs compute the same."""
+"""Small torch networks, and a check by the oracle that their graphs compute the same as torch."""
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from tests.support.graphs import oracle
 T = 4
 
 
-def shaken(network):
-    """Return the network in evaluation mode, with batch norms that matter and weights that make every layer fire."""
+def with_active_neurons(network):
+    """Return the network in evaluation mode, with random batch norm and with weights that make every layer fire."""
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -33,8 +33,8 @@ def shaken(network):
 def assert_same(network, shape, *, timed=False, batch=3, timesteps=T):
     """Assert that the oracle of the graph computes torch's spikes of every layer and logits; return graph and calls."""
     graph, calls = trace_calls(network, shape, timesteps, timed=timed)
-    lead = (timesteps, batch) if timed else (batch,)
-    x = np.random.default_rng(0).standard_normal((*lead, *shape)).astype(np.float32)
+    leading = (timesteps, batch) if timed else (batch,)
+    x = np.random.default_rng(0).standard_normal((*leading, *shape)).astype(np.float32)
     got, wanted = run_torch(network, calls, x, timesteps, timed), oracle(graph, x, timesteps)
     spikes = {name: got.spikes[name].reshape(s.shape) for name, s in wanted.spikes.items()}
     logits = wanted.logits_t if calls.output is not LeadingDims.MEAN else wanted.logits_t.mean(axis=0, keepdims=True)
@@ -46,12 +46,13 @@ def assert_same(network, shape, *, timed=False, batch=3, timesteps=T):
 
 def sj(*modules, mode):
     """Return SpikingJelly's layers as a Sequential, in one step mode."""
-    network = shaken(nn.Sequential(*modules))
+    network = with_active_neurons(nn.Sequential(*modules))
     functional.set_step_mode(network, mode)
     return network
 
 
 def small(node=neuron.LIFNode, **kwargs):
+    """Return the layers of a small network with neurons of the class `node`."""
     return [
         layer.Conv2d(2, 5, 3, padding=1, bias=False),
         layer.BatchNorm2d(5),
@@ -66,4 +67,5 @@ def small(node=neuron.LIFNode, **kwargs):
 
 
 def listed(*modules):
+    """Return the modules and a readout of 32 features as a Sequential in evaluation mode."""
     return nn.Sequential(*modules, nn.Flatten(), nn.Linear(32, 3)).eval()

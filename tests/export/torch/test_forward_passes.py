@@ -14,7 +14,7 @@ from spiketicket.export.torch.trace import trace, trace_calls
 from spiketicket.export.torch.traced import LeadingDims
 from spiketicket.runtime.engine import Trace
 from tests.support.graphs import oracle
-from tests.support.traced_networks import T, listed, shaken
+from tests.support.traced_networks import T, listed, with_active_neurons
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +97,7 @@ STYLES = {
 
 @pytest.mark.parametrize("style", STYLES)
 def test_styles(style):
-    assert_alike(shaken(Style(STYLES[style])))
+    assert_alike(with_active_neurons(Style(STYLES[style])))
 
 
 def assert_alike(network, timed=False):
@@ -119,11 +119,13 @@ MULTI_STEP_STYLES = {
 
 @pytest.mark.parametrize("style", MULTI_STEP_STYLES)
 def test_multi_step_styles(style):
-    assert_alike(shaken(Style(MULTI_STEP_STYLES[style], "m")))
+    assert_alike(with_active_neurons(Style(MULTI_STEP_STYLES[style], "m")))
 
 
 def test_frames_in_order():
-    assert_alike(shaken(Style(lambda s, x: [read_out(s, fire(s, x[t])) for t in range(x.shape[0])])), timed=True)
+    assert_alike(
+        with_active_neurons(Style(lambda s, x: [read_out(s, fire(s, x[t])) for t in range(x.shape[0])])), timed=True
+    )
 
 
 STYLES_REFUSED = {
@@ -177,7 +179,9 @@ def test_what_depends_on_the_number_of_timesteps_is_noted(odd):
 
 def test_functional_layers_in_a_loop_are_one_computation():
     assert_alike(
-        shaken(Style(lambda s, x: [s.f(s.m(F.avg_pool2d(s.d(fire(s, x)), 3, 1, 1)).flatten(1)) for _ in range(T)]))
+        with_active_neurons(
+            Style(lambda s, x: [s.f(s.m(F.avg_pool2d(s.d(fire(s, x)), 3, 1, 1)).flatten(1)) for _ in range(T)])
+        )
     )
 
 

@@ -18,7 +18,7 @@ from spiketicket.train.networks.layers import Repeat as RepeatLayer
 from spiketicket.train.networks.layers import conv, lif
 from spiketicket.train.networks.models import build
 from spiketicket.train.networks.norms import TimestepBatchNorm2d
-from tests.support.traced_networks import T, assert_same, listed, shaken, sj, small
+from tests.support.traced_networks import T, assert_same, listed, sj, small, with_active_neurons
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,7 @@ class Loop(nn.Module):
 @pytest.mark.parametrize("timed", [False, True])
 @pytest.mark.parametrize("result", ["list", "stack", "mean"])
 def test_a_loop_over_timesteps_is_one_computation(result, timed):
-    graph, calls = assert_same(shaken(Loop(result, timed)), (2, 8, 8), timed=timed)
+    graph, calls = assert_same(with_active_neurons(Loop(result, timed)), (2, 8, 8), timed=timed)
     assert not calls.per_step and len(graph.nodes) == (6 if timed else 7)
 
 
@@ -113,7 +113,7 @@ def test_a_network_that_repeats_its_input(how):
 
 @pytest.mark.parametrize("mode", ["s", "m"])
 def test_containers_of_spikingjelly(mode):
-    network = shaken(
+    network = with_active_neurons(
         nn.Sequential(
             layer.SeqToANNContainer(nn.Conv2d(2, 5, 3, padding=1), nn.BatchNorm2d(5)),
             layer.MultiStepContainer(neuron.LIFNode()),
@@ -152,7 +152,7 @@ class Joined(nn.Module):
 
 
 def test_joins_and_functional_layers():
-    graph, _ = assert_same(shaken(Joined()), (2, 8, 9))
+    graph, _ = assert_same(with_active_neurons(Joined()), (2, 8, 9))
     assert {type(node) for node in graph.nodes} >= {Add, And, Concat}
 
 
@@ -176,7 +176,7 @@ class Sequences(nn.Module):
 
 
 def test_folded_time_and_batch_norm_in_two_places():
-    graph, _ = assert_same(shaken(Sequences()), (2, 8, 8))
+    graph, _ = assert_same(with_active_neurons(Sequences()), (2, 8, 8))
     assert sum(isinstance(node, Conv) for node in graph.nodes) == 3, "two batch norms read one convolution"
     assert sum(isinstance(node, Linear) for node in graph.nodes) == 1
 
@@ -223,11 +223,11 @@ def test_poolings(pooling):
     with torch.no_grad():
         network(torch.zeros(1, 2, 9, 9))
     functional.reset_net(network)
-    assert_same(shaken(network), (2, 9, 9))
+    assert_same(with_active_neurons(network), (2, 9, 9))
 
 
 def test_batch_norm_folds_into_weight_and_bias():
-    module = shaken(
+    module = with_active_neurons(
         nn.Sequential(
             RepeatLayer(3),
             conv(2, 4, 3, bias=True),
@@ -246,7 +246,7 @@ def test_batch_norm_folds_into_weight_and_bias():
 
 
 def test_batch_norm_before_any_weight_is_a_layer_of_its_own():
-    network = shaken(
+    network = with_active_neurons(
         nn.Sequential(nn.BatchNorm2d(2), neuron.LIFNode(), nn.Flatten(), nn.BatchNorm1d(32), nn.Linear(32, 3))
     )
     graph, _ = assert_same(network, (2, 4, 4))
@@ -366,7 +366,7 @@ def test_shapes_of_signals_are_those_of_torch():
             assert y.dim() == 3 and y.shape[1:] == (4, 6)
             return self.out(y.view(y.shape[0], y.shape[1] * y.shape[2]))
 
-    assert_same(shaken(Net()), (3, 8))
+    assert_same(with_active_neurons(Net()), (3, 8))
 
 
 def test_nan_weights_are_refused():
