@@ -1,6 +1,6 @@
-"""Export: torch module, NIR graph or ticket -> sparse graph -> one ONNX file, verified.
+"""Export of a torch module, a NIR graph or a ticket as a sparse graph, to one verified file.
 
-`export` is imported when it is asked for: it needs torch, which reading and writing files does not.
+`export` is imported only when it is used: it needs torch, which reading and writing files does not.
 """
 
 from typing import Any

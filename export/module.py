@@ -1,4 +1,4 @@
-"""`export`: any spiking torch module -> a verified model file."""
+"""`export`, which writes a spiking torch module as a verified model file."""
 
 import os
 from collections.abc import Mapping
@@ -38,16 +38,18 @@ def export(
 ) -> Export:
     """Write a spiking network as one sparse ONNX file, verified on `sample`.
 
-    `module`: made of the layers in docs/export.md, with SpikingJelly's neurons in single-step mode (called once per
-    timestep, or looping by itself) or multi-step mode. `sample`: float32 `[N, ...]`, the same at every timestep, or,
-    `timed`, `[T, N, ...]`. `masks`: zeros and ones by parameter name; without, the zeros among the weights are what
-    was pruned. `labels` `[N]` of the samples, for accuracies. `check`: whether the network, the float64 oracle and all
-    engines must agree on the samples before the file appears: in almost every spike, and in logits up to `atol` plus
-    `rtol` times the largest logit of a sample. `options`: the file's form, see
-    `spiketicket.export.formats.settings.ExportFormat`. The module is left as it was, its neurons at rest.
+    `module` consists of the layers in docs/export.md, with SpikingJelly's neurons in single-step mode (called once per
+    timestep, or in a loop of its own) or multi-step mode. It is left as it was, its neurons reset. `sample` is float32
+    `[N, ...]`, the same at every timestep, or `[T, N, ...]` if `timed`. `masks` are zeros and ones by parameter name;
+    without them, the zeros among the weights are taken as pruned. `labels` `[N]` of the samples are for accuracies.
 
-    Raises ModelError that lists all which cannot be exported, VerificationError naming the first layer that differs,
-    InputError for samples or masks that do not fit.
+    With `check`, the network, the float64 oracle and all engines must agree on the samples before the file is written:
+    in nearly every spike, and in logits up to `atol` plus `rtol` times the largest logit of a sample. `metadata` are
+    stored in the file. `options` are the settings of the file, those of
+    `spiketicket.export.formats.settings.ExportFormat`.
+
+    Raises ModelError, which lists everything that cannot be exported, VerificationError, which names the first layer
+    that differs, and InputError if samples, masks or options are invalid.
     """
     _require(isinstance(module, nn.Module), "module", "a torch.nn.Module", module)
     _require(isinstance(timed, bool), "timed", "True or False", timed)
@@ -66,8 +68,8 @@ def export(
         refuse_kept_tensors(module)
         if calls.depends_on_timesteps and not form.fixed_timesteps:
             raise ModelError(
-                "the forward pass compares the number of timesteps with another number, so that it may be "
-                "another network for another T: fix T (fixed_timesteps=True; --timesteps T)"
+                "the forward pass compares the number of timesteps with another number, so that it may "
+                "compute something else for another T: fix T (fixed_timesteps=True; --timesteps T)"
             )
         samples = Samples(check_samples(x, graph), timesteps, timed, _labels(labels, x.shape[int(timed)]))
         original = Original("torch", lambda part: run_torch(module, calls, part, timesteps, timed))
@@ -80,6 +82,7 @@ def _require(fits: bool, name: str, expected: str, got: object) -> None:
 
 
 def _array(sample: object, timed: bool) -> NDArray[np.float32]:
+    """Return the sample as an array. Raises InputError if it is not float32 with enough dimensions."""
     x: Any = sample
     if isinstance(x, Tensor) and (x.dtype, x.layout, x.is_meta) == (torch.float32, torch.strided, False):
         x = x.detach().cpu().numpy()
@@ -98,6 +101,7 @@ def _labels(labels: NDArray[np.integer] | None, count: int) -> NDArray[np.intege
 
 
 def _shape(x: object) -> str:
+    """Return type and shape of a value, for messages."""
     if isinstance(x, Tensor):
         return f"{x.dtype} {list(x.shape)}, {x.layout}, on {x.device}"
     return f"{x.dtype} {list(x.shape)}" if isinstance(x, np.ndarray) else type(x).__name__

@@ -1,4 +1,4 @@
-"""Sparse graph -> file: slimmed, rounded, written, run everywhere, and only then kept."""
+"""Write a sparse graph as a file: remove channels, round the weights, verify, and only then keep the file."""
 
 import json
 import tempfile
@@ -24,21 +24,21 @@ from spiketicket.model.names import VERIFICATION
 from spiketicket.model.values import cast
 from spiketicket.model.writer import to_onnx
 
-SAMPLES = 32  # of a data set, on which an export is checked
+SAMPLES = 32  # number of images of a data set that an export is verified on
 
 
 @dataclass(frozen=True, repr=False)
 class Export:
-    """A finished export: where, how large, and what was checked."""
+    """A finished export: the path and sizes of its file, and the results of the verification."""
 
     path: Path
     graph: Graph
     removed: Mapping[str, Removed]  # channels that pruning emptied, by layer
     nbytes: int
     dense_nbytes: int  # the same network as plain dense ONNX
-    agreements: list[Agreement]  # empty where the check was left out
-    silent: list[str]  # layers of neurons that never fired on the samples: of what follows, nothing was checked
-    accuracy: float | None = None  # of the file on the whole data set, where one was asked for
+    agreements: list[Agreement]  # empty if the check was skipped
+    silent: list[str]  # neuron layers that never fired on the samples, so that what follows was not verified
+    accuracy: float | None = None  # of the file on the whole data set, if it was evaluated
 
     def __repr__(self) -> str:
         checks = ", ".join(agreement.engine for agreement in self.agreements) or "nothing"
@@ -71,8 +71,9 @@ def pack(
 ) -> Export:
     """Write `graph` as the file `path` in the given format.
 
-    `check`: the samples that `original`, the float64 oracle and all engines must agree on before the file appears;
-    None leaves that out. Raises VerificationError, naming the first layer that differs, where one does not agree.
+    `check` has the samples on which `original`, the float64 oracle and all engines must agree before the file is
+    written; None skips the verification. Raises VerificationError, which names the first layer that differs, and
+    SpikeTicketError if a package that the verification needs is missing.
     """
     slim = remove_channels(graph)
     metadata = {"fingerprint": _fingerprint(graph), "versions": versions(), **graph.metadata, "values": form.values}
@@ -98,7 +99,7 @@ def pack(
 
 
 def versions(*more: str) -> str:
-    """Of the packages that an export depends on, where they are installed; `more`: those that only its source needs."""
+    """Return the installed versions of the packages `more` and of those that every export depends on, as text."""
     found = []
     for name in (*more, "numpy", "onnx", "onnxruntime"):
         with suppress(PackageNotFoundError):
@@ -107,7 +108,7 @@ def versions(*more: str) -> str:
 
 
 def _fingerprint(graph: Graph) -> str:
-    """SHA-256 of all names, weights and biases (a ticket has one of its own)."""
+    """Return the SHA-256 of all names, weights and biases. (A ticket's own fingerprint takes precedence.)"""
     digest = sha256()
     for node in graph.weighted():
         weight = node.weight
@@ -118,5 +119,5 @@ def _fingerprint(graph: Graph) -> str:
 
 
 def dense_nbytes(graph: Graph) -> int:
-    """Size of the network as plain dense ONNX."""
+    """Return the size in bytes of the network as plain dense ONNX."""
     return int(to_onnx(graph, dense=True).ByteSize())

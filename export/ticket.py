@@ -1,4 +1,4 @@
-"""Ticket -> verified model file."""
+"""Export of a ticket as a verified model file."""
 
 import tempfile
 from collections.abc import Iterator
@@ -26,9 +26,9 @@ def export_ticket(
 ) -> Export:
     """Write `ticket` as the model file `path`.
 
-    `samples`: normalised images float32 `[N, C, H, W]` on which torch, onnxruntime and the native engine must agree
-    with the float64 oracle before the file appears; None leaves that check out. `timesteps`: T, by default the
-    ticket's. `options`: those of `spiketicket.export.export`. Raises what that raises.
+    `samples` are normalised images, float32 `[N, C, H, W]`, on which torch, onnxruntime and the native engine must
+    agree with the float64 oracle before the file is written; None skips that check. `timesteps` is T, by default the
+    ticket's. `options` are those of `spiketicket.export.export`, and so are the exceptions raised.
     """
     model = ticket.model if timesteps is None else replace(ticket.model, timesteps=timesteps)
     sample = (
@@ -47,9 +47,9 @@ def export_ticket(
 
 @contextmanager
 def model_of_ticket(path: Path) -> Iterator[Path]:
-    """Give the model file of the ticket in `path`, unchecked and for as long as the context lasts.
+    """Yield a temporary model file of the ticket in `path`, without verification; it is deleted afterwards.
 
-    Raises TicketError where the ticket cannot be read.
+    Raises TicketError if the ticket cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="spiketicket-") as folder:
         model = Path(folder) / "model.onnx"
@@ -58,6 +58,7 @@ def model_of_ticket(path: Path) -> Iterator[Path]:
 
 
 def _metadata(ticket: Ticket) -> dict[str, str]:
+    """Return what the model file stores about the ticket."""
     search = ticket.search
     return Metadata(
         ticket.fingerprint,

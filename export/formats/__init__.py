@@ -1,1 +1,1 @@
-"""The file formats that a graph can be written in."""
+"""File formats that a graph can be written in, one module each."""

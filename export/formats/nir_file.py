@@ -1,5 +1,7 @@
-"""Format `nir`: a NIR graph, read back and run by the reference engine. Imported only where it is asked for: it needs
-the package nir."""
+"""Format `nir`: a NIR graph, which is verified by reading it back and running it on the reference engine.
+
+This module is imported only when it is used, because it needs the package nir.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ def with_metadata(form: ExportFormat, data: bytes, graph: Graph) -> bytes:
 
 
 def runs(form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
-    """Read back, on the oracle; everything is over time there."""
+    """Yield the file as read back, on the float64 oracle. NIR has no static input: samples become `[T, N, ...]`."""
     read = read_nir(path, graph.timesteps, form.dt)
     run = oracle_run(read, samples.timesteps)
     yield "read back", lambda x: run(samples.frames(x))

@@ -36,7 +36,7 @@ def runs(form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iter
         return
     for engine in ("native", "onnxruntime"):
         yield engine, _run_session(path, engine, samples)
-    # What rounding to whole numbers would change, for who wants it; the file does not depend on it.
+    # The file does not depend on int16 sums; this run only records what choosing them at runtime would change.
     yield "native (int16)", _run_session(path, "native", samples, "events-int16", "int16")
 
 
@@ -52,7 +52,10 @@ def _run_session(path: Path, engine: str, samples: Samples, plan: str = FIXED, v
 
 
 def _run_dense(form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Run:
-    """Plain ONNX in onnxruntime. Its values are called as in the file with the domain's operators."""
+    """Return a run of plain ONNX in onnxruntime.
+
+    The names of layers and spikes come from the sparse file of the same graph, whose values have the same names.
+    """
     from spiketicket.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
     named = parse_model(to_onnx(graph, step=form.step, opset=form.opset).SerializeToString())

@@ -1,4 +1,4 @@
-"""The module of each format, found by the format's name."""
+"""Find the module of a file format by the format's name."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -11,18 +11,21 @@ from spiketicket.graph import Graph
 
 
 class FormatModule(Protocol):
-    """What the module of a format defines."""
+    """The functions that the module of a format defines."""
 
     def write(self, form: ExportFormat, graph: Graph) -> bytes:
-        """Return the file's bytes: the same for the same graph (but for TensorRT's engines)."""
+        """Return the file's bytes, which are the same for equal graphs (except for TensorRT's engines)."""
 
     def with_metadata(self, form: ExportFormat, data: bytes, graph: Graph) -> bytes:
-        """Return the file `data` with the metadata of `graph`, which is otherwise what it was written from."""
+        """Return the file `data` with the metadata of `graph`, which otherwise equals the graph of the file."""
 
     def runs(self, form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
-        """Yield everything that runs the file `path`, which was written from `graph`, by name."""
+        """Yield name and run of everything that runs the file `path`, which was written from `graph`.
+
+        A name with brackets is a run in lower precision, which is recorded but not required to agree.
+        """
 
 
 def format_module(form: ExportFormat) -> FormatModule:
-    """Import it. Raises MissingExtraError for NIR without its package."""
+    """Return the module of a format. Raises MissingExtraError for NIR if its package is not installed."""
     return cast(FormatModule, import_module(f"spiketicket.export.formats.{FORMATS[form.format].module}"))

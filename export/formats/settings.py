@@ -1,4 +1,4 @@
-"""What file is asked for, and which formats there are. Needs no package but onnx."""
+"""The settings of an exported file, and the table of file formats. Needs no package but onnx."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ LARGEST_BATCH = 2**31 - 1
 
 @dataclass(frozen=True)
 class FileFormat:
-    """A kind of file: the module of this folder that writes and runs it, its ending, and the types of its weights."""
+    """A file format: the module of this folder that writes and runs it, its file suffix, and its types of weights."""
 
     module: str
     suffix: str
@@ -30,14 +30,15 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """What file is asked for.
+    """The settings of an exported file. Raises InputError if a value is invalid or two do not go together.
 
-    `format`: onnx, tensorrt-onnx (the plain graph that TensorRT's parser takes), tensorrt (an engine for this
-    machine's GPU) or nir. `values`: the type of stored weights; for TensorRT float16 is the type of weighted sums, too.
-    Of onnx: `dense`, plain standard ONNX without the domain's operators, which the native engine does not read;
-    `step`, one timestep per call, potentials as inputs and outputs; `opset`. `fixed_timesteps`: T is the graph's
-    always. `batch`: N, where it is fixed. `dt`: seconds per timestep, of nir. Raises InputError for what does not go
-    together.
+    `format` is onnx, tensorrt-onnx (a plain graph for TensorRT's parser), tensorrt (an engine for this machine's GPU)
+    or nir. `values` is the type of stored weights; with TensorRT, float16 is also the type of weighted sums.
+    `fixed_timesteps` fixes T to the graph's, and `batch` fixes N. `dt` is the number of seconds per timestep of nir.
+
+    Three settings are those of onnx only: `dense` writes plain standard ONNX without spiketicket's operators, which the
+    native engine does not read; `step` writes a file of one timestep per call, with potentials as inputs and outputs;
+    `opset` is the version of the standard operators.
     """
 
     format: str = "onnx"
@@ -72,4 +73,4 @@ class ExportFormat:
                 f"{self.format} holds weights as {' or '.join(FORMATS[self.format].values)}, not as {self.values}"
             )
         if self.format == "nir" and (self.batch is not None or self.fixed_timesteps):
-            raise InputError("a NIR graph says nothing of timesteps and batch: it cannot fix them")
+            raise InputError("a NIR graph has no timesteps and no batch, so that it cannot fix them")

@@ -1,7 +1,8 @@
 """Format `tensorrt`: an engine for the present GPU, built from the unrolled graph.
 
-Networks are strongly typed: every tensor computes in the type that the graph gives it (TensorRT 11 knows nothing else,
-10 is asked for it), so float16 is a matter of the graph, and thresholds are compared in float32 whatever is asked for.
+Networks are strongly typed: every tensor has the type that the graph gives it. (TensorRT 11 has no other networks,
+TensorRT 10 builds them on request.) So the unrolled graph decides what is float16, and thresholds are always compared
+in float32.
 """
 
 from collections.abc import Iterator
@@ -27,8 +28,8 @@ from spiketicket.runtime import Session
 from spiketicket.runtime.engine import MAX_TIMESTEPS, Trace
 from spiketicket.runtime.engines.tensorrt.nvidia import Nvidia
 
-WORKSPACE = 4 << 30  # bytes of GPU memory that a layer may use for itself while it runs
-Batch = tuple[int, int, int]  # images of a run: the fewest, the number to be fastest for, the most
+WORKSPACE = 4 << 30  # bytes of GPU memory that a layer may use temporarily
+Batch = tuple[int, int, int]  # images per run: the fewest, the number that TensorRT optimises for, the most
 BATCH: Batch = (1, 8, 32)
 
 
@@ -38,22 +39,22 @@ def write(form: ExportFormat, graph: Graph) -> bytes:
 
 
 def with_metadata(form: ExportFormat, data: bytes, graph: Graph) -> bytes:
-    """The engine is not built again: that takes minutes, and another build may be another engine."""
+    """Replace the model in the file. The engine is not built again: that takes minutes and may give another one."""
     file = unpack(data)
     return pack(replace(file, model=_model(graph, file.build.timesteps)))
 
 
 def runs(form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
-    """The engine does not show its spikes: its classes must agree, its logits are reported."""
+    """Yield the engine. It does not output spikes, so that only its classes have to agree; its logits are recorded."""
     session = Session(path, "tensorrt")
 
     def run(x: Floats) -> Trace:
-        quiet = {
+        no_spikes = {
             n.name: np.zeros((samples.timesteps, x.shape[samples.timed], *graph.values[n.output].shape), np.bool_)
             for n in graph.nodes
             if isinstance(n, Lif)
         }
-        return Trace(quiet, session.run({INPUT: x})["logits_t"])
+        return Trace(no_spikes, session.run({INPUT: x})["logits_t"])
 
     yield f"{TENSORRT} ({form.values})", run
 
@@ -67,7 +68,7 @@ def export_engine(
     half: bool = True,
     sparse: bool = True,
 ) -> Build:
-    """Write `compiled(graph, ...)` as the engine file `path`. Raises what that raises."""
+    """Write the engine of `graph`, see `compiled`, as the file `path`. Raises what that raises."""
     file = compiled(graph, timesteps=timesteps, batch=batch, half=half, sparse=sparse)
     write_atomic(path, pack(file))
     return file.build
@@ -76,17 +77,17 @@ def export_engine(
 def compiled(
     graph: Graph, *, timesteps: int | None = None, batch: Batch = BATCH, half: bool = True, sparse: bool = True
 ) -> EngineFile:
-    """The engine of `graph` for `timesteps` (default: the graph's), and the model that it is made of.
+    """Return the engine of `graph` for `timesteps` (default: the graph's) together with the model it is built from.
 
-    `half`: weighted sums in float16. `sparse`: TensorRT may run weights as 2:4 sparse where they are. Raises InputError
-    for a bad T or batch, MissingExtraError without TensorRT, DeviceError without a GPU, ModelError where TensorRT does
-    not take the graph.
+    With `half`, weighted sums are in float16. With `sparse`, TensorRT may use 2:4 sparsity for the layers whose weights
+    have it. Raises InputError if `timesteps` or `batch` is invalid, MissingExtraError without TensorRT, DeviceError
+    without a GPU, and ModelError if TensorRT cannot build the graph.
     """
     steps = graph.timesteps if timesteps is None else timesteps
     if not 1 <= steps <= MAX_TIMESTEPS:
         raise InputError(f"timesteps must be a whole number from 1 to {MAX_TIMESTEPS}, got {steps!r}")
     if not 1 <= batch[0] <= batch[1] <= batch[2]:
-        raise InputError(f"batch must be three rising sizes from 1, got {batch}")
+        raise InputError(f"batch must be three sizes from 1 in ascending order, got {batch}")
     nvidia = Nvidia("export of a TensorRT engine")
     fitting = two_of_four(graph) if sparse else ()
     lead = (steps,) if graph.timed_input else ()
@@ -103,9 +104,9 @@ def _model(graph: Graph, timesteps: int) -> bytes:
 
 
 def build_engine(nvidia: Nvidia, model: bytes, shapes: list[tuple[int, ...]], *, sparse: bool) -> bytes:
-    """The serialised engine of the ONNX `model`; `shapes`: the smallest, usual and largest of its input.
+    """Return the serialised engine of the ONNX `model`.
 
-    Raises ModelError with everything that TensorRT has to say against the model.
+    `shapes` are the smallest, the usual and the largest shape of its input. Raises ModelError with TensorRT's messages.
     """
     trt = nvidia.trt
     builder = trt.Builder(nvidia.log)
@@ -113,7 +114,7 @@ def build_engine(nvidia: Nvidia, model: bytes, shapes: list[tuple[int, ...]], *,
     _parse(nvidia, network, model)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
-    config.clear_flag(trt.BuilderFlag.TF32)  # float32 means float32
+    config.clear_flag(trt.BuilderFlag.TF32)  # TF32 would round float32 to 10 bits of mantissa
     if sparse:
         config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     profile = builder.create_optimization_profile()
@@ -129,15 +130,15 @@ def build_engine(nvidia: Nvidia, model: bytes, shapes: list[tuple[int, ...]], *,
 
 
 def two_of_four(graph: Graph) -> tuple[str, ...]:
-    """The layers whose weights TensorRT could run as 2:4 sparse."""
+    """Return the names of the layers whose weights have 2:4 sparsity."""
     return tuple(node.name for node in graph.weighted() if follows_2_4(node.weight.to_dense()))
 
 
 def follows_2_4(weight: NDArray[Any]) -> bool:
-    """Whether of every four weights in a row along the input channels at most two are not zero, as TensorRT asks.
+    """Return whether at most two of every four successive weights along the input channels are not zero.
 
-    `weight`: `[out, in]` or `[out, in, kh, kw]`; the input channels must split into fours. Source: TensorRT's
-    documentation, "structured sparsity".
+    `weight` is `[out, in]` or `[out, in, kh, kw]`; the number of input channels must be a multiple of four. Source:
+    TensorRT's documentation, "structured sparsity".
     """
     out, channels = weight.shape[:2]
     if channels % 4:
@@ -155,7 +156,10 @@ def _parse(nvidia: Nvidia, network: Any, model: bytes) -> None:
 
 
 def _timing_cache_file(nvidia: Nvidia) -> Path | None:
-    """Timings hold for one version and one kind of GPU. None where the user has no home."""
+    """Return the file of timings for this version of TensorRT and this kind of GPU.
+
+    Returns None if the user has no home folder.
+    """
     folder = cache_folder("tensorrt")
     name = f"{nvidia.trt.__version__}-{nvidia.gpu}".replace("/", "-")
     return folder and folder / f"{name}.timing"
@@ -167,11 +171,11 @@ def _load_timings(config: Any, file: Path | None) -> None:
         with suppress(OSError):
             data = file.read_bytes()
     cache = config.create_timing_cache(data)
-    if cache is None or not config.set_timing_cache(cache, False):  # damaged, or another driver's
+    if cache is None or not config.set_timing_cache(cache, False):  # the file is damaged, or from another driver
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 def _save_timings(config: Any, file: Path | None) -> None:
     if file is not None:
-        with suppress(SpikeTicketError):  # no cache, then: the next build measures again
+        with suppress(SpikeTicketError):  # without a cache, the next build measures again
             write_atomic(file, bytes(config.get_timing_cache().serialize()))

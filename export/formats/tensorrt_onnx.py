@@ -1,4 +1,4 @@
-"""Format `tensorrt-onnx`: the plain graph that TensorRT's parser takes, run by onnxruntime."""
+"""Format `tensorrt-onnx`: a plain graph for TensorRT's parser, verified in onnxruntime."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +27,7 @@ def with_metadata(form: ExportFormat, data: bytes, graph: Graph) -> bytes:
 
 
 def runs(form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
-    """In onnxruntime, with every LIF layer's spikes, which are folded `[T * N, ...]`, as outputs."""
+    """Yield the file in onnxruntime, with the spikes of every LIF layer (`[T * N, ...]` in the file) as outputs."""
     with extra("cpu", "the check of a graph for TensorRT", "onnxruntime"):
         import onnxruntime
 

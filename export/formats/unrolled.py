@@ -1,15 +1,17 @@
-"""Plain ONNX for one fixed T, time folded into the batch: what engines without Scan, functions or sparse weights read.
+"""Plain ONNX for one fixed T, with time folded into the batch, for engines without Scan, functions or sparse weights.
 
 Weighted layers and poolings run once on `[T * N, ...]`; a neuron is T copies of a few elementwise operators on slices
-of it. The potential is kept as w = u / gain (u above rest, gain = 1 / tau where the input decays, else 1), which saves
-the multiplication of every current:
+of it. The potential is stored as w = u / gain, where u is the potential above rest, and gain is 1 / tau if the input
+decays and 1 otherwise. This saves multiplying every current by the gain:
 
     h_t = keep w_(t-1) + x_t,   s_t = h_t >= level,   w_t = (1 - s_t) h_t        hard reset
                                                       w_t = h_t - s_t drop       soft reset
 
-with keep = 1 - 1 / tau, level = (v_threshold - rest) / gain and drop likewise: spiketicket.graph.Lif up to rounding. A
-leaky integrator gives out gain h. (In onnxruntime, at batch 32, difference and product take half the time of a Where;
-one convolution per timestep instead of a folded one is slower.)
+with keep = 1 - 1 / tau, level = (v_threshold - rest) / gain and drop divided by gain. This equals spiketicket.graph.Lif
+up to rounding. The output of a leaky integrator is gain h.
+
+In onnxruntime at batch 32, Sub and Mul for the reset take half the time of a Where, and one convolution per timestep is
+slower than the folded one.
 """
 
 from dataclasses import dataclass, field
@@ -40,18 +42,18 @@ from spiketicket.graph import (
 from spiketicket.model.names import INPUT, LOGITS, LOGITS_T, TIMESTEPS
 from spiketicket.model.writer import note
 
-OPSET, IR_VERSION = 13, 8  # as old as these operators allow: DeepSparse reads no newer ones, TensorRT all from 9
+OPSET, IR_VERSION = 13, 8  # the oldest that have these operators: DeepSparse reads no newer ones, TensorRT all from 9
 FREE = "N"  # the name of a batch size that is not fixed
 
 
 @dataclass(frozen=True)
 class Neuron:
-    """A neuron as it is computed here; see the module's text."""
+    """The parameters of a neuron in the equations of the module's docstring."""
 
     keep: float
     gain: float
     level: float = 0.0  # the threshold of w
-    drop: float = 0.0  # what a soft reset takes from w
+    drop: float = 0.0  # what a soft reset subtracts from w
 
     @classmethod
     def of(cls, node: Lif | Li) -> "Neuron":
@@ -68,14 +70,13 @@ def unrolled_onnx(
     half: bool = False,
     outputs: tuple[str, ...] = (LOGITS, LOGITS_T),
 ) -> onnx.ModelProto:
-    """The network of `graph` over `timesteps`, for `batch` images at once (None: any number).
+    """Return the network of `graph` over `timesteps` as plain ONNX, for `batch` images at once (None: any number).
 
-    Input `input` float32 `[N, *input_shape]`, `[T, N, *input_shape]` where the graph's input is timed; `outputs`:
-    `logits` `[N, classes]` (mean over time), `logits_t` `[T, N, classes]`, or one of them. The spikes of a LIF layer
-    are the tensor `value:` + its output, `[T * N, ...]`. With `half`, weighted layers take and give float16; neurons,
-    poolings and sums stay float32. Raises ModelError where a weight or bias has no float16.
-
-    The graph's metadata go into the file, with T.
+    The input `input` is float32 `[N, *input_shape]`, or `[T, N, *input_shape]` if the graph's input is timed. `outputs`
+    are `logits` `[N, classes]` (the mean over time) and `logits_t` `[T, N, classes]`, or one of them. The spikes of a
+    LIF layer are the tensor `value:` + its output, `[T * N, ...]`. With `half`, the inputs, weights and outputs of
+    weighted layers are float16; neurons, poolings and sums stay float32. The graph's metadata and T are stored in the
+    file. Raises ModelError if a weight or bias is too large for float16.
     """
     writer = _Writer(graph, timesteps, batch, half)
     size = FREE if batch is None else batch
@@ -108,25 +109,30 @@ def unrolled_onnx(
 
 @dataclass
 class _Writer:
+    """The nodes and constant tensors of an unrolled graph under construction."""
+
     graph: Graph
     timesteps: int
     batch: int | None
     half: bool
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
-    constant: dict[str, str] = field(default_factory=dict)  # repeated value -> the static value that it repeats
-    halves: dict[str, str] = field(default_factory=dict)  # value -> its float16 form, once there is one
+    constant: dict[str, str] = field(default_factory=dict)  # repeated value, not yet written -> its static value
+    halves: dict[str, str] = field(default_factory=dict)  # value -> its float16 copy, if there is one
 
     def __post_init__(self) -> None:
         self.tensor("one", np.ones((), np.float32))
 
     @property
     def folded(self) -> int:
-        """T * N as a Reshape takes it."""
+        """T * N as a size for Reshape, where -1 is computed from the other sizes."""
         return -1 if self.batch is None else self.timesteps * self.batch
 
     def name(self, value: str) -> str:
-        """Of a value of the graph: apart from the names that the file's input, outputs and slices of neurons have."""
+        """Return the tensor of a value of the graph.
+
+        The prefix keeps it apart from the file's input and outputs and from the slices of neurons.
+        """
         return INPUT if value == self.graph.input and not self.graph.timed_input else f"value:{value}"
 
     def tensor(self, name: str, array: NDArray[Any]) -> str:
@@ -141,6 +147,7 @@ class _Writer:
         return self.node("Reshape", [x, self.tensor(f"{out}.shape", np.array(shape, np.int64))], out)
 
     def add(self, node: Node) -> None:
+        """Translate one node of the graph."""
         inputs, out = [self.name(value) for value in node.inputs], self.name(node.output)
         if isinstance(node, Lif | Li):
             self.neuron(node, out)
@@ -184,15 +191,19 @@ class _Writer:
                 raise TypeError(f"no ONNX form for {type(node).__name__}")
 
     def every_step(self, value: str) -> str:
-        """`value` as `[T * N, ...]`: a repeated one is written out where something other than a neuron reads it."""
+        """Return `value` as `[T * N, ...]`.
+
+        A repeated value is written only when something other than a neuron reads it: neurons use the static one.
+        """
         if value not in self.constant:
             return value
         return self.node("Concat", [self.constant.pop(value)] * self.timesteps, value, axis=0)
 
     def weighted(self, op: str, node: Conv | Linear, x: str, out: str, **attributes: Any) -> None:
+        """Add a weighted layer, with casts to and from float16 around it if sums are in float16."""
         kind = np.float16 if self.half else np.float32
         weight = [
-            self.tensor(f"{node.name}.{key}", _as(kind, node, array))
+            self.tensor(f"{node.name}.{key}", _cast(kind, node, array))
             for key, array in (("weight", node.weight.to_dense()), ("bias", node.bias))
         ]
         if not self.half:
@@ -205,45 +216,50 @@ class _Writer:
         self.node("Cast", [sums], out, to=TensorProto.FLOAT)
 
     def neuron(self, node: Lif | Li, out: str) -> None:
+        """Add a neuron: for each timestep charge, fire and reset, then the spikes (or potentials) joined over time."""
         neuron = Neuron.of(node)
         w, results = "", []
         for t, x in enumerate(self.steps(node)):
-            here = f"{node.name}.{t}"
-            h = self.charge(node, neuron, w, x, here)
+            prefix = f"{node.name}.{t}"
+            h = self.charge(node, neuron, w, x, prefix)
             if isinstance(node, Li):
                 w = h
                 results.append(h)
                 continue
-            fired = self.node("GreaterOrEqual", [h, self.number(node, "level", neuron.level)], f"{here}.fired")
-            spikes = self.node("Cast", [fired], f"{here}.s" if self.timesteps > 1 else out, to=TensorProto.FLOAT)
+            fired = self.node("GreaterOrEqual", [h, self.number(node, "level", neuron.level)], f"{prefix}.fired")
+            spikes = self.node("Cast", [fired], f"{prefix}.s" if self.timesteps > 1 else out, to=TensorProto.FLOAT)
             results.append(spikes)
             if t < self.timesteps - 1:
-                w = self.reset(node, neuron, h, spikes, here)
+                w = self.reset(node, neuron, h, spikes, prefix)
         if isinstance(node, Li):
             joined = self.join(node, results, f"{node.name}.w")
             self.node("Mul", [joined, self.number(node, "gain", neuron.gain)], out)
         else:
             self.join(node, results, out)
 
-    def charge(self, node: Lif | Li, neuron: Neuron, w: str, x: str, here: str) -> str:
+    def charge(self, node: Lif | Li, neuron: Neuron, w: str, x: str, prefix: str) -> str:
+        """Add h = keep w + x and return h. Without a potential from an earlier timestep, it is x."""
         if not w or neuron.keep == 0:
             return x
-        kept = w if neuron.keep == 1 else self.node("Mul", [w, self.number(node, "keep", neuron.keep)], f"{here}.kept")
-        return self.node("Add", [kept, x], f"{here}.h")
+        kept = (
+            w if neuron.keep == 1 else self.node("Mul", [w, self.number(node, "keep", neuron.keep)], f"{prefix}.kept")
+        )
+        return self.node("Add", [kept, x], f"{prefix}.h")
 
-    def reset(self, node: Lif, neuron: Neuron, h: str, spikes: str, here: str) -> str:
+    def reset(self, node: Lif, neuron: Neuron, h: str, spikes: str, prefix: str) -> str:
+        """Add the reset of h where there are spikes, and return w."""
         if node.soft:
-            drop = self.node("Mul", [spikes, self.number(node, "drop", neuron.drop)], f"{here}.drop")
-            return self.node("Sub", [h, drop], f"{here}.w")
-        return self.node("Mul", [h, self.node("Sub", ["one", spikes], f"{here}.rests")], f"{here}.w")
+            drop = self.node("Mul", [spikes, self.number(node, "drop", neuron.drop)], f"{prefix}.drop")
+            return self.node("Sub", [h, drop], f"{prefix}.w")
+        return self.node("Mul", [h, self.node("Sub", ["one", spikes], f"{prefix}.rests")], f"{prefix}.w")
 
     def number(self, node: Node, key: str, value: float) -> str:
         return self.tensor(f"{node.name}.{key}", np.array(value, np.float32))
 
     def steps(self, node: Lif | Li) -> list[str]:
-        """The currents of each timestep, `[N, ...]`; `[1, N, ...]` where they are cut out of a batch of any size.
+        """Return the currents of each timestep, `[N, ...]`, or `[1, N, ...]` if the batch size is not fixed.
 
-        There, T is split off as an axis of its own: parts of an axis of unknown size could not be known to fit.
+        In that case T first becomes an axis of its own, because Split needs the sizes of its parts in advance.
         """
         currents = self.name(node.inputs[0])
         if currents in self.constant:
@@ -259,7 +275,7 @@ class _Writer:
         return parts
 
     def join(self, node: Lif | Li, results: list[str], out: str) -> str:
-        """The timesteps that `steps` cut, one behind the other again: `[T * N, ...]`."""
+        """Concatenate the timesteps that `steps` split, and return the result, `[T * N, ...]`."""
         if self.timesteps == 1:
             return results[0]
         if self.batch is not None or self.name(node.inputs[0]) in self.constant:
@@ -268,8 +284,8 @@ class _Writer:
         return self.reshape(joined, out, [-1, *self.graph.values[node.output].shape])
 
 
-def _as(kind: type[np.floating[Any]], node: Conv | Linear, array: NDArray[Any]) -> NDArray[Any]:
-    """`array` in the type that `node` computes in. Raises ModelError where a number is too large for it."""
+def _cast(kind: type[np.floating[Any]], node: Conv | Linear, array: NDArray[Any]) -> NDArray[Any]:
+    """Return `array` in the type `kind`. Raises ModelError, naming the layer, if a number is too large for it."""
     with np.errstate(over="ignore"):
         result = array.astype(kind)
     if not np.isfinite(result).all():

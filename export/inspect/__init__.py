@@ -1,1 +1,1 @@
-"""What is in a model file of any format. Needs no torch."""
+"""Inspection of model files of any format. Needs no torch."""

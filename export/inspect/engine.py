@@ -1,4 +1,4 @@
-"""What is in the file of a TensorRT engine. Needs neither TensorRT nor a GPU."""
+"""Inspection of TensorRT engine files. Needs neither TensorRT nor a GPU."""
 
 from pathlib import Path
 
@@ -12,7 +12,10 @@ from spiketicket.text import human_bytes
 
 
 def inspect_engine(path: Path, data: bytes) -> Inspection:
-    """Of the header, and of the metadata of the model that the engine was made of. Raises ModelError."""
+    """Return the facts in the header, and in the metadata of the model that the engine was built from.
+
+    Raises ModelError if the file is damaged.
+    """
     file = unpack(data)
     graph, build = parse_model(file.model), file.build
     proto = onnx.load_model_from_string(file.model)

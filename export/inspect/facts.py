@@ -1,4 +1,4 @@
-"""What can be told of a model file, whatever its kind. Needs no torch."""
+"""The facts of a model file, whatever its format. Needs no torch."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from spiketicket.model.names import METADATA_PREFIX, VERIFICATION
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output. Sizes that are free have a name: N images, T timesteps."""
+    """An input or output of a file. A size that is not fixed is a name: N images, T timesteps."""
 
     name: str
     dtype: str
@@ -28,22 +28,22 @@ class Port:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a sparse file, or one weight of a dense file (then without what only the graph tells)."""
+    """One layer of a sparse file, or one weight of a dense file (then without the facts that only the graph has)."""
 
     name: str
     kind: str
-    nbytes: int  # of weight and bias in the file (of a dense file, of the weight)
+    nbytes: int  # bytes of weight and bias in the file (in a dense file, of the weight)
     output: tuple[int, ...] | None = None  # shape for one image and timestep
     weight: tuple[int, ...] | None = None
     nonzeros: int | None = None
-    timed: bool | None = None  # runs at every timestep; otherwise once
+    timed: bool | None = None  # whether it runs at every timestep or only once
     neurons: int = 0
-    macs: int = 0  # multiply-accumulates of one run on one image: with surviving weights
-    dense_macs: int = 0  # and with all
-    native: str = ""  # kernel of the native engine, by estimate
-    why: str = ""
-    onnxruntime: str = ""
-    custom_operators: str = ""  # onnxruntime with the library of the engine's kernels
+    macs: int = 0  # multiply-accumulates of one run on one image, with the nonzero weights
+    dense_macs: int = 0  # the same with all weights
+    native: str = ""  # kernel of the native engine, chosen by estimate
+    why: str = ""  # the reason for that kernel
+    onnxruntime: str = ""  # how onnxruntime runs it
+    custom_operators: str = ""  # how onnxruntime runs it with the library of custom operators
 
     @property
     def density(self) -> float | None:
@@ -52,11 +52,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over layers. Multiply-accumulates are those of one image: of what runs once, and of every timestep."""
+    """Sums over layers. Multiply-accumulates are for one image: of the layers that run once, and per timestep."""
 
     weights: int
     nonzeros: int
-    weight_nbytes: int  # of values and, in a sparse file, their places; without biases
+    weight_nbytes: int  # bytes of values and, in a sparse file, of their indices; without biases
     neurons: int
     macs_once: int
     dense_macs_once: int
@@ -77,28 +77,31 @@ NOTHING = Totals(*[0] * 8)
 
 @dataclass(frozen=True)
 class Inspection:
-    """All about one model file. `kind`: sparse (ONNX that our engines run); plain (ONNX that spiketicket wrote without
-    sparse layers, also for TensorRT: `layers` are its weights); nir; engine (TensorRT's: no layers). `operators` counts
-    the nodes of the file's graph."""
+    """The facts of one model file.
+
+    `kind` is "sparse" (ONNX that this project's engines run), "plain" (ONNX that spiketicket wrote without sparse
+    layers, also for TensorRT; `layers` are its weights), "nir", or "engine" (of TensorRT, without layers). `operators`
+    counts the nodes of the file's graph.
+    """
 
     path: Path
     nbytes: int
     kind: str
     format: str
     producer: str
-    facts: dict[str, str]  # what only this kind of file tells
+    facts: dict[str, str]  # facts that only this kind of file has
     inputs: list[Port]
     outputs: list[Port]
-    timesteps: int | None  # by default, or always
+    timesteps: int | None  # the default T, or the only one if fixed_timesteps
     fixed_timesteps: bool
-    metadata: dict[str, str]  # without prefix and verification
-    verification: list[Agreement]  # empty where the file tells nothing
+    metadata: dict[str, str]  # without the prefix of the keys, and without the verification
+    verification: list[Agreement]  # empty if the file has none
     layers: list[Layer] = field(default_factory=list)
     totals: Totals = NOTHING
     operators: dict[str, int] = field(default_factory=dict)
     dense_nbytes: int | None = None  # the same network as plain dense ONNX
     initializer_nbytes: int = 0
-    opset: int | None = None  # of ONNX
+    opset: int | None = None  # of ONNX, like ir_version
     ir_version: int | None = None
     custom_operators_built: bool = False  # the library for onnxruntime is part of this installation
 
@@ -114,16 +117,16 @@ class Inspection:
 
 
 def provenance(texts: Mapping[str, str]) -> tuple[dict[str, str], list[Agreement]]:
-    """The metadata of a file, and what they tell of its check; other programs' keys are left out.
+    """Return a file's metadata and the results of its verification; keys of other programs are left out.
 
-    Raises ModelError where they are damaged.
+    Raises ModelError if the verification is damaged.
     """
     own = without_prefix(texts.items())
     return own, _verification(own.pop(VERIFICATION, "[]"))
 
 
 def onnx_provenance(proto: onnx.ModelProto) -> tuple[dict[str, str], list[Agreement]]:
-    """The same of an ONNX file."""
+    """Return the same for an ONNX file."""
     return provenance(dict(stored_texts(proto)))
 
 
@@ -150,7 +153,7 @@ def _verification(text: str) -> list[Agreement]:
 
 
 def graph_layers(graph: Graph) -> list[Layer]:
-    """The layers of a graph; what engines make of them is left open."""
+    """Return the layers of a graph, without how engines run them."""
     layers = []
     for node in graph.nodes:
         value = graph.values[node.output]
@@ -173,7 +176,7 @@ def graph_layers(graph: Graph) -> list[Layer]:
 
 
 def totals(layers: list[Layer], bias_nbytes: int = 0) -> Totals:
-    """`bias_nbytes`: what of the layers' bytes is no weight's."""
+    """Return the sums over layers; `bias_nbytes` is the number of the layers' bytes that are biases."""
 
     def macs(timed: bool) -> tuple[int, int]:
         chosen = [layer for layer in layers if layer.timed is timed]

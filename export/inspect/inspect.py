@@ -1,4 +1,4 @@
-"""What is in a model file, and what engines will make of it. Needs no torch."""
+"""Inspect a model file: what it contains, and how engines will run it. Needs no torch."""
 
 import re
 from collections import Counter
@@ -21,13 +21,13 @@ from spiketicket.model.reader import parse_model
 from spiketicket.model.writer import to_onnx
 from spiketicket.runtime import Session, onnxruntime_library
 
-HDF5 = b"\x89HDF\r\n\x1a\n"  # what NIR files begin with
+HDF5 = b"\x89HDF\r\n\x1a\n"  # the first bytes of NIR files
 
 
 def inspect(path: Path) -> Inspection:
-    """Read the model file `path`, of any format of snn-export, and say what it holds.
+    """Return the facts of the model file `path`, of any format that snn-export writes.
 
-    Raises ModelError for a damaged or foreign file, MissingExtraError for NIR without its packages.
+    Raises ModelError if the file is damaged or of another format, and MissingExtraError for NIR without its packages.
     """
     data = read_bytes(path, "model", ModelError)
     try:
@@ -50,10 +50,10 @@ def _inspect_onnx(path: Path, data: bytes) -> Inspection:
     except (DecodeError, ValueError) as error:
         raise ModelError("not an ONNX file, or cut short") from error
     metadata, verification = onnx_provenance(proto)
-    text = metadata.pop(TIMESTEPS, "")  # where the input is timed, or T fixed
+    text = metadata.pop(TIMESTEPS, "")  # is there if the input is timed or T is fixed
     graph = None if _is_plain(proto) else parse_model(data)
-    step = graph is not None and any(value.name not in (INPUT, TIMESTEPS) for value in proto.graph.input)
-    layers = _weights(proto) if graph is None else _layers(graph, _native(path), step)
+    single_step = graph is not None and any(value.name not in (INPUT, TIMESTEPS) for value in proto.graph.input)
+    layers = _weights(proto) if graph is None else _layers(graph, _native(path), single_step)
     opset = next((entry.version for entry in proto.opset_import if entry.domain == ""), 0)
     outputs = [_port(value) for value in proto.graph.output]
     return Inspection(
@@ -81,13 +81,13 @@ def _inspect_onnx(path: Path, data: bytes) -> Inspection:
 
 
 def _is_plain(proto: onnx.ModelProto) -> bool:
-    """ONNX that spiketicket wrote: its signature, and no operator of its domain."""
+    """Return whether spiketicket wrote the file as plain ONNX, without any operator of its domain."""
     used = {node.domain for node in proto.graph.node}
     return proto.producer_name == PRODUCER and not proto.functions and DOMAIN not in used
 
 
 def _is_fixed(outputs: list[Port]) -> bool:
-    """Whether a plain file has one T only."""
+    """Return whether a plain file has a fixed T."""
     return any(port.name == LOGITS_T and isinstance(port.shape[0], int) for port in outputs)
 
 
@@ -101,7 +101,7 @@ def _port(value: onnx.ValueInfoProto) -> Port:
 
 
 def _timesteps(proto: onnx.ModelProto, text: str) -> int | None:
-    """The T of a plain file: an initializer, or `text` from its metadata."""
+    """Return the T of a plain file, which is an initializer or `text` from its metadata; None if it has none."""
     stored = [tensor for tensor in proto.graph.initializer if tensor.name == TIMESTEPS]
     found = array(stored[0]) if stored else np.array([])
     if found.size == 1 and found.dtype == np.int64:
@@ -110,7 +110,10 @@ def _timesteps(proto: onnx.ModelProto, text: str) -> int | None:
 
 
 def _native(path: Path) -> dict[str, tuple[str, str]]:
-    """Kernel and reason by layer; where the native engine is not built or does not run the file, why."""
+    """Return kernel and reason by layer.
+
+    If the native engine is not built or cannot run the file, the key "" has the reason.
+    """
     try:
         with Session(path, engine="native", threads=1, plan="fixed") as session:
             return {layer.name: (layer.kernel, layer.why) for layer in session.layers()}
@@ -118,12 +121,12 @@ def _native(path: Path) -> dict[str, tuple[str, str]]:
         return {"": ("-", str(error))}
 
 
-def _layers(graph: Graph, native: dict[str, tuple[str, str]], step: bool) -> list[Layer]:
-    """With what each engine makes of them."""
+def _layers(graph: Graph, native: dict[str, tuple[str, str]], single_step: bool) -> list[Layer]:
+    """Return the layers of a graph with how each engine runs them."""
     layers = []
     for node, layer in zip(graph.nodes, graph_layers(graph), strict=True):
         neuron = isinstance(node, Lif | Li)
-        kernel, why = native.get(node.name) or native.get("", ("-", "the native engine does not tell"))
+        kernel, why = native.get(node.name) or native.get("", ("-", "the native engine gives no reason"))
         layers.append(
             replace(
                 layer,
@@ -132,12 +135,12 @@ def _layers(graph: Graph, native: dict[str, tuple[str, str]], step: bool) -> lis
                 onnxruntime="decoded, dense"
                 if layer.weight
                 else "a Scan over time"
-                if neuron and not step
+                if neuron and not single_step
                 else "standard operators",
                 custom_operators="sparse kernel"
                 if layer.weight
                 else "kernel"
-                if isinstance(node, Lif) and not step
+                if isinstance(node, Lif) and not single_step
                 else "as without",
             )
         )
@@ -145,7 +148,7 @@ def _layers(graph: Graph, native: dict[str, tuple[str, str]], step: bool) -> lis
 
 
 def _weights(proto: onnx.ModelProto) -> list[Layer]:
-    """Of a plain file: convolutions' and linear layers' weights, which are told by their names and ranks."""
+    """Return the weights of a plain file's convolutions and linear layers, recognised by rank and type."""
     layers = []
     for tensor in proto.graph.initializer:
         kind = {4: "Conv", 2: "Linear"}.get(len(tensor.dims))

@@ -1,4 +1,4 @@
-"""What is in a NIR file."""
+"""Inspection of NIR files."""
 
 from collections import Counter
 from contextlib import suppress
@@ -16,9 +16,10 @@ from spiketicket.model.writer import to_onnx
 
 
 def inspect_nir(path: Path, nbytes: int) -> Inspection:
-    """Of the graph that read_nir makes of the file, with the T and dt that its metadata tell.
+    """Return the facts of a NIR file and of its sparse graph, with the T and dt in its metadata.
 
-    A file of another program need not tell them: its layers are the same, whatever they are. Raises ModelError.
+    Files of other programs need not have T and dt; the layers do not depend on them. Raises ModelError if the file is
+    damaged or cannot be expressed as a sparse graph.
     """
     source = load(path)
     stored: dict[str, Any] = dict(source.metadata)
@@ -26,14 +27,14 @@ def inspect_nir(path: Path, nbytes: int) -> Inspection:
     timesteps = None if steps is None or steps < 1 else int(steps)
     graph = read_nir(path, timesteps or 1, dt or NIR_DT)
     producer = str(stored.pop("producer", ""))
-    notes = {key: str(value) for key, value in stored.items()}
-    metadata, verification = provenance(notes)
-    others = {key: text for key, text in notes.items() if not key.startswith(METADATA_PREFIX)}
+    texts = {key: str(value) for key, value in stored.items()}
+    metadata, verification = provenance(texts)
+    others = {key: text for key, text in texts.items() if not key.startswith(METADATA_PREFIX)}
     missing = [name for name, value in (("dt", dt), (TIMESTEPS, timesteps)) if value is None]
     facts = {"seconds per timestep": f"{dt:g}"} if dt else {}
     if missing:
         facts["not in the file"] = f"{' and '.join(missing)}{f'; read as if dt were {NIR_DT:g} s' if not dt else ''}"
-    layers = [replace(layer, nbytes=0) for layer in graph_layers(graph)]  # compressed, together
+    layers = [replace(layer, nbytes=0) for layer in graph_layers(graph)]  # the file compresses all layers together
     return Inspection(
         path=path,
         nbytes=nbytes,
@@ -55,7 +56,7 @@ def inspect_nir(path: Path, nbytes: int) -> Inspection:
 
 
 def _positive(value: Any) -> float | None:
-    """A number that a file tells; None where it is none, or of no use."""
+    """Return a value of a file as a positive number, or None if it is not one."""
     with suppress(TypeError, ValueError):
         number = float(value)
         return number if isfinite(number) and number > 0 else None
@@ -63,6 +64,6 @@ def _positive(value: Any) -> float | None:
 
 
 def _version(path: Path) -> str:
-    with suppress(KeyError, AttributeError):  # none, or no text
+    with suppress(KeyError, AttributeError):  # the file has no version, or it is not text
         return str(read_version(path))
     return ""

@@ -58,7 +58,7 @@ WRONG = [
     ({"dt": float("nan")}, "dt must be a positive number of seconds, got nan"),
     ({"dt": 0.0}, "dt must be"),
     ({"dt": "1"}, "dt must be"),
-    ({"atol": float("inf")}, "atol must be a finite number from 0, got inf"),
+    ({"atol": float("inf")}, "atol must be a finite number of at least 0, got inf"),
     ({"rtol": -1e-4, "check": False}, "rtol must be"),
     ({"rtol": "1e-4"}, "rtol must be"),
 ]
@@ -112,7 +112,7 @@ OPTIONS = [
     ("-o link.onnx", "would be written as a Python source, link.onnx"),
     ("--dialect foo", "--dialect: expected one of nir, snntorch, norse, got 'foo'"),
     ("--dt nan", "dt must be a positive number of seconds, got nan"),
-    ("--atol nan", "atol must be a finite number from 0"),
+    ("--atol nan", "atol must be a finite number of at least 0"),
     ("--weights complex.pt", "0.weight: torch.complex64, torch.strided, on cpu: expected a dense tensor of real"),
     ("--format nir --timesteps 4", "a NIR graph does not fix T: use --timesteps dynamic:4"),
 ]

@@ -182,7 +182,7 @@ def test_rounding_that_changes_classes_is_refused(tmp_path):
         ({"format": "tensorrt-onnx", "step": True}, "settings of format onnx, not of tensorrt-onnx"),
         ({"dense": True, "values": "int8"}, "plain ONNX holds its weights as float32, not as int8"),
         ({"step": True, "fixed_timesteps": True}, "does not fix T: use --timesteps dynamic:T"),
-        ({"format": "nir", "batch": 3}, "a NIR graph says nothing of timesteps and batch"),
+        ({"format": "nir", "batch": 3}, "a NIR graph has no timesteps and no batch"),
     ],
 )
 def test_forms_that_do_not_exist(form, message):

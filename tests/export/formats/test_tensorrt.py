@@ -101,8 +101,8 @@ def test_without_a_gpu(tmp_path, monkeypatch):
     ("options", "message"),
     [
         ({"timesteps": 0}, "timesteps must be a whole number from 1 to 4096, got 0"),
-        ({"batch": (0, 1, 2)}, "batch must be three rising sizes from 1"),
-        ({"batch": (2, 1, 2)}, "batch must be three rising sizes from 1"),
+        ({"batch": (0, 1, 2)}, "batch must be three sizes from 1 in ascending order"),
+        ({"batch": (2, 1, 2)}, "batch must be three sizes from 1 in ascending order"),
     ],
 )
 def test_bad_sizes(tmp_path, options, message):
