@@ -54,7 +54,7 @@ FORMS = {
 # Reasons for which a format cannot store a source: a part of the error message, and the page's words for it.
 REASONS = {
     "a": ("MaxPool", "NIR has no max-pooling"),
-    "b": ("its reset subtracts", "NIR's neurons reset to a value"),
+    "b": ("resets by subtraction", "NIR's neurons reset to a value"),
     "c": ("And", "NIR adds, it does not multiply"),
     "d": ("Unsqueeze", "NIR's one-dimensional layers are not written"),
     "e": ("Concat", "NIR does not concatenate"),
