@@ -132,13 +132,15 @@ class _ChannelSearch:
 
         Connected channels form a group, which is removed only if no channel in it must stay.
         """
-        ties = list(self.ties())
-        no_ties = (np.zeros(0, int), np.zeros(0, int))
-        first, second = (np.concatenate(ends) for ends in zip(*ties, strict=True)) if ties else no_ties
-        tied = coo_array((np.ones(len(first)), (first, second)), (self.size, self.size))
-        count, group = connected_components(tied, directed=False)
+        connections = list(self.connections())
+        no_connections = (np.zeros(0, int), np.zeros(0, int))
+        first, second = (
+            (np.concatenate(ends) for ends in zip(*connections, strict=True)) if connections else no_connections
+        )
+        adjacency = coo_array((np.ones(len(first)), (first, second)), (self.size, self.size))
+        count, group = connected_components(adjacency, directed=False)
         stays, silent, constant = (np.bincount(group, flags, minlength=count) > 0 for flags in self.flags())
-        # A group with constant channels other than 0 changes biases, so that reason goes before the others.
+        # The removal of a group that has constant channels changes biases, so constant is the reason to report.
         code = np.where(constant, 3, np.where(silent, 2, 1)).astype(np.int8)
         code[stays] = 0
         for name in self.graph.values:
@@ -166,7 +168,7 @@ class _ChannelSearch:
             stays[source] |= reads & (value != 0) & (np.isnan(value) | (not folds))
         return stays, silent, constant
 
-    def ties(self) -> Iterator[tuple[Ints, Ints]]:
+    def connections(self) -> Iterator[tuple[Ints, Ints]]:
         """Yield pairs of connected channels, which can only be removed together."""
         for node in self.graph.nodes:
             if isinstance(node, Conv | Linear):

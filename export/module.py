@@ -59,21 +59,21 @@ def export(
     texts = isinstance(given, Mapping) and all(isinstance(text, str) for item in given.items() for text in item)
     _require(texts, "metadata", "a mapping of str to str", given)
     x, leading, timesteps = _array(sample, timed), 1 + timed, check_timesteps(timesteps)
-    form, tolerance = ExportFormat(**options), Tolerance(atol, rtol)
+    settings, tolerance = ExportFormat(**options), Tolerance(atol, rtol)
     refuse_unfit(module)
     with prepared(module, masks):
         made_by = {"exporter": __version__, "versions": versions("torch", "spikingjelly")}
         described = {**made_by, "arch": type(module).__name__, **given}
         graph, calls = trace_calls(module, x.shape[leading:], timesteps, timed=timed, metadata=described)
         refuse_kept_tensors(module)
-        if calls.depends_on_timesteps and not form.fixed_timesteps:
+        if calls.depends_on_timesteps and not settings.fixed_timesteps:
             raise ModelError(
                 "the forward pass compares the number of timesteps with another number, so that it may "
                 "compute something else for another T: fix T (fixed_timesteps=True; --timesteps T)"
             )
         samples = Samples(check_samples(x, graph), timesteps, timed, _labels(labels, x.shape[int(timed)]))
         original = Original("torch", lambda part: run_torch(module, calls, part, timesteps, timed))
-        return pack(graph, Path(path), form, Check(samples, tolerance) if check else None, original)
+        return pack(graph, Path(path), settings, Check(samples, tolerance) if check else None, original)
 
 
 def _require(fits: bool, name: str, expected: str, got: object) -> None:

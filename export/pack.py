@@ -67,7 +67,7 @@ class Export:
 
 
 def pack(
-    graph: Graph, path: Path, form: ExportFormat, check: Check | None = None, original: Original | None = None
+    graph: Graph, path: Path, settings: ExportFormat, check: Check | None = None, original: Original | None = None
 ) -> Export:
     """Write `graph` as the file `path` in the given format.
 
@@ -76,23 +76,26 @@ def pack(
     SpikeTicketError if a package that the verification needs is missing.
     """
     slim = remove_channels(graph)
-    metadata = {"fingerprint": _fingerprint(graph), "versions": versions(), **graph.metadata, "values": form.values}
+    metadata = {"fingerprint": _fingerprint(graph), "versions": versions(), **graph.metadata, "values": settings.values}
     stored = replace(
-        cast(slim.graph, form.values), metadata=metadata, batch=form.batch, fixed_timesteps=form.fixed_timesteps
+        cast(slim.graph, settings.values),
+        metadata=metadata,
+        batch=settings.batch,
+        fixed_timesteps=settings.fixed_timesteps,
     )
-    module = format_module(form)
-    data = module.write(form, stored)
+    module = format_module(settings)
+    data = module.write(settings, stored)
     if check is not None:
-        trace = check_graphs(check, graph, stored, slim.kept, form.values, original)
+        trace = check_graphs(check, graph, stored, slim.kept, settings.values, original)
         with tempfile.TemporaryDirectory() as folder:
             candidate = Path(folder) / "candidate.onnx"
             write_atomic(candidate, data)
             try:
-                check.runs(module.runs(form, candidate, stored, check.samples), trace, form.batch)
+                check.runs(module.runs(settings, candidate, stored, check.samples), trace, settings.batch)
             except MissingExtraError as error:
                 raise SpikeTicketError(f"cannot verify: {error}; or export with --no-check") from error
         report = json.dumps([agreement.brief() for agreement in check.agreements], separators=(",", ":"))
-        data = module.with_metadata(form, data, replace(stored, metadata={**metadata, VERIFICATION: report}))
+        data = module.with_metadata(settings, data, replace(stored, metadata={**metadata, VERIFICATION: report}))
     write_atomic(path, data)
     checked = ([], []) if check is None else (check.agreements, check.silent)
     return Export(path, stored, slim.removed, len(data), dense_nbytes(graph), *checked)

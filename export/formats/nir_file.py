@@ -13,16 +13,16 @@ from spiketicket.export.nir.writer import nir_bytes
 from spiketicket.graph import Graph
 
 
-def write(form: ExportFormat, graph: Graph) -> bytes:
-    return nir_bytes(graph, form.dt)
+def write(settings: ExportFormat, graph: Graph) -> bytes:
+    return nir_bytes(graph, settings.dt)
 
 
-def with_metadata(form: ExportFormat, data: bytes, graph: Graph) -> bytes:
-    return write(form, graph)
+def with_metadata(settings: ExportFormat, data: bytes, graph: Graph) -> bytes:
+    return write(settings, graph)
 
 
-def runs(form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
+def runs(settings: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
     """Yield the file as read back, on the float64 oracle. NIR has no static input: samples become `[T, N, ...]`."""
-    read = read_nir(path, graph.timesteps, form.dt)
+    read = read_nir(path, graph.timesteps, settings.dt)
     run = oracle_run(read, samples.timesteps)
     yield "read back", lambda x: run(samples.frames(x))

@@ -16,8 +16,8 @@ from spiketicket.runtime import Session
 from spiketicket.runtime.engine import FIXED, Model, Options, Trace
 
 
-def write(form: ExportFormat, graph: Graph) -> bytes:
-    model = to_onnx(graph, dense=form.dense, step=form.step, opset=form.opset)
+def write(settings: ExportFormat, graph: Graph) -> bytes:
+    model = to_onnx(graph, dense=settings.dense, step=settings.step, opset=settings.opset)
     try:
         checker.check_model(model, full_check=True)
     except checker.ValidationError as error:
@@ -26,13 +26,13 @@ def write(form: ExportFormat, graph: Graph) -> bytes:
     return data
 
 
-def with_metadata(form: ExportFormat, data: bytes, graph: Graph) -> bytes:
-    return write(form, graph)
+def with_metadata(settings: ExportFormat, data: bytes, graph: Graph) -> bytes:
+    return write(settings, graph)
 
 
-def runs(form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
-    if form.dense:
-        yield "onnxruntime", _run_dense(form, path, graph, samples)
+def runs(settings: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
+    if settings.dense:
+        yield "onnxruntime", _run_dense(settings, path, graph, samples)
         return
     for engine in ("native", "onnxruntime"):
         yield engine, _run_session(path, engine, samples)
@@ -51,18 +51,18 @@ def _run_session(path: Path, engine: str, samples: Samples, plan: str = FIXED, v
     return run
 
 
-def _run_dense(form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Run:
+def _run_dense(settings: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Run:
     """Return a run of plain ONNX in onnxruntime.
 
     The names of layers and spikes come from the sparse file of the same graph, whose values have the same names.
     """
     from spiketicket.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
-    named = parse_model(to_onnx(graph, step=form.step, opset=form.opset).SerializeToString())
+    named = parse_model(to_onnx(graph, step=settings.step, opset=settings.opset).SerializeToString())
     engine = OnnxRuntimeEngine(Model(path, path.read_bytes(), named), Options(1, FIXED, "float32"))
 
     def run(x: Floats) -> Trace:
-        frames = samples.frames(x) if form.step else x
+        frames = samples.frames(x) if settings.step else x
         return engine.trace(frames, samples.timesteps)
 
     return run

@@ -33,18 +33,18 @@ Batch = tuple[int, int, int]  # images per run: the fewest, the number that Tens
 BATCH: Batch = (1, 8, 32)
 
 
-def write(form: ExportFormat, graph: Graph) -> bytes:
-    batch = BATCH if form.batch is None else (form.batch, form.batch, form.batch)
-    return pack(compiled(graph, batch=batch, half=form.values == "float16"))
+def write(settings: ExportFormat, graph: Graph) -> bytes:
+    batch = BATCH if settings.batch is None else (settings.batch, settings.batch, settings.batch)
+    return pack(compiled(graph, batch=batch, half=settings.values == "float16"))
 
 
-def with_metadata(form: ExportFormat, data: bytes, graph: Graph) -> bytes:
+def with_metadata(settings: ExportFormat, data: bytes, graph: Graph) -> bytes:
     """Replace the model in the file. The engine is not built again: that takes minutes and may give another one."""
     file = unpack(data)
     return pack(replace(file, model=_model(graph, file.build.timesteps)))
 
 
-def runs(form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
+def runs(settings: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
     """Yield the engine. It does not output spikes, so that only its classes have to agree; its logits are recorded."""
     session = Session(path, "tensorrt")
 
@@ -56,7 +56,7 @@ def runs(form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iter
         }
         return Trace(no_spikes, session.run({INPUT: x})["logits_t"])
 
-    yield f"{TENSORRT} ({form.values})", run
+    yield f"{TENSORRT} ({settings.values})", run
 
 
 def export_engine(

@@ -16,17 +16,17 @@ from spiketicket.model.names import INPUT, LOGITS_T
 from spiketicket.runtime.engine import Trace
 
 
-def write(form: ExportFormat, graph: Graph) -> bytes:
-    model = unrolled_onnx(graph, graph.timesteps, form.batch, half=form.values == "float16")
+def write(settings: ExportFormat, graph: Graph) -> bytes:
+    model = unrolled_onnx(graph, graph.timesteps, settings.batch, half=settings.values == "float16")
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
 
-def with_metadata(form: ExportFormat, data: bytes, graph: Graph) -> bytes:
-    return write(form, graph)
+def with_metadata(settings: ExportFormat, data: bytes, graph: Graph) -> bytes:
+    return write(settings, graph)
 
 
-def runs(form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
+def runs(settings: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iterator[tuple[str, Run]]:
     """Yield the file in onnxruntime, with the spikes of every LIF layer (`[T * N, ...]` in the file) as outputs."""
     with extra("cpu", "the check of a graph for TensorRT", "onnxruntime"):
         import onnxruntime
@@ -47,4 +47,4 @@ def runs(form: ExportFormat, path: Path, graph: Graph, samples: Samples) -> Iter
         by_layer = {lifs[n].name: s.reshape(shapes[n]) for n, s in zip(names, spikes, strict=True)}
         return Trace(by_layer, np.asarray(logits))
 
-    yield "onnxruntime" if form.values == "float32" else "onnxruntime (float16)", run
+    yield "onnxruntime" if settings.values == "float32" else "onnxruntime (float16)", run
