@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from spiketicket.errors import InputError
-from spiketicket.export.check.agreement import is_finite
-from spiketicket.export.nir.dialects import NIR_DT
+from spiketicket.export.nir.dialects import NIR_DT, check_dt
 from spiketicket.model.names import OPSET
 from spiketicket.model.values import VALUES, check_values
 
@@ -58,8 +57,7 @@ class ExportFormat:
         whole = isinstance(self.batch, int) and not isinstance(self.batch, bool)
         if self.batch is not None and not (whole and 1 <= self.batch <= LARGEST_BATCH):
             raise InputError(f"batch must be a whole number from 1 to {LARGEST_BATCH}, or None, got {self.batch!r}")
-        if not is_finite(self.dt) or self.dt <= 0:
-            raise InputError(f"dt must be a positive number of seconds, got {self.dt!r}")
+        check_dt(self.dt)
         if self.format not in tuple(FORMATS):  # a list has no hash
             raise InputError(f"format: expected one of {', '.join(FORMATS)}, got {self.format!r}")
         if self.format != "onnx" and (self.dense, self.step, self.opset) != (False, False, OPSET):

@@ -1,4 +1,16 @@
 """Choices that NIR leaves open: the length of a timestep, and the simulator that is followed."""
 
+from math import isfinite
+from numbers import Real
+from typing import Any
+
+from spiketicket.errors import InputError
+
 NIR_DT = 1e-4  # seconds per timestep; what snnTorch, Rockpool and NIR's own examples use
 DIALECTS = ("nir", "snntorch", "norse")  # the simulator that is followed
+
+
+def check_dt(dt: Any) -> None:
+    """Raise InputError if `dt` is not a positive number of seconds."""
+    if not (isinstance(dt, Real) and isfinite(dt) and dt > 0):
+        raise InputError(f"dt must be a positive number of seconds, got {dt!r}")

@@ -208,3 +208,11 @@ def _reachable(start: str, steps: Mapping[str, Iterable[str]]) -> set[str]:
             seen.add(name)
             ahead += steps[name]
     return seen
+
+
+def unique_name(used: set[str], name: str) -> str:
+    """Return `name`, with underscores appended if it is among the `used` names, and add it to them."""
+    while name in used:
+        name += "_"
+    used.add(name)
+    return name

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, diags_array
 
-from spiketicket.csr import Csr
+from spiketicket.csr import Csr, index_type
 from spiketicket.errors import ModelError
 from spiketicket.export.nir.graph import nir, numbers
-from spiketicket.graph import AvgPool, Conv, Linear, Node, window
+from spiketicket.graph import AvgPool, Conv, Linear, Node, same_pads, window
 
 Array = NDArray[np.float64]
 Pair = tuple[int, int]
@@ -43,8 +43,8 @@ class Layer:
         rows = self.weight.astype(np.float32)
         rows.eliminate_zeros()
         rows.sort_indices()
-        indices = np.uint16 if rows.shape[1] <= 65_536 else np.uint32
-        weight = Csr(rows.data, rows.indices.astype(indices), rows.indptr.astype(np.int32), self.shape)
+        indices = rows.indices.astype(index_type(rows.shape[1]))
+        weight = Csr(rows.data, indices, rows.indptr.astype(np.int32), self.shape)
         kind = Conv if len(self.shape) == 4 else Linear
         return kind(self.name, (self.x,), self.output, weight, self.bias.astype(np.float32), **self.geometry)
 
@@ -125,8 +125,7 @@ def _pads(node: nir.NIRNode, flat: bool, kernel: Pair, strides: Pair, dilations:
             raise ModelError(
                 f"padding {node.padding!r} with stride {strides} cannot be expressed: give the padding in numbers"
             )
-        total = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
-        return total[0] // 2, total[1] // 2, total[0] - total[0] // 2, total[1] - total[1] // 2
+        return same_pads(kernel, dilations)
     vertical, horizontal = _height_and_width(node, "padding", flat, 0)
     if min(vertical, horizontal) < 0:
         raise ModelError(f"padding must not be negative, got {(vertical, horizontal)}")

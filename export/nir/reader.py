@@ -1,15 +1,15 @@
 """Read a NIR graph (neuroir.org) as a sparse graph, without torch. docs/nir.md lists what each node becomes."""
 
 from dataclasses import dataclass, replace
-from math import isfinite, prod
+from math import prod
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spiketicket.errors import InputError, ModelError
-from spiketicket.export.nir.dialects import DIALECTS, NIR_DT
-from spiketicket.export.nir.graph import FlatGraph, describe, flatten, load, nir, numbers
+from spiketicket.export.nir.dialects import DIALECTS, NIR_DT, check_dt
+from spiketicket.export.nir.graph import FlatGraph, describe, flatten, load, nir, numbers, unique_name
 from spiketicket.export.nir.layers import LAYERS, Layer, diagonal, per_channel, read_layer
 from spiketicket.export.nir.neurons import NeuronReader
 from spiketicket.graph import Add, Flatten, Graph, Node, Unsqueeze
@@ -43,8 +43,7 @@ def read_nir(source: Path | str | nir.NIRGraph, timesteps: int, dt: float = NIR_
     """
     if dialect not in DIALECTS:
         raise InputError(f"dialect: expected one of {', '.join(DIALECTS)}, got {dialect!r}")
-    if not (isfinite(dt) and dt > 0):
-        raise InputError(f"dt must be a positive number of seconds, got {dt}")
+    check_dt(dt)
     in_memory = isinstance(source, nir.NIRGraph)
     what = "NIR graph" if in_memory else str(source)
     flat = flatten(source if in_memory else load(Path(source)))
@@ -121,7 +120,7 @@ class _Reader:
         for other in others:
             if other.shape != first.shape:
                 raise ModelError(f"sums up values of the shapes {list(first.shape)} and {list(other.shape)}")
-            out = self.unique_name(f"{name}.sum")
+            out = unique_name(self.used_names, f"{name}.sum")
             self.parts.append(Add(out, (first.name, other.name), out))
             first = _Signal(out, first.shape)
         return first
@@ -144,7 +143,7 @@ class _Reader:
             return _Signal(name, shape)
         steps = NeuronReader(node, x.shape, self.dt, self.dialect).neuron_steps()
         for step in steps:
-            out = name if step is steps[-1] else self.unique_name(name + step.suffix)
+            out = name if step is steps[-1] else unique_name(self.used_names, name + step.suffix)
             x = self.affine(x, step.scale, step.shift, f"{out}.scale")
             self.parts.append(step.make(out, x.name, out))
             x = _Signal(out, x.shape)
@@ -153,7 +152,7 @@ class _Reader:
     def read_input(self, x: _Signal) -> _Signal:
         if len(x.shape) != 2:
             return x
-        row = self.unique_name(f"{x.name}.row")
+        row = unique_name(self.used_names, f"{x.name}.row")
         self.parts.append(Unsqueeze(row, (x.name,), row))
         return _Signal(row, x.shape)
 
@@ -178,7 +177,7 @@ class _Reader:
         if x.single_reader and isinstance(maker, Layer):
             maker.fold(scale, shift)
             return x
-        name = self.unique_name(name) if name not in self.flat.nodes else name
+        name = unique_name(self.used_names, name) if name not in self.flat.nodes else name
         self.parts.append(diagonal(name, x.name, name, x.graph_shape, scale, shift))
         return _Signal(name, x.shape)
 
@@ -194,13 +193,6 @@ class _Reader:
             )
         self.parts.append(Flatten(name, (x.name,), name))
         return _Signal(name, (prod(x.shape),))
-
-    def unique_name(self, name: str) -> str:
-        """Return `name`, with underscores appended if it is taken."""
-        while name in self.used_names:
-            name += "_"
-        self.used_names.add(name)
-        return name
 
 
 def _sizes(node: nir.NIRNode) -> tuple[int, ...]:

@@ -7,15 +7,15 @@ NIR stores weights densely: a pruned weight is a zero again.
 
 import io
 from collections import Counter
-from math import inf, isfinite
+from math import inf
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spiketicket.errors import InputError, ModelError
-from spiketicket.export.nir.dialects import NIR_DT
-from spiketicket.export.nir.graph import nir
+from spiketicket.errors import ModelError
+from spiketicket.export.nir.dialects import NIR_DT, check_dt
+from spiketicket.export.nir.graph import nir, unique_name
 from spiketicket.files import write_atomic
 from spiketicket.graph import Add, AvgPool, Conv, Flatten, Graph, Li, Lif, Linear, Node, Repeat
 from spiketicket.model.metadata import add_prefix
@@ -46,8 +46,7 @@ def to_nir(graph: Graph, dt: float = NIR_DT) -> nir.NIRGraph:
     does not change. The graph's metadata are stored with NIR's under a prefix. Raises ModelError, which lists every
     layer that NIR cannot express, and InputError if `dt` is not positive.
     """
-    if not (isfinite(dt) and dt > 0):
-        raise InputError(f"dt must be a positive number of seconds, got {dt}")
+    check_dt(dt)
     writer = _Writer(graph, dt)
     for node in graph.nodes:
         writer.add(node)
@@ -67,7 +66,7 @@ class _Writer:
         self.problems: list[str] = []
         self.edges: list[tuple[str, str]] = []
         self.used_names = {node.name for node in graph.nodes}
-        start = self.unique_name("input")
+        start = unique_name(self.used_names, "input")
         self.nodes: dict[str, nir.NIRNode] = {start: nir.Input(np.array(graph.input_shape))}
         self.sources: dict[str, list[str]] = {graph.input: [start]}
 
@@ -91,7 +90,7 @@ class _Writer:
     def finish(self) -> None:
         value = self.graph.output
         made = nir.Output(np.array(self.graph.values[value].shape))
-        self.place(self.unique_name("output"), made, self.sources[value], value, value)
+        self.place(unique_name(self.used_names, "output"), made, self.sources[value], value, value)
 
     def check_metadata(self) -> None:
         """Collect metadata that HDF5 cannot hold: a / in a name means a group, and texts end at a NUL."""
@@ -105,7 +104,7 @@ class _Writer:
         for source, count in Counter(sources).items():
             before = source
             if count > 1:
-                before = self.unique_name(f"{source}.times{count}")
+                before = unique_name(self.used_names, f"{source}.times{count}")
                 self.nodes[before] = nir.Scale(np.full(shape, count, dtype=np.float32))
                 self.edges.append((source, before))
             self.edges.append((before, name))
@@ -154,13 +153,6 @@ class _Writer:
             return nir.IF(_full(shape, 1 / self.dt), threshold, reset)
         tau, r = _full(shape, node.tau * self.dt), _full(shape, 1.0 if node.decay_input else node.tau)
         return nir.LIF(tau, r, v_leak=reset, v_threshold=threshold, v_reset=reset)
-
-    def unique_name(self, name: str) -> str:
-        """Return `name`, with underscores appended if it is taken."""
-        while name in self.used_names:
-            name += "_"
-        self.used_names.add(name)
-        return name
 
 
 def _full(shape: tuple[int, ...], value: float) -> NDArray[np.float32]:

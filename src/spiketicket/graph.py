@@ -5,7 +5,7 @@ of execution and name their inputs and output. A value is *static* (`[N, ...]`, 
 a `Repeat` makes it *timed* (`[T, N, ...]`, time-major); of a network for event streams, the input is timed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite, prod
 
@@ -223,6 +223,15 @@ class Graph:
 def window(size: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1) -> int:
     """Output size of a convolution or pooling along one axis (floor mode); below 1: it does not fit."""
     return (size + before + after - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def same_pads(kernel: Sequence[int], dilations: Sequence[int]) -> tuple[int, int, int, int]:
+    """Return the pads (top, left, bottom, right) with which a convolution of stride 1 keeps the image size.
+
+    Of an odd number of rows or columns, the larger half is at the bottom or right, as in torch's `padding="same"`.
+    """
+    height, width = (d * (k - 1) for k, d in zip(kernel, dilations, strict=True))
+    return height // 2, width // 2, height - height // 2, width - width // 2
 
 
 def infer(node: Node, inputs: list[Value]) -> Value:

@@ -17,7 +17,7 @@ from torch import nn
 from spiketicket.csr import Csr, index_type
 from spiketicket.errors import ModelError
 from spiketicket.export.torch.builder import Builder
-from spiketicket.graph import AvgPool, Flatten, Lif, MaxPool, window
+from spiketicket.graph import AvgPool, Flatten, Lif, MaxPool, same_pads, window
 from spiketicket.train.networks import layers, neurons, norms
 
 Array = NDArray[np.float64]
@@ -76,8 +76,7 @@ def _conv(b: Builder, module: nn.Conv2d | nn.Conv1d, name: str, x: str) -> str:
         x, weight = b.image(x), weight[:, :, None, :]
     strides, dilations = _pair(module.stride), _pair(module.dilation)
     if module.padding == "same":
-        total = [d * (k - 1) for d, k in zip(dilations, weight.shape[2:], strict=True)]
-        pads = (total[0] // 2, total[1] // 2, total[0] - total[0] // 2, total[1] - total[1] // 2)
+        pads = same_pads(weight.shape[2:], dilations)
     else:
         vertical, horizontal = (0, 0) if module.padding == "valid" else _pair(module.padding, missing=0)
         pads = (vertical, horizontal, vertical, horizontal)
