@@ -2,7 +2,6 @@
 
 from math import isfinite
 from numbers import Real
-from typing import Any
 
 from spiketicket.errors import InputError
 
@@ -10,7 +9,7 @@ NIR_DT = 1e-4  # seconds per timestep; what snnTorch, Rockpool and NIR's own exa
 DIALECTS = ("nir", "snntorch", "norse")  # the simulator that is followed
 
 
-def check_dt(dt: Any) -> None:
+def check_dt(dt: object) -> None:
     """Raise InputError if `dt` is not a positive number of seconds."""
-    if not (isinstance(dt, Real) and isfinite(dt) and dt > 0):
+    if not (isinstance(dt, Real) and isfinite(dt) and float(dt) > 0):
         raise InputError(f"dt must be a positive number of seconds, got {dt!r}")
