@@ -35,9 +35,9 @@ LR = 1e-3  # so small that noise does not make the loss infinite
 
 
 class MarkedTrainingState(TrainingState):
-    """Notes the time where an iteration passes from one part to the next; on a GPU, when that has come so far."""
+    """A TrainingState that records when each part of an iteration ends; on a GPU, it waits for the device first."""
 
-    marks: list[float] | None = None  # None: nothing is noted
+    marks: list[float] | None = None  # seconds of perf_counter; None: nothing is recorded
 
     def mark(self) -> None:
         if self.marks is None:
@@ -46,8 +46,8 @@ class MarkedTrainingState(TrainingState):
             torch.cuda.synchronize(self.group.device)
         self.marks.append(time.perf_counter())
 
-    def logits(self, images: Tensor) -> Tensor:
-        out = super().logits(images)
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        out = super().forward(images)
         self.mark()
         return out
 
@@ -57,8 +57,11 @@ class MarkedTrainingState(TrainingState):
 
 
 class Iteration:
-    """The network of a setup and endless batches for it. `whole` trains on one and waits for the device; `in_parts`
-    notes in `parts` the seconds of each part as well: on a GPU without a graph, one after the other."""
+    """The network of a setup, with batches that never end.
+
+    `whole` trains on one batch and waits for the device. `in_parts` trains on one as well, and appends the seconds of
+    each part to `parts`; on a GPU it does so without a CUDA graph, one part after the other.
+    """
 
     def __init__(self, setup: IterationSetup, batches: Batches, group: Group) -> None:
         torch.manual_seed(0)
@@ -77,26 +80,26 @@ class Iteration:
             precision=setup.precision,
             lr=LR,
         )
-        self.trainee = MarkedTrainingState(model, dense_masks(model), settings, group)
+        self.state = MarkedTrainingState(model, dense_masks(model), settings, group)
         self.batches = _endless(batches, setup.batch)
-        self.tally = EpochMean.empty(group.device)
+        self.epoch_mean = EpochMean.empty(group.device)
         self.parts: dict[str, list[float]] = {name: [] for name in PARTS}
 
     def whole(self) -> None:
         images, labels = next(self.batches)
-        self.trainee.step(images, labels, self.tally, 1.0)
-        if not self.trainee.group.cpu:
-            torch.cuda.synchronize(self.trainee.group.device)
+        self.state.step(images, labels, self.epoch_mean, 1.0)
+        if not self.state.group.cpu:
+            torch.cuda.synchronize(self.state.group.device)
 
     def in_parts(self) -> None:
-        trainee = self.trainee
-        marks = trainee.marks = []
-        trainee.mark()
+        state = self.state
+        marks = state.marks = []
+        state.mark()
         images, labels = next(self.batches)
-        trainee.mark()
-        trainee.iterate(images, labels)
-        trainee.mark()
-        trainee.marks = None
+        state.mark()
+        state.iterate(images, labels)
+        state.mark()
+        state.marks = None
         for name, start, end in zip(PARTS, marks, marks[1:], strict=False):
             self.parts[name].append(end - start)
 

@@ -158,7 +158,7 @@ class TrainingState:
         weighted losses of its classifiers, which the loss that is returned does not count.
         """
         self.wrapped.train()
-        out, of_layers = self._forward(images)
+        out, of_layers = self.forward(images)
         steps = self.settings.timesteps if self.recipe.loss_over_full_t else len(out)
         loss = mean_cross_entropy(out, labels) * (len(out) / steps)
         whole = loss
@@ -190,9 +190,9 @@ class TrainingState:
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the logits of images, `[T, N, classes]` in float32."""
-        return self._forward(images)[0]
+        return self.forward(images)[0]
 
-    def _forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the logits of images and, with deep supervision, those of its classifiers, all in float32."""
         with torch.autocast(self.group.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             if self.supervised is None:

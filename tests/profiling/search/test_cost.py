@@ -75,7 +75,7 @@ def test_peak_holds_the_weights_at_least(measured):
 
 
 def test_an_iteration_is_that_of_a_search():
-    """The marked trainee ends in the same weights as a search's own, bit for bit."""
+    """The marked state ends in the same weights as a search's own, bit for bit."""
     from spiketicket.profiling.search.iteration import LR, Iteration, model_config
     from spiketicket.train.networks.models import build
     from spiketicket.train.pruning.masks import dense_masks
@@ -91,11 +91,11 @@ def test_an_iteration_is_that_of_a_search():
     settings = SearchSettings(
         "imp", "vgg_digits", "digits", timesteps=2, rounds=2, epochs=1, rewind_epoch=0, batch_size=4, width=0.5, lr=LR
     )
-    trainee = TrainingState(model, dense_masks(model), settings, group)
+    state = TrainingState(model, dense_masks(model), settings, group)
     for (images, labels), _ in zip(batches.epoch(4, np.random.SeedSequence(0)), range(2), strict=False):
-        trainee.step(images, labels, EpochMean.empty(group.device), 1.0)
-    for name, weight in trainee.weights().items():
-        assert torch.equal(weight, iteration.trainee.weights()[name]), name
+        state.step(images, labels, EpochMean.empty(group.device), 1.0)
+    for name, weight in state.weights().items():
+        assert torch.equal(weight, iteration.state.weights()[name]), name
     assert [len(seconds) for seconds in iteration.parts.values()] == [1] * len(PARTS)
 
 
@@ -121,9 +121,9 @@ def test_every_part_is_timed_as_itself(monkeypatch):
             yield batch
 
     iteration.batches = batches()
-    moves(iteration.trainee.model, "forward", 10)
+    moves(iteration.state.model, "forward", 10)
     moves(torch.Tensor, "backward", 100)
-    moves(iteration.trainee.optimiser, "step", 1000)
+    moves(iteration.state.optimiser, "step", 1000)
     monkeypatch.setattr(training_iteration, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     iteration.in_parts()
     assert iteration.parts == {"data": [1], "forward": [10], "backward": [100], "optimiser": [1000]}

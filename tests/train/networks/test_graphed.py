@@ -57,14 +57,14 @@ class Cuda:
             raise RuntimeError("capture_end: failed due to a previous error\nat some place") from None
         self.present, self.capturing = self.main, None
 
-    def watched(self, trainee):
+    def watched(self, state):
         """What computes nothing while it is captured."""
-        iterate = trainee.iterate
+        iterate = state.iterate
 
         def run(images, labels, share=1.0):
             if self.capturing is None:
                 return iterate(images, labels)
-            assert trainee.graph.replay is None, "two graphs would need twice the memory"
+            assert state.graph.replay is None, "two graphs would need twice the memory"
             results = torch.full((), torch.nan), torch.full((), -1)
 
             def replay():
@@ -86,7 +86,7 @@ def cuda(monkeypatch):
     return made
 
 
-def trainee(cuda=None, **options):
+def training_state(cuda=None, **options):
     torch.manual_seed(0)
     model = build(ModelConfig("vgg_digits", 1, 8, 10, 2))
     settings = SearchSettings(
@@ -109,26 +109,26 @@ def batches(*sizes):
 
 
 def trained(one, *sizes):
-    tally = EpochMean.empty(torch.device("cpu"))
+    epoch_mean = EpochMean.empty(torch.device("cpu"))
     for images, labels in batches(*sizes):
-        one.step(images, labels, tally, 1.0)
-    assert not tally.loss.requires_grad
+        one.step(images, labels, epoch_mean, 1.0)
+    assert not epoch_mean.loss.requires_grad
     momenta = [state["momentum_buffer"] for state in one.optimiser.state.values()]
-    return one.weights(), momenta, tally.state(Group())
+    return one.weights(), momenta, epoch_mean.state(Group())
 
 
 def assert_same(found, expected):
-    (weights, momenta, tally), (others, other_momenta, other_tally) = found, expected
+    (weights, momenta, epoch_mean), (others, other_momenta, other_mean) = found, expected
     assert all(torch.equal(weights[name], others[name]) for name in weights)
     assert all(torch.equal(a, b) for a, b in zip(momenta, other_momenta, strict=True))
-    assert tally == other_tally
+    assert epoch_mean == other_mean
 
 
 @pytest.mark.parametrize("recipe", ["paper", "released"])
 def test_it_trains_as_the_step_itself(cuda, recipe):
     """Weights, momentum and tallies are the same, also with a batch of another size in between, as an epoch's last."""
     sizes = 6, 6, 6, 3, 6, 6
-    assert_same(trained(trainee(cuda, recipe=recipe), *sizes), trained(trainee(recipe=recipe), *sizes))
+    assert_same(trained(training_state(cuda, recipe=recipe), *sizes), trained(training_state(recipe=recipe), *sizes))
     assert [event for event in cuda.events if "waits" not in event] == [
         "on side",
         "captured on side",
@@ -143,7 +143,7 @@ def test_it_trains_as_the_step_itself(cuda, recipe):
 
 def test_the_learning_rate_lies_where_the_graph_reads_it(cuda):
     found = []
-    for one in (trainee(cuda), trainee()):
+    for one in (training_state(cuda), training_state()):
         first = trained(one, 6, 6, 6)
         one.set_learning_rate(0.01)
         found.append((first[2], trained(one, 6, 6, 6)))
@@ -156,7 +156,7 @@ def test_the_learning_rate_lies_where_the_graph_reads_it(cuda):
 def test_after_loading_a_state_it_is_captured_anew(cuda):
     """Momentum lies elsewhere then, and begins anew where the state had none."""
     found = []
-    for one in (trainee(cuda), trainee()):
+    for one in (training_state(cuda), training_state()):
         new = one.state()
         trained(one, 6, 6, 6)
         one.load(deepcopy(new))
@@ -175,7 +175,7 @@ def test_after_loading_a_state_it_is_captured_anew(cuda):
 
 def test_an_old_training_is_freed_at_once(cuda):
     """With all that its graph holds; nobody waits for the garbage collector."""
-    one = trainee()
+    one = training_state()
     one.graph = Graphed(one.group.device)
     gc.collect()
     gc.disable()
@@ -190,12 +190,12 @@ def test_an_old_training_is_freed_at_once(cuda):
 def test_what_cannot_be_captured_runs_as_it_is(cuda):
     """Torch's own error is what came of the first one, and leaves its stream as the present one."""
     cuda.error = "operation not permitted when stream is capturing"
-    one, plain = trainee(cuda), trainee()
+    one, plain = training_state(cuda), training_state()
     with pytest.warns(UserWarning, match=r"not be captured: operation not permitted when stream is capturing$") as seen:
         assert_same(trained(one, 6, 6, 6, 6), trained(plain, 6, 6, 6, 6))
     assert len(seen) == 1 and "replayed" not in cuda.events and cuda.present is cuda.main
     cuda.events.clear()
-    trained(trainee(cuda), 6, 6, 6)
+    trained(training_state(cuda), 6, 6, 6)
     assert "captured on side" not in cuda.events, "in this process, no other will try again"
 
 

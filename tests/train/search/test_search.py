@@ -545,9 +545,9 @@ class TestReleasedRecipe:
             weight[0, :8] = 1e-7
         images, labels = next(iter(Batches(digits).epoch(64, np.random.SeedSequence(0))))
         reference = reference_gradient(copy.deepcopy(model), images, labels)
-        trainee = TrainingState(model, dense_masks(model), settings, Group())
+        state = TrainingState(model, dense_masks(model), settings, Group())
         before = weight.detach().clone()
-        trainee.step(images, labels, EpochMean.empty(torch.device("cpu")), share=1.0)
+        state.step(images, labels, EpochMean.empty(torch.device("cpu")), share=1.0)
         moved = before - weight.detach()
         assert torch.allclose(moved[1:], factor * reference[1:], rtol=1e-3, atol=1e-6)
         assert bool((moved[0, :8] == 0).all()) == (recipe == "released")
@@ -563,22 +563,22 @@ class TestReleasedRecipe:
 def test_float16_skips_an_overflow_and_goes_on(quick_settings, digits):
     """Nothing of the step that the scaler skips may reach the next one. Unset memory is filled with NaN here."""
     settings = quick_settings(precision="float16")
-    trainee = TrainingState(
+    state = TrainingState(
         build(model_config(settings, digits)), dense_masks(build(model_config(settings, digits))), settings, Group()
     )
     batches = list(Batches(digits).epoch(64, np.random.SeedSequence(0)))[:2]
-    before = trainee.weights()
+    before = state.weights()
     torch.use_deterministic_algorithms(True)
     try:
-        trainee.scaler.load_state_dict({**trainee.scaler.state_dict(), "scale": 2.0**120})
-        trainee.step(*batches[0], EpochMean.empty(torch.device("cpu")), share=1.0)
-        assert all(torch.equal(weight, before[name]) for name, weight in trainee.model.named_parameters()), "skipped"
-        trainee.scaler.load_state_dict({**trainee.scaler.state_dict(), "scale": 1024.0})
-        trainee.step(*batches[1], EpochMean.empty(torch.device("cpu")), share=1.0)
+        state.scaler.load_state_dict({**state.scaler.state_dict(), "scale": 2.0**120})
+        state.step(*batches[0], EpochMean.empty(torch.device("cpu")), share=1.0)
+        assert all(torch.equal(weight, before[name]) for name, weight in state.model.named_parameters()), "skipped"
+        state.scaler.load_state_dict({**state.scaler.state_dict(), "scale": 1024.0})
+        state.step(*batches[1], EpochMean.empty(torch.device("cpu")), share=1.0)
     finally:
         torch.use_deterministic_algorithms(False)
-    assert trainee.finite()
-    assert not torch.equal(trainee.model.classifier.weight, before["classifier.weight"])
+    assert state.finite()
+    assert not torch.equal(state.model.classifier.weight, before["classifier.weight"])
 
 
 @pytest.mark.parametrize("strategy", beyond_the_first(pytest.mark.train_whole, ["uniform", "erk", "2:4", "balanced:4"]))
