@@ -16,9 +16,9 @@ LIBRARY = "libspiketicket_onnxruntime.so"
 
 
 def onnxruntime_library() -> str:
-    """Path of the library of custom operators, for onnxruntime 1.18 or later.
+    """Return the path of the library of custom operators, for onnxruntime 1.18 or later.
 
-    Raises NotBuiltError where this installation was built without onnxruntime's headers.
+    Raises NotBuiltError if this installation was built without onnxruntime's headers.
     """
     native = find_spec(
         "spiketicket.runtime.engines.native._native"

@@ -56,7 +56,7 @@ class KernelChoice:
 
 @dataclass(frozen=True)
 class Options:
-    """How a session runs. Engines ignore what they have no choice in."""
+    """How a session runs. An engine ignores the options that offer it no choice."""
 
     threads: int
     plan: str  # how kernels are chosen: AUTO, FIXED or one of the engine's `kernels`

@@ -45,10 +45,10 @@ def evaluate(
     timesteps: int | None = None,
     margin: float | None = None,
 ) -> Evaluation:
-    """Classify normalised `images` `[N, C, H, W]` in batches, and count; `labels` `[N]`.
+    """Classify normalised `images` `[N, C, H, W]` in batches, and count the right answers by `labels` `[N]`.
 
-    A model with a timed input sees every image at all of its timesteps.
-    With a `margin`, every image runs alone and exits early (`Session.run_timesteps`); `batch` does not matter then.
+    A model with a timed input gets every image at all of its timesteps. With a `margin`, every image runs alone and
+    exits early (`Session.run_timesteps`); `batch` has no effect then.
     """
     start = time.perf_counter()
     if margin is None:

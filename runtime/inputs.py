@@ -37,9 +37,11 @@ def dataset_inputs(session: Session, dataset: Dataset, split: str) -> NDArray[np
 
 
 def model_input(session: Session, images: NDArray[np.float32], timesteps: int | None) -> NDArray[np.float32]:
-    """Images `[N, *input_shape]` as the session takes them: as they are, or, with a timed input, each the same at every
-    timestep, `[T, N, *input_shape]` (a view); T is the model's where `timesteps` does not say otherwise.
-    Raises InputError for an impossible number of them."""
+    """Return images `[N, *input_shape]` as the session takes them.
+
+    For a model with a timed input, each image is repeated at every timestep, `[T, N, *input_shape]` (a view); T is the
+    model's unless `timesteps` is given. Raises InputError if the number of timesteps is impossible.
+    """
     if not session.timed_input:
         return images
     steps = check_timesteps(session.timesteps if timesteps is None else timesteps)

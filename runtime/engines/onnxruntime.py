@@ -1,4 +1,4 @@
-"""onnxruntime: inlines the function bodies and runs dense. The rival, and the fallback for other devices."""
+"""onnxruntime, which inlines the function bodies and computes dense: the rival, and the fallback for other devices."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -81,7 +81,7 @@ class OnnxRuntimeEngine(Engine):
 
     @cached_property
     def _traced(self) -> "onnxruntime.InferenceSession":
-        """The same model with every LIF layer's spikes as outputs."""
+        """Return a session of the same model that also outputs every LIF layer's spikes."""
         proto = onnx.load_model_from_string(self.model.data)
         for value in names_by_lif_output(self.model.graph):
             proto.graph.output.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, None))

@@ -1,6 +1,6 @@
-"""The neuron's factors as engines compute it: per timestep, from the potential w above rest,
+"""The constants of a neuron as engines compute it, at every timestep from the potential w above rest:
 
-h = keep w + gain x,   s = h >= level,   w = (1 - s) h or, with a soft reset, h - s drop
+h = keep w + gain x, s = h >= level, w = (1 - s) h or, with a soft reset, h - s drop
 """
 
 from typing import NamedTuple
@@ -11,7 +11,9 @@ from spiketicket.graph import Li, Lif
 
 
 class Rates(NamedTuple):
-    """Rounded as the operator's ONNX body rounds. Of an integrator, which never fires, `level` and `drop` are 0."""
+    """The constants, rounded as the operator's ONNX body rounds. `level` and `drop` of an integrator, which never
+    fires, are 0.
+    """
 
     keep: float
     gain: float
@@ -20,7 +22,7 @@ class Rates(NamedTuple):
 
 
 def rates(node: Lif | Li) -> Rates:
-    """An infinite tau keeps all of the potential."""
+    """Return the constants of a neuron or integrator. With an infinite tau, all of the potential is kept."""
     one = np.float32(1)
     rate = one / np.float32(node.tau)
     keep, gain = float(one - rate), float(rate if node.decay_input else one)

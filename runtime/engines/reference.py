@@ -1,4 +1,4 @@
-"""The oracle: NumPy, float64, one line per equation. Slow on purpose; every other engine is held to it."""
+"""The oracle: NumPy in float64, one line per equation. It is slow on purpose; all other engines are compared to it."""
 
 from collections.abc import Iterator
 
@@ -60,8 +60,10 @@ class ReferenceEngine(Engine):
 
 
 def apply(graph: Graph, node: Node, inputs: list[Array], timesteps: int, weight: Array | None = None) -> Array:
-    """What `node` makes of its inputs, `[N, ...]` or timed `[T, N, ...]`; `weight`: the dense one, where it is at
-    hand."""
+    """Return the output of `node` for its inputs, `[N, ...]` or timed `[T, N, ...]`.
+
+    `weight` is the node's dense weight, if the caller has it already.
+    """
     x = inputs[0]
     match node:
         case Conv():
@@ -100,7 +102,7 @@ def _dense(node: Conv | Linear, weight: Array | None) -> Array:
 
 
 def convolve(node: Conv, weight: Array, x: Array) -> Array:
-    """`x` `[..., C, H, W]` with `weight` `[O, C / group, kh, kw]` -> `[..., O, H', W']`."""
+    """Convolve `x` `[..., C, H, W]` with `weight` `[O, C / group, kh, kw]` to `[..., O, H', W']`."""
     top, left, bottom, right = node.pads
     padded = np.pad(x.reshape(-1, *x.shape[-3:]), [(0, 0), (0, 0), (top, bottom), (left, right)])
     patches = _windows(padded, (weight.shape[2], weight.shape[3]), node.strides, node.dilations)
@@ -115,7 +117,7 @@ def convolve(node: Conv, weight: Array, x: Array) -> Array:
 
 
 def fire(node: Lif, x: Array) -> Array:
-    """Spikes of a LIF layer on the currents `x` `[T, N, ...]`; the equations of spiketicket.graph.Lif."""
+    """Return the spikes of a LIF layer for the currents `x` `[T, N, ...]`, by the equations of spiketicket.graph.Lif."""
     rest = node.rest
     v = np.full(x.shape[1:], rest)
     spikes = np.empty_like(x)
@@ -127,7 +129,9 @@ def fire(node: Lif, x: Array) -> Array:
 
 
 def integrate(node: Li, x: Array) -> Array:
-    """Potentials of a leaky integrator on the currents `x` `[T, N, ...]`; the equations of spiketicket.graph.Li."""
+    """Return the potentials of a leaky integrator for the currents `x` `[T, N, ...]`, by the equations of
+    spiketicket.graph.Li.
+    """
     v = np.zeros(x.shape[1:])
     potentials = np.empty_like(x)
     for t, current in enumerate(x):
@@ -137,7 +141,7 @@ def integrate(node: Li, x: Array) -> Array:
 
 
 def _windows(x: Array, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int] = (1, 1)) -> Array:
-    """All windows of the last two axes: `[..., H', W', kh, kw]` (a view)."""
+    """Return all windows of the last two axes, `[..., H', W', kh, kw]`, as a view."""
     spans = tuple(dilation * (size - 1) + 1 for dilation, size in zip(dilations, kernel, strict=True))
     windows = sliding_window_view(x, spans, axis=(-2, -1))
     return windows[..., :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]

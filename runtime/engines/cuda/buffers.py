@@ -1,4 +1,4 @@
-"""Where values lie on the GPU: images in planes with a border of zeros (common.cuh)."""
+"""The layout of values on the GPU: images in planes with a border of zeros (common.cuh)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ Pads = tuple[int, int, int, int]  # top, left, bottom, right
 
 @dataclass(frozen=True)
 class Layout:
-    """Of one value: `shape` `[C, H, W]`, its border, and what lies in it."""
+    """The layout of one value: its `shape` `[C, H, W]`, its border, and the type of its elements."""
 
     shape: tuple[int, int, int]
     pads: Pads
@@ -29,12 +29,12 @@ class Layout:
 
     @property
     def image(self) -> int:
-        """Elements of an image."""
+        """Return the number of elements of an image with its border."""
         return self.shape[0] * self.plane
 
     @property
     def origin(self) -> int:
-        """Elements before the first that is no border."""
+        """Return the number of elements before the first one that is not border."""
         return self.pads[0] * self.pitch + self.pads[1]
 
     @property
@@ -42,19 +42,21 @@ class Layout:
         return np.uint8 if self.kind == SPIKES else np.float32
 
     def allocated(self, timesteps: int, images: int) -> tuple[int, ...]:
-        """The shape of the array that holds it."""
+        """Return the shape of the array that holds so many timesteps and images."""
         channels, height, width = self.shape
         lead = (timesteps,) if self.kind == TIMED else ()
         return (*lead, images, channels, height + self.pads[0] + self.pads[2], width + self.pads[1] + self.pads[3])
 
     def inside(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Of the whole array, what is no border."""
+        """Return the part of a whole array that is not border."""
         _, height, width = self.shape
         top, left = self.pads[:2]
         return array[..., top : top + height, left : left + width]
 
     def features(self) -> NDArray[np.int64]:
-        """Where every feature of the flattened image lies, from the first that is no border."""
+        """Return the position of every feature of the flattened image, counted from the first element that is not
+        border.
+        """
         channels, height, width = self.shape
         c, y, x = np.ogrid[:channels, :height, :width]
         places: NDArray[np.int64] = (c * self.plane + y * self.pitch + x).reshape(-1)
@@ -63,13 +65,13 @@ class Layout:
 
 @dataclass(frozen=True)
 class Buffer:
-    """A value of so many timesteps and images, in an array of the GPU."""
+    """A value of so many timesteps and images, in an array on the GPU."""
 
     layout: Layout
     array: Any
 
     def view(self) -> tuple[Any, ...]:
-        """The arguments of a kernel's OPERAND."""
+        """Return the arguments of a kernel's OPERAND."""
         layout = self.layout
         _, height, width = layout.shape
         images = self.array.shape[-4]

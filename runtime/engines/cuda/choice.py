@@ -1,4 +1,4 @@
-"""Which kernel computes each weighted layer: measured on the present GPU, asked for, or by estimate."""
+"""Choose the kernel of each weighted layer: by measurement on the present GPU, as asked, or by estimate."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ BESIDE = 9  # instructions of `sparse` for a nonzero, beside an addition per tim
 
 
 def fastest(program: Program, stream: Any, _plan: str) -> dict[str, Choice]:
-    """By layer: of several kernels the one that takes the least time on noise, 15% of whose neurons fire."""
+    """Return for each layer the kernel that takes the least time on noise in which 15% of the neurons fire."""
     found = {}
     program.fill()
     for work in program.works:
@@ -31,7 +31,7 @@ def fastest(program: Program, stream: Any, _plan: str) -> dict[str, Choice]:
 
 
 def asked(program: Program, _stream: Any, plan: str) -> dict[str, Choice]:
-    """By layer: the kernel `plan` where it suits, else that of the least cycles by estimate."""
+    """Return for each layer the kernel `plan` if it suits the layer, otherwise that of the fewest estimated cycles."""
     found = {}
     for work in program.works:
         if plan in work.choices:
@@ -45,7 +45,7 @@ def asked(program: Program, _stream: Any, plan: str) -> dict[str, Choice]:
 
 
 def estimated_cycles(kernel: str, work: Work, program: Program) -> float:
-    """Of the kernel's arithmetic, where multiprocessors stand idle if there are few blocks."""
+    """Estimate the cycles of a kernel's arithmetic. With few blocks, some multiprocessors have nothing to do."""
     assert isinstance(work.op.node, Conv | Linear)
     weight = work.op.node.weight
     blocks = work.choices[kernel].grid[0] * work.choices[kernel].grid[1]
@@ -61,8 +61,10 @@ def estimated_cycles(kernel: str, work: Work, program: Program) -> float:
 
 
 def milliseconds(program: Program, launch: Launch, stream: Any) -> float:
-    """Of a launch by itself, the mean of some that follow each other in a CUDA graph, as those of a run do: launched
-    one by one, a short kernel would wait for Python, and each take as long as the other."""
+    """Measure one launch: the mean of several that follow each other in a CUDA graph, as those of a run do.
+
+    Launched one by one, a short kernel would wait for Python, and all kernels would seem to take equally long.
+    """
     cuda = program.cupy.cuda
     program.launch(launch)  # a kernel's first launch cannot be captured
     stream.synchronize()

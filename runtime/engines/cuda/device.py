@@ -1,4 +1,4 @@
-"""CuPy, which launches our kernels, and the present GPU."""
+"""CuPy, which launches the kernels, and the present GPU."""
 
 from collections.abc import Iterable
 from importlib import import_module
@@ -11,8 +11,10 @@ OPTIONS = ("--std=c++17",)
 
 
 def load_cupy(purpose: str) -> Any:
-    """The module. Raises MissingExtraError without it, DeviceError without a GPU that our kernels are compiled for;
-    `purpose`: who needs it, for the messages."""
+    """Import and return CuPy. `purpose` says in the messages what it is needed for.
+
+    Raises MissingExtraError if it is not installed, DeviceError without a GPU that the kernels are compiled for.
+    """
     try:
         cupy = import_module("cupy")
     except ModuleNotFoundError as error:
@@ -30,9 +32,9 @@ def load_cupy(purpose: str) -> Any:
 
 
 def compiled(cupy: Any, source: str, names: Iterable[str]) -> dict[str, Any]:
-    """The kernels of these names for the present GPU. CuPy keeps them on disk (CUPY_CACHE_DIR).
+    """Compile the kernels of these names for the present GPU. CuPy keeps them on disk (CUPY_CACHE_DIR).
 
-    Raises DeviceError where they do not compile, as without NVRTC.
+    Raises DeviceError if they do not compile, as without NVRTC.
     """
     wanted = sorted(set(names))
     try:

@@ -29,8 +29,11 @@ KEPT = 8  # programs of other T or batch
 
 
 class CudaEngine(Engine):
-    """A program is made for every T and number of images when they are first asked for: kernels are compiled (CuPy
-    keeps them on disk), those that suit a layer are measured (`plan` auto), and the whole becomes a CUDA graph."""
+    """The engine on an NVIDIA GPU.
+
+    A program is made for every T and number of images that is asked for: its kernels are compiled (CuPy keeps them on
+    disk), those that suit a layer are measured (`plan` auto), and all launches become one CUDA graph.
+    """
 
     name = "cuda"
     kernels = KERNELS
@@ -64,7 +67,9 @@ class CudaEngine(Engine):
         return Trace(self._spikes(x, timesteps), self.run(x, timesteps))
 
     def _spikes(self, x: Floats, timesteps: int) -> dict[str, Spikes]:
-        """Neurons whose spikes only a pooling reads are computed apart from it here, by the kernels of a run."""
+        """Return the spikes of every LIF layer. Neurons whose spikes only a pooling reads are computed apart from it
+        here, by the same kernels as in a run.
+        """
         fused = fuse(self.graph, pooling=False)
         found: dict[str, list[Spikes]] = {name: [] for name in names_by_lif_output(self.graph).values()}
         lengths = _lengths(timesteps)
@@ -83,7 +88,10 @@ class CudaEngine(Engine):
         return {name: np.concatenate(spikes) for name, spikes in found.items()}
 
     def time_layers(self, x: Floats, timesteps: int) -> dict[str, float]:
-        """By CUDA events between the kernels, which are launched one by one here. Copies are in the first and last."""
+        """Time the layers with CUDA events between the kernels, which are launched one by one.
+
+        Copies to and from the GPU count for the first and the last layer.
+        """
         seconds: dict[str, float] = {}
         lengths = _lengths(timesteps)
         for length, part in zip(lengths, self._parts(x, lengths), strict=True):
@@ -115,7 +123,7 @@ class CudaEngine(Engine):
             self.programs.clear()
 
     def _pieces(self, x: Floats, lengths: list[int]) -> Iterator[Floats]:
-        """The logits of each piece of a run, computed when asked for."""
+        """Yield the logits of each piece of a run, which is computed when it is asked for."""
         state: dict[str, Any] = {}
         for number, (length, part) in enumerate(zip(lengths, self._parts(x, lengths), strict=True)):
             with self.lock:
@@ -124,7 +132,7 @@ class CudaEngine(Engine):
             yield logits
 
     def _run(self, program: Program, x: Floats, number: int, state: dict[str, Any]) -> Floats:
-        """The piece `number` of a run, whose potentials `state` carries from program to program."""
+        """Run the piece `number` of a run, whose membrane potentials `state` carries from program to program."""
         with self.device, self.stream:  # every thread has its own present ones
             if number:
                 program.restore(state)
@@ -133,13 +141,15 @@ class CudaEngine(Engine):
         return logits
 
     def _parts(self, x: Floats, lengths: list[int]) -> Iterator[Floats]:
-        """The input of each piece: all of it, or with a timed input its frames."""
+        """Yield the input of each piece: all of it or, with a timed input, the frames of the piece."""
         for end, length in zip(np.cumsum(lengths), lengths, strict=True):
             yield x[end - length : end] if self.graph.timed_input else x
 
     def program(self, timesteps: int, images: int, state: bool = False) -> Program:
-        """For a launch of so many timesteps (8 at most) of so many images; made when first asked for. `state`: one of
-        several launches of a run. Not to be called while another thread runs."""
+        """Return the program for a launch of so many timesteps (8 at most) and images, made when first asked for.
+
+        `state` says whether the launch is one of several of a run. Must not be called while another thread runs.
+        """
         key = timesteps, images, state
         if key not in self.programs:
             while len(self.programs) >= KEPT:
@@ -162,7 +172,7 @@ class CudaEngine(Engine):
 
 
 def _lengths(timesteps: int) -> list[int]:
-    """Timesteps of each launch of a run: of two different lengths at most, so that few programs are needed."""
+    """Return the timesteps of each launch of a run: at most two different numbers, so that few programs are needed."""
     count = -(-timesteps // MOST_TIMESTEPS)
     short, longer = divmod(timesteps, count)
     return [short + 1] * longer + [short] * (count - longer)

@@ -1,4 +1,4 @@
-"""The sparse graph as a list of kernels: what one launch computes together."""
+"""The sparse graph as a list of kernels: which nodes one launch computes together."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -28,7 +28,9 @@ POOL = (2, 2)  # the window that is taken in
 
 @dataclass(frozen=True)
 class Op:
-    """`node`, then the sum with the value `other`, then the neuron, then max-pooling of 2 x 2, where they are there."""
+    """One launch: `node`, then, where they are present, the sum with the value `other`, the neuron, and 2x2
+    max-pooling.
+    """
 
     node: Node
     inputs: tuple[str, ...]
@@ -45,8 +47,9 @@ class Op:
 
 @dataclass(frozen=True)
 class Fused:
-    """`ops` in order; `kinds`: of every value that is computed; `sources`: of every value of the graph, which of these
-    it is (views are what they show)."""
+    """The `ops` in order, the `kinds` of all computed values, and for every value of the graph the computed value that
+    is its source (a view has the source of what it views).
+    """
 
     graph: Graph
     ops: tuple[Op, ...]
@@ -54,12 +57,15 @@ class Fused:
     sources: dict[str, str]
 
     def shape(self, value: str) -> tuple[int, int, int]:
-        """Of a computed value, as an image: vectors [F] and signals [C, L], too."""
+        """Return the shape of a computed value as an image, also of vectors `[F]` and signals `[C, L]`."""
         return image_shape(self.graph.values[value].shape)
 
 
 def fuse(graph: Graph, *, pooling: bool = True) -> Fused:
-    """What reads a layer alone is computed with it. Without `pooling`, the spikes of all neurons come to light."""
+    """Compute a node together with the layer before it if nothing else reads that layer.
+
+    Without `pooling`, max-pooling stays apart, so that the spikes of all neurons are computed values.
+    """
     sources = {graph.input: graph.input}
     for node in graph.nodes:
         sources[node.output] = sources[node.inputs[0]] if isinstance(node, VIEWS) else node.output
@@ -79,7 +85,7 @@ def fuse(graph: Graph, *, pooling: bool = True) -> Fused:
 
 
 def _taken(node: Node, inputs: tuple[str, ...], own: list[Op], pooling: bool) -> Op | None:
-    """The op of `own`, which nothing else reads, with `node` behind it; None where that cannot be."""
+    """Return the op of `own`, which nothing else reads, extended by `node`, or None if that is not possible."""
     for op in reversed(own):
         grown = replace(op, output=node.output, parts=(*op.parts, node.name))
         weighted, bare = isinstance(op.node, Conv | Linear), op.neuron is None
@@ -112,7 +118,7 @@ def _kinds(graph: Graph, ops: Iterable[Op]) -> dict[str, int]:
 
 
 def pads(fused: Fused) -> dict[str, tuple[int, int, int, int]]:
-    """The border that every computed value needs: top, left, bottom, right, the most that a convolution reads of it."""
+    """Return the border of every computed value (top, left, bottom, right): the largest that a convolution reads of it."""
     found = dict.fromkeys(fused.kinds, (0, 0, 0, 0))
     for op in fused.ops:
         if isinstance(op.node, Conv):

@@ -1,4 +1,4 @@
-"""The kernels of a launch: source, name and shape of the grid."""
+"""The kernels of a launch: source, name and size of the grid."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,9 @@ FILES = ("common.cuh", "convolve.cuh", "tensor.cuh", "pointwise.cuh")
 
 @dataclass(frozen=True)
 class Launch:
-    """`kernel`: as it is named in C++, with its template arguments. `nbytes`: of the weights that it reads."""
+    """A launch of a kernel. `kernel` is its name in C++ with its template arguments, `nbytes` the size of the weights
+    that it reads.
+    """
 
     kernel: str
     grid: tuple[int, ...]
@@ -21,21 +23,24 @@ class Launch:
 
 
 def source() -> str:
-    """CUDA C++ of all kernels."""
+    """Return the CUDA C++ source of all kernels."""
     return "\n".join((Path(__file__).parent / name).read_text() for name in FILES)
 
 
 def threads(count: int, kernel: str, arguments: tuple[Any, ...]) -> Launch:
-    """A thread for each of `count`."""
+    """Return a launch with one thread for each of `count`."""
     return Launch(kernel, (-(-count // 128),), (128,), arguments)
 
 
 def convolve(
     template: str, nbytes: int, rows: int, patches: int, positions: int, nonzeros: int, arguments: tuple[Any, ...]
 ) -> Launch:
-    """Four rows to a block. `template`: the kernel's parameters but the last, how many lanes share a patch: several
-    where the GPU would not be full otherwise and there is enough to share. As many for any size of patch, because sums
-    in another order may differ in their last bits."""
+    """Return the launch of a sparse convolution, with four rows per block.
+
+    `template` has the kernel's parameters except the last, the number of lanes that share a patch: several if the GPU
+    would not be full otherwise and there is enough to share. The number does not depend on the patch size, because sums
+    in another order may differ in their last bits.
+    """
     lanes = 1
     while lanes < 32 and rows * positions * lanes < FULL and nonzeros > 4 * lanes * rows:
         lanes *= 2
@@ -44,5 +49,5 @@ def convolve(
 
 
 def tensor(name: str, nbytes: int, rows: int, columns: int, arguments: tuple[Any, ...]) -> Launch:
-    """Blocks of 64 rows and 32 columns."""
+    """Return a launch on the tensor cores, with blocks of 64 rows and 32 columns."""
     return Launch(name, (-(-columns // 32), -(-rows // 64)), (128,), arguments, nbytes)

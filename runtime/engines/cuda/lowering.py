@@ -1,4 +1,4 @@
-"""The ops of a network as launches of kernels, for one T and one number of images."""
+"""Lower the ops of a network to launches of kernels, for one T and one number of images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,9 @@ COPY, AND, AND_NOT = range(3)  # `Gate` of pointwise.cuh
 
 @dataclass(frozen=True)
 class Work:
-    """What an op launches; of a weighted layer one of several kernels. `positions`: of an image, that it gives."""
+    """The launches of an op; a weighted layer has one for each kernel that suits it. `positions` is the number of
+    output positions of an image.
+    """
 
     op: Op
     launches: tuple[Launch, ...]
@@ -31,9 +33,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Lowering:
-    """`buffers`: of every value; `resume`: 0 in it at the first launch of a run of several, None where a run is one.
+    """The state of a lowering: `buffers` of every value, and `resume`, which holds 0 at the first launch of a run of
+    several (None: a run is one launch).
 
-    `states` comes to hold the potentials of such a run by the value that neurons give.
+    `states` collects the membrane potentials of such a run, by the value that the neurons output.
     """
 
     fused: Fused
@@ -45,7 +48,7 @@ class Lowering:
     states: dict[str, Any]
 
     def work(self, op: Op) -> Work:
-        """Raises TypeError for a node that has no kernel."""
+        """Return the launches of `op`. Raises TypeError for a node that has no kernel."""
         node, out = op.node, self.buffers[op.output]
         inputs = [self.buffers[name] for name in op.inputs]
         match node:
@@ -64,7 +67,7 @@ class Lowering:
         raise TypeError(f"no CUDA form for {type(node).__name__}")
 
     def _weighted(self, op: Op) -> dict[str, Launch]:
-        """By the name of the kernel."""
+        """Return the launches of a weighted layer by the name of the kernel."""
         node, read, out = op.node, self.buffers[op.inputs[0]], self.buffers[op.output]
         assert isinstance(node, Conv | Linear)
         height, width = self._grid(op)
@@ -100,14 +103,16 @@ class Lowering:
         return choices
 
     def _grid(self, op: Op) -> tuple[int, int]:
-        """Height and width of what the weights give, before any pooling."""
+        """Return height and width of the weighted sums, before any pooling."""
         shape = self.fused.graph.values[op.node.output].shape
         return (shape[1], shape[2]) if len(shape) == 3 else (1, 1)
 
     def pointwise(
         self, name: str, inputs: Sequence[Buffer], out: Buffer, neuron: object = None, first: int = 0
     ) -> Launch:
-        """The sum of one or two values, or neurons on it, to `out` from its feature `first` on."""
+        """Return the launch that adds one or two values, or applies neurons to their sum, and writes `out` from its
+        feature `first` on.
+        """
         layout = inputs[0].layout
         features = prod(layout.shape)
         lif = neuron if isinstance(neuron, Lif | Li) else None
@@ -150,7 +155,7 @@ class Lowering:
         return kernels.threads(prod(layout.shape) * self.images, kernel, arguments)
 
     def _operands(self, buffers: Sequence[Buffer]) -> tuple[Any, ...]:
-        """Of two OPERANDs, of which the second need not be there."""
+        """Return the arguments of two OPERANDs, of which the second may be absent."""
         second = buffers[1].view() if len(buffers) > 1 else NOTHING
         return (*buffers[0].view(), *second)
 
@@ -158,7 +163,7 @@ class Lowering:
         return np.int32(prod(layout.shape)), np.int32(self.images)
 
     def _cell(self, name: str, neuron: Lif | Li | None, neurons: int) -> tuple[Any, ...]:
-        """The arguments of a kernel's CELL."""
+        """Return the arguments of a kernel's CELL."""
         cell, found = PASS, Rates(0, 0)
         if neuron is not None:
             found = rates(neuron)

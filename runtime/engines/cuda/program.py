@@ -19,7 +19,7 @@ RESULT = "result"  # the logits as they are copied out
 
 @dataclass(frozen=True)
 class Choice:
-    """A kernel for a weighted layer. `nbytes`: of the weights in the form that it reads."""
+    """The kernel of a weighted layer. `nbytes` is the size of the weights in the form that it reads."""
 
     kernel: str
     why: str
@@ -27,9 +27,10 @@ class Choice:
 
 
 class Program:
-    """Made, captured and run with its stream as the present one; `choices` must be set before it is captured.
+    """A network for one T and one number of images. It must be made, captured and run with its stream as the present
+    one, and `choices` must be set before it is captured.
 
-    `state`: potentials outlast a launch, for runs of more timesteps than one launch computes.
+    With `state`, membrane potentials are kept between launches, for runs of more timesteps than one launch computes.
     """
 
     def __init__(self, fused: Fused, store: Store, timesteps: int, images: int, *, state: bool) -> None:
@@ -55,7 +56,7 @@ class Program:
 
     @property
     def names(self) -> set[str]:
-        """Of all kernels that it may launch."""
+        """Return the names of all kernels that the program may launch."""
         every = [self.before, self.behind]
         for work in self.works:
             every += [*work.launches, *work.choices.values()]
@@ -66,7 +67,7 @@ class Program:
         self.functions = self.store.functions(self.names)
 
     def fill(self) -> None:
-        """Noise in all values, for measurements: 15% of spikes."""
+        """Fill all values with noise for measurements, with 15% of spikes."""
         rng = np.random.default_rng(0)
         for buffer in self.buffers.values():
             shape = buffer.array.shape
@@ -80,7 +81,7 @@ class Program:
             buffer.array.set(noise)
 
     def launches(self) -> list[tuple[str, Launch]]:
-        """With the name of the layer that each computes, in order."""
+        """Return all launches in order, each with the name of the layer that it computes."""
         found = [("input", self.before)]
         for work in self.works:
             name = work.op.parts[0]
@@ -90,11 +91,13 @@ class Program:
         return [*found, ("logits", self.behind)]
 
     def launch(self, one: Launch) -> None:
-        """On the present stream."""
+        """Launch one kernel on the present stream."""
         self.functions[one.kernel](one.grid, one.block, one.arguments)
 
     def capture(self, stream: Any) -> None:
-        """All launches as one CUDA graph; they run once before, because a kernel's first launch cannot be captured."""
+        """Capture all launches as one CUDA graph. They run once before, because a kernel's first launch cannot be
+        captured.
+        """
         for _, one in self.launches():
             self.launch(one)
         stream.synchronize()
@@ -104,7 +107,7 @@ class Program:
         self.graph = stream.end_capture()
 
     def run(self, x: Floats, stream: Any, *, resumes: bool) -> Floats:
-        """`[N, ...]`, or `[T, N, ...]` of a timed input -> logits `[T, N, classes]`."""
+        """Run the network on `[N, ...]`, or `[T, N, ...]` for a timed input, and return the logits `[T, N, classes]`."""
         self.staging.array.set(x.reshape(self.staging.array.shape))
         if self.resume is not None:
             self.resume.fill(int(resumes))
@@ -113,7 +116,9 @@ class Program:
         return logits.reshape(*logits.shape[:2], -1)
 
     def timed(self, x: Floats, stream: Any) -> list[tuple[str, float]]:
-        """Seconds of every launch of a run, in order; of several of one layer, one after the other."""
+        """Return the seconds of every launch of a run in order, each with its layer's name; a layer may have several
+        launches.
+        """
         self.staging.array.set(x.reshape(self.staging.array.shape))
         launches, event = self.launches(), self.cupy.cuda.Event
         marks = [event() for _ in range(len(launches) + 1)]
@@ -128,16 +133,16 @@ class Program:
         ]
 
     def saved(self) -> dict[str, Any]:
-        """Copies of the potentials."""
+        """Return copies of the membrane potentials."""
         return {name: potentials.copy() for name, potentials in self.states.items()}
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Potentials of `saved`, which may be another program's of the same network."""
+        """Restore the membrane potentials `saved`, possibly by another program of the same network."""
         for name, potentials in self.states.items():
             potentials[...] = saved[name]
 
     def spikes(self, value: str) -> NDArray[np.uint8]:
-        """Of a value of spikes, after a run: zeros and ones `[T, N, C, H, W]`."""
+        """Return a value of spikes after a run, as zeros and ones `[T, N, C, H, W]`."""
         buffer = self.buffers[value]
         words = buffer.layout.inside(buffer.array.get())
         return np.stack([words >> t & 1 for t in range(self.timesteps)])

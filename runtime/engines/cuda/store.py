@@ -1,4 +1,4 @@
-"""What the programs of one session share on the GPU: weights in each form, and compiled kernels."""
+"""Weights in each form and compiled kernels, which the programs of one session share on the GPU."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from spiketicket.runtime.engines.cuda.weights import dense_tiles, depth_offsets,
 
 @dataclass(frozen=True)
 class Arrays:
-    """Arrays of the GPU, in the order of a kernel's arguments."""
+    """Arrays on the GPU, in the order of a kernel's arguments."""
 
     arrays: tuple[Any, ...]
 
@@ -28,7 +28,9 @@ class Arrays:
 
 
 class Store:
-    """`parts`: float16 products per weight on the tensor cores; two are as good as float32 (tensor.cuh)."""
+    """The shared weights and kernels. `parts` is the number of float16 products per weight on the tensor cores; two are
+    as exact as float32 (tensor.cuh).
+    """
 
     def __init__(self, cupy: Any, parts: int) -> None:
         self.cupy, self.parts = cupy, parts
@@ -36,18 +38,18 @@ class Store:
         self.forms: dict[tuple[str, str, Layout], Arrays] = {}
 
     def functions(self, names: Iterable[str]) -> dict[str, Any]:
-        """Kernels by name; those that are new are compiled together."""
+        """Return kernels by name; those that are new are compiled together."""
         missing = set(names) - self.compiled.keys()
         if missing:
             self.compiled |= compiled(self.cupy, source(), missing)
         return self.compiled
 
     def nonzeros(self, node: Conv | Linear, read: Layout) -> Arrays:
-        """Of `convolve`: nonzeros, starts of the rows, bias."""
+        """Return the arrays of the kernel `convolve`: nonzeros, starts of the rows, bias."""
         return self._form("sparse", node, read, lambda: (nonzeros(node, read).view(np.int64), node.weight.indptr))
 
     def tiles(self, node: Conv | Linear, read: Layout, *, sparse: bool) -> Arrays:
-        """Of `tensor`: weights, starts of the tiles, offsets of the columns, scales, bias."""
+        """Return the arrays of the kernel `tensor`: weights, starts of the tiles, offsets of the columns, scales, bias."""
 
         def packed() -> tuple[Any, ...]:
             tiles = (sparse_tiles if sparse else dense_tiles)(node, self.parts)

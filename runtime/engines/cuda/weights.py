@@ -17,8 +17,11 @@ NONZERO = np.dtype([("offset", "<i4"), ("weight", "<f4")])
 
 @dataclass(frozen=True)
 class Tiles:
-    """`weights`: uint16 `[tiles, parts, 4096]`, dense, or ENTRY `[nnz]` with `starts` int32 `[tiles + 1]`; tiles of 64
-    rows and 64 columns, those of the first rows first. `scales` float32 `[rows]`."""
+    """Weights in tiles of 64 rows and 64 columns, those of the first rows first.
+
+    `weights` is uint16 `[tiles, parts, 4096]` if dense, otherwise ENTRY `[nnz]` with `starts` int32 `[tiles + 1]`.
+    `scales` is float32 `[rows]`.
+    """
 
     weights: NDArray[np.generic]
     starts: NDArray[np.int32]
@@ -26,7 +29,9 @@ class Tiles:
 
 
 def column_offsets(node: Conv | Linear, read: Layout) -> NDArray[np.int32]:
-    """Of each column of the weights, where it reads, from the corner of a window; of a group, in its first channel."""
+    """Return for each column of the weights where it reads, relative to the corner of a window and, in a group, to its
+    first channel.
+    """
     if isinstance(node, Linear):
         return (read.features() + read.origin).astype(np.int32)
     _, channels, kh, kw = node.weight.shape
@@ -38,7 +43,7 @@ def column_offsets(node: Conv | Linear, read: Layout) -> NDArray[np.int32]:
 
 
 def nonzeros(node: Conv | Linear, read: Layout) -> NDArray[np.void]:
-    """NONZERO `[nnz]`, row after row."""
+    """Return the weights as NONZERO `[nnz]`, row after row."""
     weight = node.weight
     packed = np.zeros(weight.nnz, NONZERO)
     packed["weight"] = weight.floats
@@ -50,7 +55,7 @@ def nonzeros(node: Conv | Linear, read: Layout) -> NDArray[np.void]:
 
 
 def depth_offsets(node: Conv | Linear, read: Layout) -> NDArray[np.int32]:
-    """`column_offsets`, filled up to whole tiles: weights there are zero, so any place will do."""
+    """Return `column_offsets` filled up to whole tiles. The weights there are zero, so that any position will do."""
     offsets = column_offsets(node, read)
     return np.pad(offsets, (0, -len(offsets) % DEPTH))
 
@@ -82,8 +87,9 @@ def _tiles(node: Conv | Linear) -> int:
 def _places(
     node: Conv | Linear, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The tile of each weight, and its place there: (slab of 16 columns, 16 rows, lane, register, half), the lane and
-    register that hold it in a product (tensor.cuh)."""
+    """Return the tile of each weight and its position there: (slab of 16 columns, 16 rows, lane, register, half). Lane
+    and register are those that hold it in a product (tensor.cuh).
+    """
     r, k = rows % ROWS, columns % DEPTH
     lane = r % 8 * 4 + k % 8 // 2
     register = r % 16 // 8 + k % 16 // 8 * 2
@@ -94,8 +100,9 @@ def _places(
 def _halves(
     node: Conv | Linear, parts: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint16], NDArray[np.float32]]:
-    """Row and column of each nonzero, its float16 parts as bits `[nnz, parts]`, and the rows' scales: powers of two
-    that bring the largest weight of a row to 1..2."""
+    """Return row and column of each nonzero, its float16 parts as bits `[nnz, parts]`, and the scales of the rows:
+    powers of two that bring the largest weight of a row to 1..2.
+    """
     weight = node.weight
     rows = weight.row_indices
     largest = np.zeros(weight.rows, np.float32)

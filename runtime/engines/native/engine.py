@@ -35,7 +35,7 @@ class NativeEngine(Engine):
 
     @classmethod
     def load(cls) -> None:
-        """Import the C++ extension. Raises ImportError where this installation has none."""
+        """Import the C++ extension. Raises ImportError if this installation has none."""
         build_info()
 
     def __init__(self, model: Model, options: Options) -> None:

@@ -34,12 +34,12 @@ MAX_SIDE = 2**24  # the engine's window arithmetic is 32 bit
 
 
 class Lowered:
-    """The graph as a C++ network: value ids, and how each layer runs.
+    """The graph as a C++ network: the ids of its values, and how each layer runs.
 
-    Images keep their `[C, H, W]` shape through a Flatten; the Linear after it becomes a convolution
-    whose kernel is the whole image. Only where values of other shapes meet it, it is flattened. A Repeat is
-    nothing here: a value that is the same at every timestep is computed once. A LIF takes in the weighted
-    layers whose currents only it reads.
+    Images keep their `[C, H, W]` shape through a Flatten; the Linear after it becomes a convolution whose kernel is the
+    whole image. It is flattened only where it is combined with values of other shapes. A Repeat needs no operation: a
+    value that is the same at every timestep is computed once. A LIF is computed together with the weighted layers whose
+    currents only it reads.
     """
 
     def __init__(self, model: Model, options: Options) -> None:
@@ -98,7 +98,7 @@ class Lowered:
         return (layers, residuals, nodes) if layers and fits and len(shapes) == 1 else None
 
     def image(self, node: Node) -> tuple[int, int, int]:
-        """The shape in which a node's output lies: behind what keeps images as they are, that of its input."""
+        """Return the image shape of a node's output, which nodes that keep images as they are have from their input."""
         first = self.images[node.inputs[0]]
         shape = self.graph.values[node.output].shape
         match node:
@@ -110,11 +110,11 @@ class Lowered:
         return image_shape(shape)
 
     def same_order(self, node: Node) -> bool:
-        """Whether the inputs of a node that combines them lie in the same order: images of one size."""
+        """Return whether the inputs of a node that combines them have the same order, that is, images of one size."""
         return len({self.images[name][1:] for name in node.inputs}) == 1
 
     def combined(self, node: Node) -> list[int]:
-        """The inputs of a node that combines them; as vectors, where images of other sizes meet."""
+        """Return the inputs of a node that combines them; as vectors if their images differ in size."""
         ids = [self.ids[name] for name in node.inputs]
         return ids if self.same_order(node) else [self.network.flat(value) for value in ids]
 
@@ -214,12 +214,12 @@ def _network(options: Options) -> _native.Network:
 
 
 def lif_parameters(node: Lif) -> _native.Lif:
-    """The engine's form of the neuron."""
+    """Return the neuron's constants in the engine's form."""
     return _native.Lif(*rates(node), node.soft)
 
 
 def leak(node: Li) -> _native.Leak:
-    """The engine's form of the integrator."""
+    """Return the integrator's constants in the engine's form."""
     return _native.Leak(*rates(node)[:2])
 
 

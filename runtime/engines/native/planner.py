@@ -1,9 +1,9 @@
-"""Which kernel computes each layer of the native engine: measured on this machine, cached, or fixed by estimate.
+"""Choose the kernel of each layer of the native engine: by measurement on this machine, from the cache, or by estimate.
 
-A measurement runs the network once, layer by layer on one thread, on an image of smooth noise (of a timed input, one
-per timestep), and times every kernel that suits a layer on the spikes that the layer gets. The choice is the same for
-any number of timesteps, images and threads. Different kernels add in different orders, so plans may differ in the last
-bits of a sum; `fixed` plans are the same everywhere.
+A measurement runs the network once, layer by layer on one thread, on an image of smooth noise (for a timed input, one
+image per timestep), and times every kernel that suits a layer on the spikes that the layer gets. The choice is the same
+for any number of timesteps, images and threads. Different kernels add in different orders, so that plans may differ in
+the last bits of a sum; `fixed` plans are the same everywhere.
 """
 
 import hashlib

@@ -24,13 +24,15 @@ FLOAT32 = 4  # bytes
 
 @dataclass(frozen=True)
 class Compiled(Model):
-    """The model that an engine was made of, and the engine."""
+    """A TensorRT engine and the model from which it was built."""
 
     file: EngineFile
 
 
 class TensorRTEngine(Engine):
-    """T is the one that the engine was built for, and the batch within its range: InputError for others."""
+    """The engine on the GPU that it was built for. Raises InputError for another T than it was built for, or a batch
+    outside its range.
+    """
 
     name = "tensorrt"
     reads_models = False
@@ -114,7 +116,7 @@ class TensorRTEngine(Engine):
         return context
 
     def _shape(self, name: str, images: int) -> tuple[int, ...]:
-        """Of an input or output of the engine, for that many images."""
+        """Return the shape of an input or output of the engine for that many images."""
         time = (self.build.timesteps,)
         if name == INPUT:
             return (*(time if self.graph.timed_input else ()), images, *self.graph.input_shape)

@@ -1,4 +1,4 @@
-"""What building and running TensorRT engines share: NVIDIA's packages, imported when needed, and the present GPU."""
+"""NVIDIA's packages, which building and running TensorRT engines share, imported when needed, and the present GPU."""
 
 from importlib import import_module
 from typing import Any
@@ -9,10 +9,10 @@ OLDEST = 10  # major version of TensorRT
 
 
 class Nvidia:
-    """TensorRT, the CUDA runtime, and the errors that TensorRT logs (its calls return nothing but a failure).
+    """TensorRT, the CUDA runtime, and the errors that TensorRT logs (its calls return no more than a failure).
 
-    Raises MissingExtraError where a package is missing or too old, DeviceError where its libraries or the GPU are.
-    `purpose`: who needs them, for the messages.
+    `purpose` says in the messages what they are needed for. Raises MissingExtraError if a package is missing or too
+    old, DeviceError if its libraries or the GPU are.
     """
 
     def __init__(self, purpose: str) -> None:
@@ -29,7 +29,9 @@ class Nvidia:
         self.log = _make_log(self.trt)
 
     def cuda(self, function: str, *arguments: Any) -> Any:
-        """The result of a function of the CUDA runtime. Raises MemoryError, or DeviceError in CUDA's own words."""
+        """Call a function of the CUDA runtime and return its result. Raises MemoryError, or DeviceError with CUDA's own
+        message.
+        """
         status, *results = getattr(self.cudart, function)(*arguments)
         if status != self.cudart.cudaError_t.cudaSuccess:
             _, text = self.cudart.cudaGetErrorString(status)
@@ -39,7 +41,7 @@ class Nvidia:
         return results[0] if results else None
 
     def failure(self) -> str:
-        """What TensorRT has logged as errors so far, for a message."""
+        """Return the errors that TensorRT has logged so far, for a message."""
         return "; ".join(self.log.errors) or "TensorRT does not say why"
 
 
