@@ -117,7 +117,7 @@ def convolve(node: Conv, weight: Array, x: Array) -> Array:
 
 
 def fire(node: Lif, x: Array) -> Array:
-    """Return the spikes of a LIF layer for the currents `x` `[T, N, ...]`, by the equations of spiketicket.graph.Lif."""
+    """Return the spikes of a LIF layer for currents `x` `[T, N, ...]`, by the equations of spiketicket.graph.Lif."""
     rest = node.rest
     v = np.full(x.shape[1:], rest)
     spikes = np.empty_like(x)

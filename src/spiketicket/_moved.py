@@ -1,4 +1,4 @@
-"""The old names of modules that documentation named before they moved: importing one warns, and gives the new one."""
+"""The old names of public modules that were moved. Importing one warns, and returns the module of the new name."""
 
 import importlib
 import importlib.abc
@@ -34,7 +34,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return module
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """Do nothing but give the module its own spec back: it has been executed under its new name."""
+        """Give the module its own spec back, and do no more: it has been executed under its new name."""
         module.__spec__ = self.own
 
 

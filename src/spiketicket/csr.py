@@ -1,8 +1,8 @@
 """Compressed sparse rows: how a pruned weight is stored in memory and in a model file.
 
-Row = output channel; column = (input channel, ky, kx) in C order, or the input feature.
-`values` float32, float16, int8 or int16 `[nnz]`, `indices` uint16 (uint32 where a row is longer than 65,536)
-`[nnz]`, `indptr` int32 `[rows + 1]`, as in scipy.sparse.csr_array; whole numbers with `scales` float32 `[rows]`.
+A row is an output channel. A column is (input channel, ky, kx) in C order, or the input feature. As in
+scipy.sparse.csr_array, there are `values` `[nnz]` (float32, float16, int8 or int16), `indices` `[nnz]` (uint16, or
+uint32 if a row is longer than 65,536) and `indptr` int32 `[rows + 1]`. Integers have `scales` float32 `[rows]`.
 """
 
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ class Csr:
 
     @property
     def density(self) -> float:
-        """The fraction of weights that are not zero."""
+        """Return the share of weights that are not zero."""
         return self.nnz / prod(self.shape)
 
     @property
@@ -51,13 +51,13 @@ class Csr:
 
     @property
     def floats(self) -> NDArray[np.float32]:
-        """The weights themselves `[nnz]`, whatever type they are stored in: each a float32, rounded once."""
+        """Return the weights `[nnz]` as float32, each rounded once, whatever type they are stored in."""
         values = self.values.astype(np.float32)
         return values if self.scales is None else values * np.repeat(self.scales, np.diff(self.indptr))
 
     @property
     def row_indices(self) -> NDArray[np.intp]:
-        """The row of every stored weight `[nnz]`, as `indices` are the columns."""
+        """Return the row of every stored weight `[nnz]`, as `indices` holds the columns."""
         return np.repeat(np.arange(self.rows), np.diff(self.indptr))
 
     @classmethod

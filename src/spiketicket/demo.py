@@ -1,7 +1,7 @@
-"""The whole way on real images, in about two minutes: `python -m spiketicket.demo`.
+"""The whole way from training to a profile on real images, in about two minutes: `python -m spiketicket.demo`.
 
-Trains a small spiking network on scikit-learn's handwritten digits, finds a ticket and a random one
-of the same size, exports the ticket, runs it natively and in onnxruntime, and reports.
+Trains a small spiking network on scikit-learn's handwritten digits, finds a ticket and a random one of the same size,
+exports the ticket, runs it natively and in onnxruntime, and reports.
 """
 
 import json

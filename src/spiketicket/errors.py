@@ -1,11 +1,11 @@
-"""What a user can do wrong. Every message names the thing, what was expected, and what came."""
+"""The errors that a user can cause. Every message names the thing, what was expected, and what came."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class SpikeTicketError(Exception):
-    """A mistake that the user can mend; commands print it as one line and exit with code 1."""
+    """A mistake that the user can correct. Commands print it as one line and exit with code 1."""
 
 
 class TicketError(SpikeTicketError):
@@ -25,11 +25,11 @@ class InputError(SpikeTicketError, ValueError):
 
 
 class VerificationError(SpikeTicketError):
-    """Two engines that must agree do not."""
+    """Two engines that must agree differ."""
 
 
 class MissingExtraError(SpikeTicketError, ImportError):
-    """An optional package is needed and not installed."""
+    """An optional package is needed and is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs {package}: pip install 'spiketicket[{extra}]'")
@@ -48,7 +48,7 @@ def extra(name: str, purpose: str, package: str = "") -> Iterator[None]:
 
 
 class DeviceError(SpikeTicketError):
-    """There is no GPU, or it cannot do what is asked of it."""
+    """There is no GPU, or it cannot do what was asked for."""
 
 
 class NotBuiltError(SpikeTicketError, ImportError):
@@ -56,4 +56,4 @@ class NotBuiltError(SpikeTicketError, ImportError):
 
 
 class OutOfTimeError(SpikeTicketError):
-    """A time budget is used up; what is done is on disk."""
+    """A time budget is used up. What was done is on disk."""

@@ -25,7 +25,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Conv(Node):
-    """2-d convolution on `[..., C, H, W]`; `weight` has shape `[out, C / group, kh, kw]`."""
+    """2-d convolution of `[..., C, H, W]`; `weight` has shape `[out, C / group, kh, kw]`."""
 
     weight: Csr
     bias: NDArray[np.float32]
@@ -44,19 +44,19 @@ class Linear(Node):
 
 
 class _Leaky:
-    """The factors of one timestep of a neuron that leaks, on the potential w above rest: w = keep w + gain x."""
+    """The constants of one timestep of a neuron that leaks, for the potential w above rest: w = keep w + gain x."""
 
     tau: float
     decay_input: bool
 
     @property
     def keep(self) -> float:
-        """The share of the potential that is left after one timestep."""
+        """Return the share of the potential that is left after one timestep."""
         return 1 - 1 / self.tau
 
     @property
     def gain(self) -> float:
-        """The factor of the input current."""
+        """Return the factor of the input current."""
         return 1 / self.tau if self.decay_input else 1.0
 
 
@@ -85,22 +85,24 @@ class Lif(Node, _Leaky):
 
     @property
     def soft(self) -> bool:
-        """Whether a spike subtracts from the potential (soft reset) instead of setting it to `v_reset` (hard reset)."""
+        """Return whether a spike subtracts from the potential (soft reset) instead of setting it to `v_reset` (hard
+        reset).
+        """
         return self.v_reset is None
 
     @property
     def rest(self) -> float:
-        """The potential at rest, to which the neuron leaks: `v_reset`, and 0 with a soft reset."""
+        """Return the potential at rest, to which the neuron leaks: `v_reset`, or 0 with a soft reset."""
         return 0.0 if self.v_reset is None else self.v_reset
 
     @property
     def level(self) -> float:
-        """The threshold of the potential above rest."""
+        """Return the threshold of the potential above rest."""
         return self.v_threshold - self.rest
 
     @property
     def drop(self) -> float:
-        """The potential that a soft reset subtracts."""
+        """Return the potential that a soft reset subtracts."""
         return self.v_threshold if self.v_drop is None else self.v_drop
 
 
@@ -138,20 +140,21 @@ class Add(Node):
 
 @dataclass(frozen=True)
 class And(Node):
-    """Of two values of spikes, where both fire (their product); `negated`: where the first fires and the second
-    does not. SEW-ResNet's AND and IAND."""
+    """The product of two values of spikes, that is, where both fire; with `negated`, where the first fires and the
+    second does not. SEW-ResNet calls them AND and IAND.
+    """
 
     negated: bool = False
 
 
 @dataclass(frozen=True)
 class Concat(Node):
-    """Two or more values of one image size, one behind the other along their channels (or features)."""
+    """Concatenation of two or more values of one image size along their channels (or features)."""
 
 
 @dataclass(frozen=True)
 class Unsqueeze(Node):
-    """`[..., C, L]` -> `[..., C, 1, L]`: signals of one dimension as images of one row."""
+    """Signals of one dimension as images of one row: `[..., C, L]` -> `[..., C, 1, L]`."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ class Repeat(Node):
 
 @dataclass(frozen=True)
 class Value:
-    """What is known of a value before any input comes."""
+    """What is known of a value before any input is given."""
 
     shape: tuple[int, ...]  # without T and N
     timed: bool
@@ -201,7 +204,7 @@ class Graph:
         return self.values[self.output].shape[0]
 
     def stepped(self) -> "Graph":
-        """The same network on a frame per timestep: what is repeated over time comes at every timestep anew."""
+        """Return the same network for one frame per timestep, in which nothing is repeated over time."""
         repeats = {node.output: node.inputs[0] for node in self.nodes if isinstance(node, Repeat)}
         nodes = tuple(
             replace(node, inputs=tuple(repeats.get(name, name) for name in node.inputs))
@@ -211,17 +214,19 @@ class Graph:
         return replace(self, nodes=nodes, output=repeats.get(self.output, self.output), timed_input=True)
 
     def weighted(self) -> Iterator[Conv | Linear]:
-        """The layers that hold weights, in order."""
+        """Return the layers that hold weights, in order."""
         return (node for node in self.nodes if isinstance(node, Conv | Linear))
 
     def macs(self, node: Conv | Linear, *, dense: bool = False) -> int:
-        """Multiply-accumulates of one run of `node` on one image: surviving weights only, or all (`dense`)."""
+        """Return the multiply-accumulates of one run of `node` on one image: of surviving weights only, or of all
+        (`dense`).
+        """
         positions = prod(self.values[node.output].shape[1:]) if isinstance(node, Conv) else 1
         return positions * (prod(node.weight.shape) if dense else node.weight.nnz)
 
 
 def window(size: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1) -> int:
-    """Output size of a convolution or pooling along one axis (floor mode); below 1: it does not fit."""
+    """Return the output size of a convolution or pooling along one axis (floor mode). Below 1, it does not fit."""
     return (size + before + after - dilation * (kernel - 1) - 1) // stride + 1
 
 
@@ -235,7 +240,7 @@ def same_pads(kernel: Sequence[int], dilations: Sequence[int]) -> tuple[int, int
 
 
 def infer(node: Node, inputs: list[Value]) -> Value:
-    """What `node` makes of `inputs`. Raises ModelError, naming the layer, where they do not fit."""
+    """Return what is known of the output of `node`. Raises ModelError, which names the layer, if `inputs` do not fit."""
     _check_arity(node)
     return _RULES[type(node)](node, *inputs)
 

@@ -1,4 +1,4 @@
-"""Numbers written for people."""
+"""Format numbers for people."""
 
 
 def human_bytes(count: int) -> str:

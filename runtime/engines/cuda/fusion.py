@@ -118,7 +118,10 @@ def _kinds(graph: Graph, ops: Iterable[Op]) -> dict[str, int]:
 
 
 def pads(fused: Fused) -> dict[str, tuple[int, int, int, int]]:
-    """Return the border of every computed value (top, left, bottom, right): the largest that a convolution reads of it."""
+    """Return the border that every computed value needs: the most that a convolution reads beyond it.
+
+    It is given as top, left, bottom, right.
+    """
     found = dict.fromkeys(fused.kinds, (0, 0, 0, 0))
     for op in fused.ops:
         if isinstance(op.node, Conv):

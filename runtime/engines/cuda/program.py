@@ -107,7 +107,7 @@ class Program:
         self.graph = stream.end_capture()
 
     def run(self, x: Floats, stream: Any, *, resumes: bool) -> Floats:
-        """Run the network on `[N, ...]`, or `[T, N, ...]` for a timed input, and return the logits `[T, N, classes]`."""
+        """Run the network on `[N, ...]` (`[T, N, ...]` for a timed input) and return the logits `[T, N, classes]`."""
         self.staging.array.set(x.reshape(self.staging.array.shape))
         if self.resume is not None:
             self.resume.fill(int(resumes))

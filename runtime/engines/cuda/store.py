@@ -49,7 +49,7 @@ class Store:
         return self._form("sparse", node, read, lambda: (nonzeros(node, read).view(np.int64), node.weight.indptr))
 
     def tiles(self, node: Conv | Linear, read: Layout, *, sparse: bool) -> Arrays:
-        """Return the arrays of the kernel `tensor`: weights, starts of the tiles, offsets of the columns, scales, bias."""
+        """Return the arrays of the kernel `tensor`: weights, starts of tiles, offsets of columns, scales, bias."""
 
         def packed() -> tuple[Any, ...]:
             tiles = (sparse_tiles if sparse else dense_tiles)(node, self.parts)

@@ -1,1 +1,1 @@
-"""The four commands: all that knows typer and rich. Nothing imports it."""
+"""The four commands. Only this package knows typer and rich, and no other package imports it."""

@@ -1,4 +1,4 @@
-"""What the four commands share: how they look, and how they fail."""
+"""What the four commands have in common: their output, and how they report errors."""
 
 import functools
 import json
@@ -28,7 +28,7 @@ OUT_OF_MEMORY = "not enough memory: try a smaller batch, a narrower network or f
 
 
 def make_app(text: str) -> typer.Typer:
-    """A command line application: -h and --help, plain tracebacks for bugs."""
+    """Return a command line application with -h and --help, and plain tracebacks for bugs."""
     return typer.Typer(
         help=text,
         add_completion=False,
@@ -38,7 +38,7 @@ def make_app(text: str) -> typer.Typer:
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """A user's mistake ends a command with one line and exit code 1; Ctrl-C with exit code 130."""
+    """Return `command` so that a user's mistake ends it with one line and exit code 1, and Ctrl-C with code 130."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -69,7 +69,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Python drops a Ctrl-C that comes inside a `__del__` or a weak reference's callback: send it once more."""
+    """Send Ctrl-C once more, because Python drops one that comes inside a `__del__` or a weak reference's callback."""
     if unraisable.exc_type is KeyboardInterrupt:
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
     else:
@@ -90,7 +90,7 @@ def run_app(app: typer.Typer) -> None:
 
 
 def whole_numbers(name: str, text: str) -> list[int]:
-    """The numbers of an option such as 1,3,5. Raises InputError, naming the option."""
+    """Return the numbers of an option such as 1,3,5. Raises InputError, which names the option."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
@@ -98,7 +98,9 @@ def whole_numbers(name: str, text: str) -> list[int]:
 
 
 def number_ranges(name: str, text: str) -> tuple[int, ...]:
-    """The numbers of an option such as 1,3,5 or 1-5 or both, in its order. Raises InputError, naming the option."""
+    """Return the numbers of an option such as 1,3,5 or 1-5 or both, in its order. Raises InputError, which names the
+    option.
+    """
     numbers: list[int] = []
     for part in text.split(","):
         low, dash, high = part.strip().partition("-")

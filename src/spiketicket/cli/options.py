@@ -1,4 +1,4 @@
-"""Options of a command that are made from dataclasses, so that names, defaults and help texts are written once."""
+"""Make the options of a command from dataclasses, so that names, defaults and help texts are written once."""
 
 import functools
 import inspect
@@ -12,13 +12,17 @@ R = TypeVar("R")
 
 
 def option(help: str, *names: str, default: Any = None, show_default: bool | str = True) -> Any:
-    """A field of a dataclass of options. `names`: where they are not made from the field's name, as of a flag without
-    its opposite."""
+    """Return a field of a dataclass of options.
+
+    `names` are given if they are not made from the field's name, as for a flag without its opposite.
+    """
     return field(default=default, metadata={"names": names, "help": help, "show_default": show_default})
 
 
 def parameter(name: str, kind: Any, default: Any, names: Iterable[str] = (), **settings: Any) -> inspect.Parameter:
-    """An option of a command's signature, which typer reads. `kind`: its type; `settings`: those of `typer.Option`."""
+    """Return a parameter of a command's signature, which typer reads as an option. `settings` are those of
+    `typer.Option`.
+    """
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -35,9 +39,12 @@ def declare(command: Callable[..., Any], parameters: Iterable[inspect.Parameter]
 
 
 def grouped(command: Callable[..., R]) -> Callable[..., R | None]:
-    """A command that takes, for each parameter whose type is a dataclass, an option per field, and is called with the
-    dataclasses. The dataclass's `PANEL` is the heading over its options in the help text. Where the command is a
-    group's callback (it has a `context`) and a subcommand follows, nothing is checked and it is not called."""
+    """Return a command that has an option for each field of the dataclasses among `command`'s parameters.
+
+    `command` is called with the dataclasses. A dataclass's `PANEL` is the heading over its options in the help text. If
+    the command is the callback of a group (it has a `context`) and a subcommand follows, nothing is checked and it is
+    not called.
+    """
     groups = {name: kind for name, kind in get_type_hints(command).items() if is_dataclass(kind)}
 
     @functools.wraps(command)

@@ -171,7 +171,7 @@ def _print_evaluation(facts: dict[str, Any], evaluation: Evaluation, classes: tu
 
 
 def _print_logits(session: Session, logits: NDArray[np.float32], steps: NDArray[np.int64] | None, json: bool) -> None:
-    """`steps`: the timesteps of every image, where they exited early."""
+    """Print the classes and logits of images; `steps` are the timesteps of every image with early exit."""
     names = list(class_names(session.metadata) or ())
     if len(names) != logits.shape[1]:
         names = [str(index) for index in range(logits.shape[1])]

@@ -1,4 +1,4 @@
-"""Image data sets as plain arrays, one reader per file; docs/data.md says how their files must lie. Needs no torch."""
+"""Image data sets as plain arrays, one reader per file format (docs/data.md). Needs no torch."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ DATASET_NAMES = tuple(_READERS)
 
 
 def load_dataset(name: str, folder: Path | None = None) -> Dataset:
-    """The data set `name`, from `folder` (default `data`) where it is not embedded. Raises DataError."""
+    """Load the data set `name` from `folder` (default `data`), unless it is part of scikit-learn. Raises DataError."""
     if name not in _READERS:
         raise DataError(f"unknown data set {name!r}: expected one of {', '.join(DATASET_NAMES)}")
     return _READERS[name](folder or Path("data"))

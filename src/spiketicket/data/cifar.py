@@ -1,6 +1,6 @@
 """CIFAR-10 and CIFAR-100, python and binary version: 32x32 RGB images.
 
-A python file is a pickled dictionary with `data` uint8 `[N, 3072]` and a list of labels. A binary one is a row of
+A python file is a pickled dictionary with `data` uint8 `[N, 3072]` and a list of labels. A binary file consists of
 records: the label (CIFAR-100: coarse, then fine label) in one byte each, then 3,072 pixels.
 """
 
@@ -21,7 +21,7 @@ PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class _Kind:
-    """What one of the two calls its files and fields. The last file holds the test images."""
+    """The names of one data set's files and fields. The last file holds the test images."""
 
     name: str
     classes: int
@@ -72,12 +72,12 @@ _CIFAR100 = _Kind(
 
 
 def read_cifar10(folder: Path) -> Dataset:
-    """CIFAR-10: 50,000 + 10,000 images of 10 classes. Raises DataError."""
+    """Read CIFAR-10: 50,000 + 10,000 images of 10 classes. Raises DataError."""
     return _read(_CIFAR10, folder)
 
 
 def read_cifar100(folder: Path) -> Dataset:
-    """CIFAR-100: 50,000 + 10,000 images of 100 (fine) classes. Raises DataError."""
+    """Read CIFAR-100: 50,000 + 10,000 images of 100 (fine) classes. Raises DataError."""
     return _read(_CIFAR100, folder)
 
 

@@ -1,4 +1,4 @@
-"""What a data set is: splits of uint8 images, and how training and networks want their pixels."""
+"""A data set: splits of uint8 images, and how training augments and networks normalise their pixels."""
 
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -13,14 +13,14 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Pixels as stored -> network input: `(pixel / scale - mean) / std`, per channel."""
+    """How stored pixels become a network's input: `(pixel / scale - mean) / std`, per channel."""
 
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 `[N, C, H, W]` -> float32 of the same shape."""
+        """Normalise uint8 images `[N, C, H, W]` to float32 of the same shape."""
         mean, std = (np.array(x, dtype=np.float32)[:, None, None] for x in (self.mean, self.std))
         normalised: NDArray[np.float32] = (images.astype(np.float32) / np.float32(self.scale) - mean) / std
         return normalised
@@ -28,7 +28,7 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training does to an image, in this order, before it is normalised; `train/loop/augment.py` does it."""
+    """The changes that training makes to an image, in this order, before it is normalised (train/loop/augment.py)."""
 
     crop_padding: int = 0  # pixels of black on every side, of which a window of the old size is cut
     flip: bool = False  # every other image, left to right
@@ -43,7 +43,7 @@ class Split:
     labels: NDArray[np.int64]
 
     def take(self, rows: NDArray[np.bool_]) -> "Split":
-        """The images that `rows`, bool `[N]`, names."""
+        """Return the images for which `rows`, bool `[N]`, is true."""
         return Split(self.images[rows], self.labels[rows])
 
 
@@ -58,17 +58,17 @@ class Dataset:
     official: bool | None = None  # whether the files' checksums are the official ones; None: none to compare with
 
     def split(self, name: str) -> Split:
-        """The split `name`. Raises DataError unless it is train or test."""
+        """Return the split `name`. Raises DataError unless it is train or test."""
         if name not in SPLITS:
             raise DataError(f"unknown split {name!r}: expected one of {', '.join(SPLITS)}")
         return self.train if name == "train" else self.test
 
     def inputs(self, split: str) -> NDArray[np.float32]:
-        """The normalised images of a split, float32 `[N, C, H, W]`."""
+        """Return the normalised images of a split, float32 `[N, C, H, W]`."""
         return self.normalisation(self.split(split).images)
 
     def fingerprint(self) -> str:
-        """Of all images and labels: 16 hexadecimal digits."""
+        """Return a digest of all images and labels, 16 hexadecimal digits."""
         digest = sha256()
         for array in (self.train.images, self.train.labels, self.test.images, self.test.labels):
             digest.update(f"{array.dtype} {array.shape}".encode())
@@ -100,7 +100,7 @@ class Dataset:
 
 
 def rank_in_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many labels before each one are the same; int64 `[N]` -> int64 `[N]`."""
+    """Return how many earlier labels are equal to each label; int64 `[N]` -> int64 `[N]`."""
     order = np.argsort(labels, kind="stable")
     grouped = labels[order]
     ranks = np.empty(len(labels), dtype=np.int64)

@@ -9,7 +9,7 @@ from spiketicket.errors import extra
 
 
 def read_digits(_: Path) -> Dataset:
-    """1,797 handwritten digits, 8x8, 17 grey levels; every fifth image of a class is for the test."""
+    """Read 1,797 handwritten digits, 8x8 pixels with 17 grey levels. Every fifth image of a class is a test image."""
     with extra("train", "data set digits", "scikit-learn"):
         from sklearn.datasets import load_digits
     pixels, labels = load_digits(return_X_y=True)

@@ -25,7 +25,7 @@ STORED, SIZE = 28, 32
 
 
 def read_fashion_mnist(folder: Path) -> Dataset:
-    """Fashion-MNIST: 60,000 + 10,000 images of 10 classes, 1 channel. Raises DataError."""
+    """Read Fashion-MNIST: 60,000 + 10,000 images of 10 classes, 1 channel. Raises DataError."""
     base, _ = locate("fashion_mnist", folder, (Distribution("fashion-mnist"),), PAGE)
     paths = {name: _plain_or_gz(base / name) for name in FILES}
     images, labels, test_images, test_labels = paths.values()
@@ -56,7 +56,7 @@ def _read_split(images: Path, labels: Path) -> Split:
 
 
 def _read_idx(path: Path, rank: int) -> NDArray[np.uint8]:
-    """An idx file: 0, 0, 8 for bytes, the rank; every size as a big-endian uint32; the values."""
+    """Read an idx file: the bytes 0, 0, 8 (for uint8) and the rank, every size as a big-endian uint32, the values."""
     data = read_bytes(path, "data file", DataError)
     if path.suffix == ".gz":
         try:
@@ -73,10 +73,10 @@ def _read_idx(path: Path, rank: int) -> NDArray[np.uint8]:
 
 
 def resize(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Bilinear, with pixel centres at halves: uint8 `[N, 28, 28]` -> `[N, 32, 32]`.
+    """Resize uint8 images `[N, 28, 28]` to `[N, 32, 32]` bilinearly, with pixel centres at halves.
 
-    An output pixel's place in the stored image, (i + 1/2) 28/32 - 1/2, is a whole number of sixteenths, so the
-    interpolation is exact in 16-bit integers and rounds once.
+    The position of an output pixel in the stored image, (i + 1/2) 28/32 - 1/2, is a whole number of sixteenths. So the
+    interpolation is exact in 16-bit integers, and rounds once.
     """
     place = np.clip(14 * np.arange(SIZE) - 1, 0, 16 * (STORED - 1))
     low, share = place // 16, (place % 16).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""Finding the files of a data set: its folder, or the official archive, which is checked and unpacked beside it."""
+"""Find the files of a data set: in its folder, or in the official archive, which is checked and unpacked beside it."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Reading pickles of arrays without running what else a pickle can ask for."""
+"""Read pickles of arrays without running any other code that a pickle can ask for."""
 
 import pickle
 from io import BytesIO
@@ -9,7 +9,7 @@ from spiketicket.files import read_bytes
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles plain types and NumPy arrays, and refuses whatever else a file asks for."""
+    """An unpickler of plain types and NumPy arrays, which refuses everything else."""
 
     _ALLOWED = frozenset(
         (module, name)

@@ -1,4 +1,4 @@
-"""SVHN, cropped digits: 32x32 RGB house numbers, as MATLAB files. Of its three sets, train and test."""
+"""SVHN, cropped digits: 32x32 RGB house numbers in MATLAB files. Its third set, `extra`, is not used."""
 
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +18,7 @@ FILES = {
 
 
 def read_svhn(folder: Path) -> Dataset:
-    """SVHN: 73,257 + 26,032 images of the digits 0 to 9. Raises DataError."""
+    """Read SVHN: 73,257 + 26,032 images of the digits 0 to 9. Raises DataError."""
     base, _ = locate("svhn", folder, (Distribution("svhn"),), PAGE)
     train, test = (_read_mat(base / name) for name in FILES)
     return Dataset(
@@ -33,7 +33,9 @@ def read_svhn(folder: Path) -> Dataset:
 
 
 def _read_mat(path: Path) -> Split:
-    """`X` is uint8 `[32, 32, 3, N]`, rows first; `y` is `[N, 1]` with 10 for the digit 0."""
+    """Read one file, in which `X` is uint8 `[32, 32, 3, N]` with rows first, and `y` is `[N, 1]` with 10 for the digit
+    0.
+    """
     from scipy.io import loadmat
 
     data = read_bytes(path, "data file", DataError)

@@ -1,6 +1,6 @@
 """TinyImageNet: 64x64 RGB photographs of 200 classes, as a folder of JPEG files.
 
-The labels of its own test images are not public; its validation images are the test split here.
+The labels of its own test images are not public, so its validation images are the test split here.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ SIZE = 64
 
 
 def read_tiny_imagenet(folder: Path) -> Dataset:
-    """TinyImageNet: 100,000 + 10,000 images. Raises DataError, and MissingExtraError without pillow."""
+    """Read TinyImageNet: 100,000 + 10,000 images. Raises DataError, and MissingExtraError without pillow."""
     base, _ = locate("tiny_imagenet", folder, (FOLDER,), PAGE)
     wnids = [line for line in _lines(base / "wnids.txt") if line]
     if not wnids or len(set(wnids)) < len(wnids) or not all(wnid.isalnum() for wnid in wnids):
@@ -40,7 +40,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _class_names(path: Path, wnids: list[str]) -> tuple[str, ...]:
-    """The first of each class's synonyms in lines of `wnid<TAB>goldfish, Carassius auratus`."""
+    """Return the first synonym of each class, from lines of `wnid<TAB>goldfish, Carassius auratus`."""
     words = dict(line.split("\t", 1) for line in _lines(path) if "\t" in line)
     missing = [wnid for wnid in wnids if wnid not in words]
     if missing:
@@ -57,7 +57,7 @@ def _train_files(base: Path, wnid: str, label: int) -> list[tuple[Path, int]]:
 
 
 def _val_files(base: Path, label_of: dict[str, int]) -> list[tuple[Path, int]]:
-    """From lines of `val_0.JPEG<TAB>wnid<TAB>box`."""
+    """Return the validation files and their labels, from lines of `val_0.JPEG<TAB>wnid<TAB>box`."""
     path = base / "val" / "val_annotations.txt"
     files = []
     for line in _lines(path):
@@ -79,7 +79,7 @@ def _read_images(files: list[tuple[Path, int]]) -> Split:
 
 
 def _decode(path: Path) -> NDArray[np.uint8]:
-    """A JPEG file as uint8 `[3, 64, 64]`; a grey image becomes RGB."""
+    """Decode a JPEG file to uint8 `[3, 64, 64]`; a grey image becomes RGB."""
     with extra("train", "data set tiny_imagenet", "pillow"):
         from PIL import Image
     try:

@@ -1,4 +1,4 @@
-"""The file of a TensorRT engine (docs/formats.md): what it was built for, the model that it was made of, the engine."""
+"""The file of a TensorRT engine (docs/formats.md): what it was built for, the model it was built from, the engine."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ _START = Struct("<8sI")  # magic, bytes of the JSON
 
 @dataclass(frozen=True)
 class Build:
-    """What an engine was built for. It runs nowhere else."""
+    """What a TensorRT engine was built for. It does not run on anything else."""
 
     timesteps: int
     batch: tuple[int, int, int]  # images of a run: the fewest, the number that it is fastest for, the most

@@ -175,7 +175,7 @@ _CONV_ATTRIBUTES = "strides, pads, dilations, group"
 
 
 def functions(opset: int = OPSET) -> dict[tuple[str, str], onnx.FunctionProto]:
-    """All operators of the domain by (name, overload), the dense ones for plain-ONNX export included."""
+    """Return all operators of the domain by (name, overload), including the dense ones for the export of plain ONNX."""
 
     def parse(
         name: str, attributes: str, inputs: str, outputs: str, body: str, overload: str = ""

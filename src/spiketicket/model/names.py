@@ -31,8 +31,10 @@ LOGITS_T = "logits_t"
 
 
 def potential(layer: str) -> tuple[str, str]:
-    """The input and output that hold a neuron layer's potentials (above rest: zeros in the beginning) in a file that
-    computes one timestep per call."""
+    """Return the names of the input and output that hold the potentials of a neuron layer in a file of one timestep.
+
+    Potentials are above rest, so that they are zeros in the beginning.
+    """
     return f"v_{layer}", f"v_{layer}_out"
 
 

@@ -1,4 +1,4 @@
-"""What an ONNX file is made of, taken apart with care: attributes of nodes, tensors."""
+"""Read parts of an ONNX file that may be damaged: attributes of nodes, tensors."""
 
 import numpy as np
 import onnx
@@ -10,7 +10,7 @@ from spiketicket.errors import ModelError
 
 
 class Attributes:
-    """The attributes of one node, each read once; what is left over was not understood."""
+    """The attributes of one node. Each is read once, and an attribute that remains was not understood."""
 
     def __init__(self, node: onnx.NodeProto) -> None:
         self.name = node.name

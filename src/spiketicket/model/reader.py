@@ -1,4 +1,4 @@
-"""ONNX model -> sparse graph. Whatever the file holds, it is either understood whole or refused."""
+"""Read an ONNX model as a sparse graph. A file is either understood completely or refused."""
 
 import re
 from collections.abc import Callable
@@ -58,7 +58,7 @@ from spiketicket.model.parts import Attributes, array, quad
 
 
 def read_model(path: Path) -> tuple[Graph, bytes]:
-    """The graph of the model file `path`, and the file's bytes. Raises ModelError."""
+    """Return the graph of the model file `path`, and the file's bytes. Raises ModelError."""
     data = read_bytes(path, "model", ModelError)
     if data.startswith(MAGIC):
         raise ModelError(f"{path}: a TensorRT engine file, which engine tensorrt runs and no other")
@@ -69,7 +69,7 @@ def read_model(path: Path) -> tuple[Graph, bytes]:
 
 
 def parse_model(data: bytes) -> Graph:
-    """The graph of a serialised model. Raises ModelError."""
+    """Return the graph of a serialised model. Raises ModelError."""
     try:
         model = onnx.load_model_from_string(data)
     except (DecodeError, ValueError) as error:
@@ -83,7 +83,7 @@ def parse_model(data: bytes) -> Graph:
 
 
 class _Kind(NamedTuple):
-    """What the reader has to know of a value; all the rest is inferred by the graph."""
+    """What the reader must know about a value; the graph infers everything else."""
 
     dims: int  # without batch and time
     timed: bool
@@ -122,7 +122,7 @@ class _Reader:
         return graph
 
     def check_inputs(self, names: set[str]) -> tuple[bool, bool]:
-        """Whether there is an image per timestep, and whether the number of timesteps is fixed."""
+        """Return whether there is an image per timestep, and whether the number of timesteps is fixed."""
         states = {name for name in names if name not in (INPUT, TIMESTEPS)}
         if INPUT not in names or (states and not self.step) or (self.step and TIMESTEPS in names):
             raise ModelError(
@@ -133,7 +133,7 @@ class _Reader:
         return self.step or (TIMESTEPS not in names and not fixed), fixed
 
     def without_mean(self) -> list[onnx.NodeProto]:
-        """The nodes that compute logits of every timestep; a mean over time must follow them."""
+        """Return the nodes that compute the logits of every timestep. The mean over time must follow them."""
         outputs, nodes = {output.name for output in self.model.graph.output}, list(self.model.graph.node)
         if self.step:
             return nodes
@@ -148,7 +148,7 @@ class _Reader:
         return nodes[:-1]
 
     def check_states(self, graph: Graph) -> None:
-        """That the file of one timestep has the potentials of all neurons as inputs and outputs, and no others."""
+        """Check that a file of one timestep has the potentials of all neurons, and no others, as inputs and outputs."""
         if not self.step:
             return
         states = [potential(node.name) for node in graph.nodes if isinstance(node, Lif | Li)]
@@ -160,14 +160,14 @@ class _Reader:
             raise ModelError(f"inputs and outputs must be {expected[0]} and {expected[1]}, got {got[0]} and {got[1]}")
 
     def default(self) -> int:
-        """How many timesteps there are where the user does not say."""
+        """Return the default number of timesteps."""
         timesteps = self.tensor(TIMESTEPS, "the graph")
         if timesteps.shape != () or timesteps.dtype != np.int64:
             raise ModelError(f"{TIMESTEPS} must be an int64 scalar with a default value")
         return int(timesteps)
 
     def timed_default(self, metadata: dict[str, str]) -> int:
-        """The same of a timed input, whose file has it among the metadata; taken out of them."""
+        """Take the default number of timesteps of a file with a timed input out of its metadata, and return it."""
         text = metadata.pop(TIMESTEPS, "")
         if not re.fullmatch("[1-9][0-9]{0,8}", text):
             raise ModelError(
@@ -183,7 +183,7 @@ class _Reader:
         return without_prefix(pairs)
 
     def input_shape(self, tensor: onnx.TypeProto.Tensor, timed: bool) -> tuple[int | None, tuple[int, ...]]:
-        """The batch, None where it is free, and the shape of one image."""
+        """Return the batch (None: any) and the shape of one image."""
         if tensor.elem_type != TensorProto.FLOAT:
             raise ModelError(f"{INPUT} must be float32")
         sizes = tuple(dim.dim_value for dim in tensor.shape.dim)
@@ -225,7 +225,7 @@ class _Reader:
         return node
 
     def define(self, proto: onnx.NodeProto, kind: _Kind | None = None) -> str:
-        """The name of the node's output, which is of the kind of its first input unless said otherwise."""
+        """Return the name of the node's output, which is of `kind` or else of the kind of its first input."""
         self.values[proto.output[0]] = self.kind(proto) if kind is None else kind
         return str(proto.output[0])
 
@@ -233,7 +233,7 @@ class _Reader:
         return self.values[proto.input[0]]
 
     def has_time(self, proto: onnx.NodeProto) -> bool:
-        """Whether the node's input has a dimension of timesteps in the file."""
+        """Return whether the node's input has a dimension of timesteps in the file."""
         return self.kind(proto).timed and not self.step
 
     def whole_numbers(self, name: str, owner: str) -> list[int]:
@@ -300,7 +300,7 @@ class _Reader:
     def windows(
         self, proto: onnx.NodeProto, name: str, attributes: Attributes
     ) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Kernel and strides of a pooling, the leading 1 of a timed one taken off."""
+        """Return kernel and strides of a pooling, without the leading 1 of a timed one."""
         kernel, strides = attributes.integers("kernel_shape"), attributes.integers("strides")
         if self.has_time(proto):
             if kernel[:1] != (1,) or strides[:1] != (1,):

@@ -1,8 +1,8 @@
-"""The types in which a model file can hold its weights, and what rounding to them means.
+"""The types in which a model file can hold its weights, and how they are rounded to them.
 
-Whole numbers come with one float32 scale per row (output channel): weight = whole * scale, the largest weight of a row
-becoming the largest whole number. int16 goes to 1023 only, as far as sums of whole numbers in the native engine's
-integer kernels cannot overflow: they compute with exactly the numbers in the file.
+Integers have one float32 scale per row (output channel): weight = integer * scale. The largest weight of a row becomes
+the largest integer. int16 is used up to 1023 only, so that sums in the integer kernels of the native engine cannot
+overflow: they compute with exactly the numbers in the file.
 """
 
 from dataclasses import replace

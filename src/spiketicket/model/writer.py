@@ -1,4 +1,4 @@
-"""Sparse graph -> ONNX model, one file (docs/formats.md)."""
+"""Write a sparse graph as an ONNX model, one file (docs/formats.md)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,14 +58,16 @@ from spiketicket.model.names import (
 
 
 def to_onnx(graph: Graph, *, dense: bool = False, step: bool = False, opset: int = OPSET) -> onnx.ModelProto:
-    """The model of `graph`: CSR weights and the domain's operators, or (`dense`) plain standard ONNX.
+    """Return the model of `graph`: CSR weights and the domain's operators or, if `dense`, plain standard ONNX.
 
-    Input `input` float32 `[N, *input_shape]` and `timesteps` int64 scalar with a default, or, of a graph with a timed
-    input, `input` `[T, N, *input_shape]` alone (the default T stands in the metadata); outputs `logits` `[N, classes]`
-    (mean over time) and `logits_t` `[T, N, classes]`. With `step` one timestep per call: input `input`
-    `[N, *input_shape]` and `v_<layer>`, the potentials above rest of each layer of neurons, outputs `logits`
-    `[N, classes]` of that timestep and `v_<layer>_out`. N, and T, are free unless the graph fixes them.
-    Raises InputError for an opset that the operators cannot be written in.
+    The inputs are `input` float32 `[N, *input_shape]` and `timesteps`, an int64 scalar with a default; for a graph with
+    a timed input, `input` `[T, N, *input_shape]` alone (the default T is in the metadata). The outputs are `logits`
+    `[N, classes]` (mean over time) and `logits_t` `[T, N, classes]`.
+
+    With `step`, the model computes one timestep per call: its inputs are `input` `[N, *input_shape]` and, for each
+    layer of neurons, `v_<layer>`, the potentials above rest; its outputs are `logits` `[N, classes]` of that timestep
+    and `v_<layer>_out`. N and T are free unless the graph fixes them. Raises InputError for an opset in which the
+    operators cannot be written.
     """
     if opset not in OPSETS:
         raise InputError(f"opset must be from {OPSETS.start} to {OPSETS.stop - 1}, got {opset!r}")
@@ -111,7 +113,7 @@ class _Writer:
             self.tensor(TIMESTEPS, np.array(self.graph.timesteps, dtype=np.int64))
 
     def ahead(self, *, timed: bool) -> list[int | str]:
-        """What stands before the shape of the file's inputs and outputs."""
+        """Return the dimensions before the shape of the file's inputs and outputs."""
         batch = self.graph.batch or "N"
         return [self.graph.timesteps if self.graph.fixed_timesteps else "T", batch] if timed else [batch]
 
@@ -145,14 +147,14 @@ class _Writer:
         self.nodes.append(helper.make_node(op, inputs, outputs, name, domain=domain, **attributes))
 
     def rename(self, value: str) -> str:
-        """Names inside the graph are free; the file's inputs and outputs have fixed ones."""
+        """Return the name of a value in the file. Only the file's inputs and outputs have fixed names."""
         if value in (self.graph.input, self.graph.output):
             return INPUT if value == self.graph.input else LOGITS if self.step else LOGITS_T
         fixed = value in (INPUT, TIMESTEPS, LOGITS, LOGITS_T) or value in self.potentials
         return f"{value}_" if fixed else value
 
     def neurons(self, op: str, step_op: str, node: Lif | Li, x: list[str], output: str, **attributes: Any) -> None:
-        """All timesteps, or one, with the potentials as input and output."""
+        """Add the node of a neuron layer, for all timesteps, or for one with the potentials as input and output."""
         if self.step:
             before, after = potential(node.name)
             self.node(step_op, [*x, before], [output, after], node.name, DOMAIN, **attributes)

@@ -1,4 +1,4 @@
-"""What `snn-export` does: bring a network and samples together, and export."""
+"""Load the network and the samples that the options of `snn-export` name, and export."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -57,7 +57,9 @@ def run(source: Source, inputs: Inputs, file: File, verification: Verification) 
 
 
 def _with_accuracy(result: Export, inputs: Inputs) -> Export:
-    """With the accuracy of the file, in the native engine, on the whole of the data set that was asked for."""
+    """Return `result` with the accuracy of the file, run by the native engine, on the whole data set that was asked
+    for.
+    """
     dataset = load_dataset(str(inputs.dataset), inputs.data)
     with Session(result.path) as session:
         found = evaluate(session, dataset_inputs(session, dataset, "test"), dataset.test.labels)

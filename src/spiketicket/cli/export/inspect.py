@@ -1,4 +1,4 @@
-"""An inspection as tables for a terminal of 80 columns or more."""
+"""Show an inspection as tables, for a terminal of 80 columns or more."""
 
 from collections.abc import Iterator
 
@@ -16,11 +16,11 @@ KEYS = 26  # columns of the longest key
 
 
 def render(inspection: Inspection, width: int) -> RenderableType:
-    """Everything that `snn-export inspect` prints, for a terminal of `width` columns.
+    """Return everything that `snn-export inspect` prints, for a terminal of `width` columns.
 
-    Below 105 columns, tables leave out what other columns tell: dense work (surviving work over density), neurons
-    (the output's shape), and what onnxruntime does, which is the same for all layers of a kind. Names and paths from
-    the file are never read as markup.
+    Below 105 columns, tables leave out what can be derived from other columns: dense work (surviving work over
+    density), neurons (the output's shape), and what onnxruntime does, which is the same for all layers of a kind. Names
+    and paths from the file are never read as markup.
     """
     x, wide = inspection, width >= WIDE
     parts: list[RenderableType] = [_facts("File", _about_file(x))]
@@ -79,7 +79,7 @@ _KINDS = {
 
 
 def _compared(x: Inspection) -> str:
-    """The size beside that of dense ONNX."""
+    """Return the size of the file, compared with that of dense ONNX."""
     if x.dense:
         return f", {human_bytes(x.initializer_nbytes)} of it stored arrays"
     if x.dense_nbytes is None:
@@ -112,7 +112,7 @@ def _macs(t: Totals) -> Iterator[tuple[str, int, int]]:
 
 
 def _about_training(metadata: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """What the exporter noted: the known keys in a fixed order and in words, then all others."""
+    """Return the metadata that the exporter wrote: the known keys in words and in a fixed order, then all others."""
     left = dict(metadata)
     for key, label in _LABELS.items():
         if key in left:
@@ -168,7 +168,7 @@ def _verified(x: Inspection) -> Table:
 
 
 def _layers(x: Inspection, wide: bool) -> Table:
-    """What each layer is; of a dense file, its weights."""
+    """Return the table of layers; for a dense file, of its weights."""
     columns: tuple[str, ...] = ("layer", "kind", "output", "weight", "density", "bytes", "MACs")
     if x.dense:
         columns = ("layer", "kind", "weight", "density", "bytes")
@@ -225,7 +225,7 @@ def _sizes(shape: tuple[int, ...] | None) -> str:
 
 
 def _short(count: int) -> str:
-    """1,234,567 -> '1.23 M'."""
+    """Return a count with three digits: 1,234,567 becomes '1.23 M'."""
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if count >= size:
             return f"{count / size:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""The options of `snn-export`, which need neither torch nor the exporter to be shown."""
+"""The options of `snn-export`. Showing them needs neither torch nor the exporter."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from spiketicket.model.values import VALUES
 
 @dataclass(frozen=True)
 class Source:
-    """What is exported: one of `ticket`, `module`, `arch` and `nir`, and what belongs to it."""
+    """What is exported: one of `ticket`, `module`, `arch` and `nir`, with the options that go with it."""
 
     PANEL: ClassVar[str] = "What to export"
 
@@ -43,7 +43,7 @@ class Source:
 
     @property
     def beside(self) -> Path:
-        """The path that the file is named after where there is no --output."""
+        """Return the path that the file is named after if --output is not given."""
         own = self.ticket or self.nir or self.weights
         return own if own is not None else Path(f"{str(self.module).partition(':')[0].rpartition('.')[2]}.pt")
 
@@ -62,7 +62,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class File:
-    """What is written, and where."""
+    """What is written, and to which file."""
 
     PANEL: ClassVar[str] = "The file"
 
@@ -87,7 +87,10 @@ class File:
 
     @property
     def steps(self) -> tuple[int | None, bool]:
-        """T where it is given, and whether the file fixes it: `4`, `dynamic` or `dynamic:4`. Raises InputError."""
+        """Return T, or None if it is not given, and whether the file fixes it: `4`, `dynamic` or `dynamic:4`.
+
+        Raises InputError.
+        """
         word, _, number = self.timesteps.partition(":")
         fixed = word != "dynamic"
         digits = word if fixed else number
@@ -97,7 +100,7 @@ class File:
         return steps, fixed
 
     def format_settings(self, dt: float) -> dict[str, Any]:
-        """The fields of the ExportFormat. Raises InputError for a bad batch."""
+        """Return the fields of the ExportFormat. Raises InputError if the batch is not a number or `dynamic`."""
         size = None if self.batch == "dynamic" else _whole(self.batch)
         if self.batch != "dynamic" and size is None:
             raise InputError(f"--batch: expected a number from 1, or dynamic, got {self.batch!r}")
@@ -115,7 +118,7 @@ class File:
 
 @dataclass(frozen=True)
 class Verification:
-    """How samples are to agree."""
+    """How closely outputs must agree."""
 
     PANEL: ClassVar[str] = "The check"
 
@@ -130,5 +133,5 @@ class Verification:
 
 
 def _whole(digits: str) -> int | None:
-    """A number from 1, of as many digits as anybody can mean."""
+    """Return a number of at least 1, or None if `digits` is none or is too long to be meant."""
     return int(digits) if digits.isdecimal() and len(digits) < 100 and int(digits) > 0 else None

@@ -1,4 +1,4 @@
-"""What `snn-export` prints of a finished export."""
+"""Print the result of an export."""
 
 from rich.markup import escape
 from rich.table import Table

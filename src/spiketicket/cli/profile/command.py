@@ -29,7 +29,10 @@ DEFAULT = "model"
 
 
 class _Group(TyperGroup):
-    """`snn-profile FILE...` is `snn-profile model FILE...`; a file that is called like a command needs the latter."""
+    """A group in which `snn-profile FILE...` is short for `snn-profile model FILE...`.
+
+    A file that has the name of a command needs the long form.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
@@ -70,9 +73,10 @@ def profile_model(
     ] = None,
     export: Export = None,
 ) -> None:
-    """Latency by engine, T, batch and threads; accuracy and early exit; layers, operations and energy; memory.
+    """Measure latency by engine, T, batch and threads; accuracy and early exit; layers, operations and energy; memory.
 
-    All engines and T are measured in turn. A .json file of -x instead of model files: for --budget and --check.
+    All engines and T are measured in turn. Instead of model files, a .json file of -x can be given to --budget and
+    --check.
     """
     check_endings(export)
     limits = read_limits(decisions.check) if decisions.check else []

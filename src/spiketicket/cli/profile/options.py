@@ -36,11 +36,11 @@ class Measurement:
 
     @property
     def cores(self) -> list[int]:
-        """The cores to stay on; empty: all. Raises InputError."""
+        """Return the cores to run on; empty: all. Raises InputError."""
         return list(number_ranges("pin", self.pin)) if self.pin is not None else []
 
     def settings(self) -> ProfileSettings:
-        """Raises InputError for what cannot be read or measured."""
+        """Return the settings of the profile. Raises InputError if they cannot be read or measured."""
         return ProfileSettings(
             engines=tuple(name.strip() for name in self.engines.split(",") if name.strip()),
             timesteps=number_ranges("timesteps", self.timesteps),
@@ -73,7 +73,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Decisions:
-    """What is decided by the figures."""
+    """What the figures decide."""
 
     PANEL: ClassVar[str] = "Decisions"
 
@@ -83,7 +83,7 @@ class Decisions:
 
     @property
     def allowed(self) -> Budget | None:
-        """Raises InputError."""
+        """Return the budget, or None if none is set. Raises InputError if it cannot be read."""
         return Budget.parse(self.budget) if self.budget else None
 
 

@@ -1,4 +1,4 @@
-"""What the commands of `snn-profile` share: the option `-x`, and where a report goes."""
+"""The option `-x` of the commands of `snn-profile`, and the output of a report."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ Export = Annotated[
 
 
 def check_endings(paths: Sequence[Path] | None) -> None:
-    """Raises InputError for an ending that no report has, or a missing folder, before anything is measured."""
+    """Raise InputError, before anything is measured, if no report has such an ending or a folder is missing."""
     for path in paths or []:
         check_ending(path)
         if not path.parent.is_dir():
@@ -27,7 +27,7 @@ def check_endings(paths: Sequence[Path] | None) -> None:
 
 
 def show_and_write(report: Report, paths: Sequence[Path] | None) -> None:
-    """To the terminal, and to the files that were asked for."""
+    """Print a report on the terminal, and write it to the files that were asked for."""
     show(report, out)
     failed = []
     for path in paths or []:

@@ -41,9 +41,9 @@ def search(
     ] = None,
     export: Export = None,
 ) -> None:
-    """Seconds of a training iteration by T, memory, and hours of searches projected from them.
+    """Measure seconds of a training iteration by T, and memory, and project the hours of searches from them.
 
-    Beside them the paper's figures, and what finished runs took. On a CPU begin with a small --batch or few
+    The paper's figures, and those of finished runs, are shown beside them. On a CPU, begin with a small --batch or few
     --iterations.
     """
     check_endings(export)
@@ -77,9 +77,9 @@ def tickets(
     duration: Annotated[float, typer.Option(help="Seconds of timing per ticket.")] = 1.0,
     export: Export = None,
 ) -> None:
-    """All tickets of searches in one table: sparsity, accuracy, bytes, latency, operations, energy, balance.
+    """Show all tickets of searches in one table: sparsity, accuracy, bytes, latency, operations, energy, balance.
 
-    And which of them no other beats in accuracy and cost.
+    It marks those that no other ticket beats in both accuracy and cost.
     """
     check_endings(export)
     with err.status("measuring ...") as status:
