@@ -1,1 +1,1 @@
-"""What a stored profile decides: budgets, limits, comparisons."""
+"""Decisions from a stored profile: budgets, limits, comparisons."""

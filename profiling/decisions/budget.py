@@ -1,4 +1,4 @@
-"""What fits into a budget of time: the largest T of each engine, and of several models the most accurate."""
+"""Which timesteps fit into a time budget: the largest T of each engine and, of several models, the most accurate."""
 
 import re
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ _BUDGET = re.compile(r"([0-9]*\.?[0-9]+)\s*(ns|us|ms|s)(?:@(p50|p90|p95|p99))?")
 
 @dataclass(frozen=True)
 class Budget:
-    """`ms`: milliseconds of a run. `quantile`: how many runs must keep it."""
+    """A time budget: `ms` milliseconds of a run, which the share `quantile` of all runs must keep."""
 
     ms: float
     quantile: str = "p95"
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
-        """2ms, 500us, 0.01s; 2ms@p99 for another quantile than p95. Raises InputError."""
+        """Parse a budget: 2ms, 500us or 0.01s; 2ms@p99 for another quantile than p95. Raises InputError."""
         match = _BUDGET.fullmatch(text.strip())
         if match is None or float(match[1]) == 0:
             raise InputError(f"budget: expected a time such as 2ms, 500us or 2ms@p99, got {text!r}")
@@ -32,8 +32,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class Fit:
-    """The largest T of one model, engine, batch and number of threads that keeps the budget; None: not even the
-    smallest does. `ms`: that quantile at this T (or at the smallest)."""
+    """The largest T of one model, engine, batch and number of threads that keeps the budget (None: not even the
+    smallest does), and `ms`, that quantile at this T (or at the smallest).
+    """
 
     model: str
     engine: str
@@ -45,7 +46,7 @@ class Fit:
 
 
 def fits(data: dict[str, Any], budget: Budget) -> list[Fit]:
-    """One `Fit` per model, engine, batch and number of threads of a profile, in its order."""
+    """Return one `Fit` per model, engine, batch and number of threads of a profile, in its order."""
     models = {model["name"]: model for model in data["models"]}
     groups: dict[tuple[str, str, int, int], list[tuple[int, float]]] = {}
     for place, row in latencies(data).items():
@@ -62,8 +63,9 @@ def fits(data: dict[str, Any], budget: Budget) -> list[Fit]:
 
 
 def best(found: list[Fit]) -> Fit | None:
-    """The most accurate of those that fit, of equals the fastest; where no accuracy is known, the one with the largest
-    T. None where nothing fits."""
+    """Return the most accurate of those that fit and, of equals, the fastest. Without accuracies, it is the one with
+    the largest T. Returns None if nothing fits.
+    """
     inside = [fit for fit in found if fit.timesteps is not None]
     return max(inside, key=_worth, default=None)
 

@@ -1,4 +1,4 @@
-"""Before and after: which latencies of two profiles differ by more than their noise."""
+"""Compare two profiles: which latencies differ by more than their noise."""
 
 from dataclasses import dataclass
 from math import exp, log, sqrt
@@ -14,7 +14,7 @@ SAME_MACHINE = ("cpu", "cores", "instruction set", "governor")
 
 @dataclass(frozen=True)
 class Change:
-    """`ratio`: median before / median after, above 1 is faster now."""
+    """The change of one latency. `ratio` is the median before over the median after: above 1, it is faster now."""
 
     place: Place
     before: float  # ms
@@ -23,7 +23,7 @@ class Change:
 
     @property
     def exceeds(self) -> bool:
-        """Whether the difference is more than noise: the interval leaves out 1."""
+        """Return whether the difference is more than noise, that is, whether the interval leaves out 1."""
         return not self.ratio.low <= 1 <= self.ratio.high
 
     @property
@@ -42,7 +42,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Of one model at one T, before and after."""
+    """The accuracy of one model at one T, before and after."""
 
     model: str
     timesteps: int
@@ -55,7 +55,7 @@ class Accuracies:
 
     @property
     def exceeds(self) -> bool:
-        """Whether the change is more than what as many other images could make: as of independent counts."""
+        """Return whether the change is larger than that between two independent samples of as many images."""
         up = self.change > 0
         a, b = (self.before.high, self.after.low) if up else (self.before.low, self.after.high)
         return abs(self.change) > sqrt((a - self.before.value) ** 2 + (b - self.after.value) ** 2)
@@ -79,8 +79,11 @@ class Comparison:
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> Comparison:
-    """Rows of two profiles at the same places. Models are told by their file names; where each profile has one
-    model, it is that one, whatever it is called. Raises InputError where they have no place in common."""
+    """Compare the rows of two profiles that have the same model, engine, T, batch and threads.
+
+    Models are matched by file name; if each profile has only one model, these are compared whatever their names. Raises
+    InputError if no row has a counterpart.
+    """
     if len(before["models"]) == len(after["models"]) == 1:
         model = {**after["models"][0], "name": before["models"][0]["name"]}
         after = {**after, "models": [model]}
@@ -111,7 +114,7 @@ def _interval(row: dict[str, float]) -> Interval:
 
 
 def _ratio(before: dict[str, float], after: dict[str, float]) -> Interval:
-    """Of two independent medians: their intervals' half widths in logarithms, added as squares."""
+    """Return the ratio of two independent medians; half widths of its interval add as squares of logarithms."""
     middle = log(before["p50"] / after["p50"])
     down = sqrt(log(before["p50"] / before["low"]) ** 2 + log(after["high"] / after["p50"]) ** 2)
     up = sqrt(log(before["high"] / before["p50"]) ** 2 + log(after["p50"] / after["low"]) ** 2)

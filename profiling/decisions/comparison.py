@@ -1,4 +1,4 @@
-"""A comparison of two profiles as a report."""
+"""The report of a comparison of two profiles."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from spiketicket.profiling.report.document import Column, Report, Section, Table
 
 
 def comparison_report(comparison: Comparison, before: Path, after: Path, machine: dict[str, Any]) -> Report:
-    """`machine`: facts of the later profile."""
+    """Return the report. `machine` has the facts of the later profile's machine."""
     changes = comparison.changes
     beyond = [change for change in changes if change.exceeds]
     faster = sum(change.ratio.value > 1 for change in beyond)

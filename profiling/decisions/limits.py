@@ -54,7 +54,7 @@ class Verdict:
 
 
 def read_limits(path: Path) -> list[Limit]:
-    """The limits of a TOML file. Raises InputError for what is unknown or impossible in it."""
+    """Read the limits of a TOML file. Raises InputError for what is unknown or impossible in it."""
     content = read_bytes(path, "limits", InputError)
     try:
         parsed = _toml(content.decode())
@@ -90,8 +90,9 @@ def _limit(place: str, entry: Any) -> Limit:
 
 
 def check_limits(data: dict[str, Any], limits: list[Limit]) -> list[Verdict]:
-    """Every row of a profile that a limit is about. Raises InputError for a limit that is about none: it would pass
-    whatever happens."""
+    """Judge every row of a profile that a limit applies to. Raises InputError for a limit that applies to none, since
+    it would never fail.
+    """
     verdicts = []
     for limit in limits:
         found = [
@@ -106,7 +107,7 @@ def check_limits(data: dict[str, Any], limits: list[Limit]) -> list[Verdict]:
 
 
 def _rows(data: dict[str, Any], metric: str) -> list[tuple[str, dict[str, Any], float]]:
-    """Description, selectors and value of all rows that have the metric."""
+    """Return description, selectors and value of all rows that have the metric."""
     if metric == "file_bytes":
         return [(m["name"], {"model": m["name"]}, m["file_bytes"]) for m in data["models"]]
     if metric == "accuracy":

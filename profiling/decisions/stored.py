@@ -1,4 +1,4 @@
-"""Profiles that were written as JSON, read again."""
+"""Read profiles that were written as JSON."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ FORMAT, VERSION = "spiketicket.profile", 1
 
 @dataclass(frozen=True)
 class Place:
-    """What a latency was measured of: rows of two profiles at one place can be compared."""
+    """The model, engine and settings of a latency. Rows of two profiles with equal ones can be compared."""
 
     model: str
     engine: str
@@ -25,7 +25,7 @@ class Place:
 
 
 def read_profile(path: Path) -> dict[str, Any]:
-    """An inference profile of `snn-profile -x`. Raises InputError, saying what is wrong with the file."""
+    """Read an inference profile of `snn-profile -x`. Raises InputError, which says what is wrong with the file."""
     data = read_json(path, "profile of snn-profile -x", InputError)
     if data.get("format") != FORMAT:
         raise InputError(f"{path} is no profile: expected the JSON that snn-profile -x writes")
@@ -46,7 +46,7 @@ def read_profile(path: Path) -> dict[str, Any]:
 
 
 def latencies(data: dict[str, Any]) -> dict[Place, dict[str, Any]]:
-    """The rows of latencies by their place; of each, `ms` has the figures in milliseconds per run."""
+    """Return the rows of latencies by their place; `ms` of a row has the figures in milliseconds per run."""
     found = {}
     for model in data["models"]:
         for row in model["latency"]:
@@ -58,6 +58,6 @@ def latencies(data: dict[str, Any]) -> dict[Place, dict[str, Any]]:
 
 
 def accuracy_at(model: dict[str, Any], timesteps: int) -> dict[str, Any] | None:
-    """The row of accuracy at T, of one of a profile's models; None where none was measured."""
+    """Return the row of accuracy at T of one of a profile's models, or None if it was not measured."""
     rows: list[dict[str, Any]] = model["accuracy"]
     return next((row for row in rows if row["timesteps"] == timesteps), None)

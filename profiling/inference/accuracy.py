@@ -1,4 +1,4 @@
-"""Accuracy at every number of timesteps, and of early exit, out of one pass over the images."""
+"""Measure accuracy at every number of timesteps, and with early exit, in one pass over the images."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +19,7 @@ EXITS = (0.2, 0.5, 0.8)  # shares of images that leave after the first timestep,
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Share of images classified right, with Wilson's 95% interval."""
+    """The share of images that are classified correctly, with Wilson's 95% interval."""
 
     accuracy: float
     low: float
@@ -44,7 +44,9 @@ class AtTimesteps:
 
 @dataclass(frozen=True)
 class EarlyExit:
-    """An image stops at the first timestep at which its best mean logit leads the second by `margin`."""
+    """Early exit by one `margin`: an image stops at the first timestep at which its best mean logit leads the second by
+    it.
+    """
 
     margin: float
     timesteps: float  # mean over images
@@ -55,9 +57,9 @@ class EarlyExit:
 
 
 def mean_logits(session: Session, images: NDArray[np.float32], timesteps: int) -> NDArray[np.float32]:
-    """The mean logits after each timestep, `[T, N, classes]`, of images `[N, *input_shape]`.
+    """Return the mean logits after each timestep, `[T, N, classes]`, of images `[N, *input_shape]`.
 
-    Those of timestep t are the model's at T = t: a network over time does not look ahead.
+    Those of timestep t are the model's at T = t, because no timestep depends on a later one.
     """
     parts = []
     for start in range(0, len(images), BATCH):
@@ -68,13 +70,15 @@ def mean_logits(session: Session, images: NDArray[np.float32], timesteps: int) -
 
 
 def by_timestep(means: NDArray[np.float32], labels: NDArray[np.int64]) -> list[AtTimesteps]:
-    """Accuracy at T = 1, 2, ... of `mean_logits`."""
+    """Return the accuracy at T = 1, 2, ... from `mean_logits`."""
     right = (means.argmax(axis=2) == labels).sum(axis=1)
     return [AtTimesteps(t, Accuracy.of(int(count), len(labels))) for t, count in enumerate(right, 1)]
 
 
 def settled(rows: Sequence[AtTimesteps]) -> AtTimesteps:
-    """The fewest timesteps from which on every interval holds the accuracy at the most; `rows` in rising order."""
+    """Return the fewest timesteps from which on every interval contains the accuracy at the largest T. `rows` must be
+    in rising order.
+    """
     last = found = rows[-1]
     for row in reversed(rows):
         if not row.accuracy.low <= last.accuracy.accuracy <= row.accuracy.high:
@@ -84,7 +88,9 @@ def settled(rows: Sequence[AtTimesteps]) -> AtTimesteps:
 
 
 def early_exit(means: NDArray[np.float32], labels: NDArray[np.int64], margins: Sequence[float]) -> list[EarlyExit]:
-    """What leaving early brings, of `mean_logits`: the rule of `Session.run_timesteps`, image by image."""
+    """Return accuracy and mean timesteps of early exit for each margin, from `mean_logits`: the rule of
+    `Session.run_timesteps`, image by image.
+    """
     leads = np.stack([top_two_margin(step) for step in means])
     found = []
     for margin in margins:
@@ -98,6 +104,6 @@ def early_exit(means: NDArray[np.float32], labels: NDArray[np.int64], margins: S
 
 
 def usual_margins(means: NDArray[np.float32]) -> list[float]:
-    """Margins with which EXITS of the images leave after the first timestep, rounded to three digits."""
+    """Return margins, of three digits, with which the shares EXITS of the images leave after the first timestep."""
     quantiles = np.quantile(top_two_margin(means[0]), [1 - share for share in EXITS])
     return sorted({float(f"{margin:.3g}") for margin in quantiles})

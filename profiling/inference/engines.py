@@ -1,4 +1,4 @@
-"""What can be timed on a model file: spiketicket's engines, and what else people run networks on."""
+"""The engines that can be timed on a model file: spiketicket's own, and those that networks are usually run on."""
 
 import importlib
 from collections.abc import Callable
@@ -32,12 +32,12 @@ CANNOT = (Unavailable, ModelError, DeviceError, TypeError)  # what opening an en
 
 
 def open_engine(name: str, path: Path, threads: int, stack: ExitStack) -> Run:
-    """The model file `path` on an engine, on so many threads; `stack` closes it.
+    """Open the model file `path` on an engine with so many threads. `stack` closes it.
 
-    native, onnxruntime and reference run the file itself. The others get the same weights in the form that suits them:
+    native, onnxruntime and reference run the file itself. The others get the same weights in a form that suits them:
     openvino and tensorrt the unrolled graph (they read no Scan), compiled at the first run of every T and N, tensorrt
-    with sums in float16, as it is exported; torch a dense eager network, as it would run where nothing is exported.
-    Raises Unavailable, saying why; ModelError.
+    with sums in float16, as it is exported; torch a dense eager network, as it would run without an export. Raises
+    Unavailable, which says why, and ModelError.
     """
     if name in _FOREIGN:
         return _FOREIGN[name](path, threads, stack)
@@ -49,7 +49,7 @@ def open_engine(name: str, path: Path, threads: int, stack: ExitStack) -> Run:
 
 
 def _openvino(path: Path, threads: int, _stack: ExitStack) -> Run:
-    """One request that takes all threads, in exact float32."""
+    """Open the model in OpenVINO, with one request that uses all threads, in exact float32."""
     ov, properties = _import("openvino", "bench"), _import("openvino.properties", "bench")
     hint = _import("openvino.properties.hint", "bench")
     core = ov.Core()
@@ -94,7 +94,7 @@ def _torch(path: Path, threads: int, stack: ExitStack) -> Run:
 
 
 def _tensorrt(path: Path, _threads: int, stack: ExitStack) -> Run:
-    """What `snn-export --format tensorrt` writes, for each T and N."""
+    """Build what `snn-export --format tensorrt` writes, for each T and N."""
     from spiketicket.export.formats.tensorrt import export_engine
 
     try:

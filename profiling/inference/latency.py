@@ -1,5 +1,7 @@
-"""Latency of a model by engine, timesteps, batch and threads, and its throughput; all candidates of one batch and
-number of threads in turns."""
+"""Measure the latency of a model by engine, timesteps, batch and threads, and its throughput.
+
+All candidates of one batch and number of threads take turns.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -28,7 +30,9 @@ MS = 1e3
 
 @dataclass(frozen=True)
 class Latency:
-    """One engine at one T, batch and number of threads. Seconds are those of a run: all images of the batch."""
+    """The latency of one engine at one T, batch and number of threads. Seconds are those of a run, that is, of all
+    images of the batch.
+    """
 
     engine: str
     timesteps: int
@@ -57,8 +61,9 @@ class Latency:
 
 @dataclass(frozen=True)
 class Streamed:
-    """The native engine taking one timestep after the other: seconds to the first logits (`margin` None), or until the
-    best mean logit leads by `margin`, on average over the timed images."""
+    """The native engine computing one timestep after the other: seconds to the first logits (`margin` None), or until
+    the best mean logit leads by `margin`, as a mean over the timed images.
+    """
 
     margin: float | None
     batch: int
@@ -160,7 +165,7 @@ def _first(session: Session, batches: list[Floats], timesteps: int) -> Callable[
 
 
 def _until(session: Session, images: list[Floats], timesteps: int, margin: float) -> Callable[[], object]:
-    """All timed images, one by one: how long one takes depends on when it leaves."""
+    """Return a run of all timed images, one by one, because how long an image takes depends on when it leaves."""
 
     def run() -> None:
         for image in images:

@@ -1,4 +1,4 @@
-"""The whole profile of one or several model files."""
+"""Take the whole profile of one or several model files."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -36,7 +36,7 @@ from spiketicket.runtime.inputs import model_input
 
 @dataclass(frozen=True)
 class Data:
-    """Where images come from: `dataset` None is the model's own; `limit`: images of which accuracy is counted."""
+    """The images of a profile. `dataset` None is the model's own, and `limit` the number of images for accuracy."""
 
     dataset: str | None = None
     folder: Path | None = None
@@ -45,7 +45,7 @@ class Data:
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """All that was measured of one file. `accuracy` and `exits` are empty without labelled images."""
+    """All measurements of one file. `accuracy` and `exits` are empty without labelled images."""
 
     path: Path
     name: str
@@ -77,7 +77,7 @@ class ModelProfile:
         }
 
     def exit_ms(self) -> dict[float | None, float]:
-        """Median milliseconds per image of early exit, by margin, with the first number of threads."""
+        """Return the median milliseconds per image of early exit by margin, with the first number of threads."""
         rows = [row for row in self.latency.exits if row.threads == self.latency.exits[0].threads]
         return {row.margin: 1e3 * row.timing.median().value for row in rows}
 
@@ -91,7 +91,7 @@ class InferenceProfile:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What makes the figures doubtful, and which of them."""
+        """Return sentences about what makes figures doubtful, and which figures."""
         several = len(self.models) > 1
         return tuple(
             f"{model.name}, {what}: {warning}" if several else f"{what.capitalize()}: {warning}"
@@ -130,7 +130,7 @@ def profile_models(
 
 
 def names(paths: Sequence[Path]) -> list[str]:
-    """File names, with as much of their folders as tells them apart. Raises InputError for a file given twice."""
+    """Return file names, with folders where they are needed to tell them apart. Raises InputError for duplicates."""
     resolved = [path.resolve() for path in paths]
     if len(set(resolved)) < len(resolved):
         raise InputError(f"models: expected each file once, got {', '.join(map(str, paths))}")

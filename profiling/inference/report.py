@@ -1,4 +1,4 @@
-"""An inference profile as a report."""
+"""The report of an inference profile."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from spiketicket.text import human_bytes
 
 
 def inference_report(profile: InferenceProfile) -> Report:
-    """Sections of all models together, then the layers of each, then memory."""
+    """Return the report: sections of all models together, then the layers of each, then memory."""
     models = profile.models
     found = [
         latency_section(models, profile.settings.percentiles),

@@ -1,4 +1,4 @@
-"""What a model is fed while it is measured, and with which labels its accuracy is counted."""
+"""The inputs on which a model is measured, and the labels by which its accuracy is counted."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +19,16 @@ NOISE = "standard normal noise: the model's data set is not at hand"
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """`images` `[S, *input_shape]`, normalised for the model; `labels` `[S]`, None where the images are noise."""
+    """`images` `[S, *input_shape]`, normalised for the model, and `labels` `[S]` (None: the images are noise)."""
 
     images: Floats
     labels: NDArray[np.int64] | None
     source: str
 
     def batches(self, size: int) -> list[Floats]:
-        """Contiguous batches of `size`, of TIMED different images at most (one batch at least), repeated where fewer
-        are at hand."""
+        """Return contiguous batches of `size`, of at most TIMED different images (but one batch at least). Images are
+        repeated if there are fewer.
+        """
         count = max(size, TIMED // size * size)
         images = np.resize(self.images, (count, *self.images.shape[1:]))
         return [np.ascontiguousarray(batch) for batch in np.split(images, count // size)]

@@ -1,4 +1,4 @@
-"""What an inference profile says: its sections, one builder each."""
+"""The sections of an inference report, one function for each."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ MS_AXIS = Axis("median of a run", "ms", form="g")
 
 
 def latency_section(models: Sequence[ModelProfile], percentiles: Sequence[float]) -> Section:
-    """Every engine at every T, batch and number of threads."""
+    """Return the section on the latency of every engine at every T, batch and number of threads."""
     rows = [(model.name, row) for model in models for row in model.latency.rows]
     columns = (
         Column("model"),
@@ -69,7 +69,7 @@ def _latency_cells(name: str, row: Latency, percentiles: Sequence[float]) -> tup
 
 
 def _first_group(model: ModelProfile) -> list[Latency]:
-    """The rows of the first batch and number of threads."""
+    """Return the rows of the first batch and number of threads."""
     first = model.latency.rows[0]
     return [row for row in model.latency.rows if (row.batch, row.threads) == (first.batch, first.threads)]
 
@@ -127,7 +127,7 @@ def _fastest_sentence(model: ModelProfile) -> str:
 
 
 def first_logits_section(models: Sequence[ModelProfile]) -> Section | None:
-    """How long until there is something to decide by."""
+    """Return the section on the time to the first logits, or None if it was not measured."""
     rows = [(model, row) for model in models for row in model.latency.first]
     if not rows:
         return None
@@ -189,7 +189,7 @@ def throughput_section(models: Sequence[ModelProfile]) -> Section | None:
 
 
 def accuracy_section(models: Sequence[ModelProfile]) -> Section | None:
-    """Accuracy over T and of early exit, against what they cost."""
+    """Return the section on accuracy by T and with early exit, against their cost, or None without labels."""
     known = [model for model in models if model.accuracy]
     if not known:
         return None
@@ -249,7 +249,9 @@ def _accuracy_sentence(model: ModelProfile) -> str:
 
 
 def _exit_sentence(model: ModelProfile) -> str:
-    """Which margins are better than every fixed T: where none of these is as accurate in as little time."""
+    """Return the sentence on the margins that are better than every fixed T: none of these is as accurate in as little
+    time.
+    """
     costs = model.exit_ms() if model.latency.exits else {}
     fixed = {float(row.timesteps): MS * row.timing.median().value for row in _native_alone(model)}
     if not costs or not fixed:
@@ -271,6 +273,6 @@ def _exit_sentence(model: ModelProfile) -> str:
 
 
 def _native_alone(model: ModelProfile) -> list[Latency]:
-    """Native, batch 1, the first number of threads."""
+    """Return the rows of the native engine at batch 1, with the first number of threads."""
     rows = [row for row in model.latency.rows if row.engine == "native" and row.batch == 1]
     return [row for row in rows if row.threads == rows[0].threads]

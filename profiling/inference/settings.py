@@ -1,4 +1,4 @@
-"""How a profile is taken."""
+"""The settings of a profile."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,9 +13,12 @@ PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
 @dataclass(frozen=True)
 class ProfileSettings:
-    """`duration`: seconds of measurement per engine, T, batch and number of threads; `iterations` instead: timed runs
-    of each. `warmup`: untimed runs of each; None: until times are steady. `margins`: of early exit; empty: some that
-    fit the model. Raises InputError for what cannot be."""
+    """The settings of a profile, checked. Raises InputError for impossible ones.
+
+    `duration` is the seconds of measurement per engine, T, batch and number of threads; `iterations`, if given, is the
+    number of timed runs instead. `warmup` is the number of untimed runs of each (None: until times are steady).
+    `margins` are those of early exit (empty: some that suit the model).
+    """
 
     engines: tuple[str, ...]
     timesteps: tuple[int, ...]

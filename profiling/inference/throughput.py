@@ -1,4 +1,4 @@
-"""Images per second with several streams: as many threads, each running batches one after the other."""
+"""Measure images per second with several streams: threads that run batches one after the other, at the same time."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ ROUNDS = 8
 
 @dataclass(frozen=True)
 class Throughput:
-    """Images per second of all streams together."""
+    """Images per second, over all streams together."""
 
     engine: str
     timesteps: int
@@ -36,7 +36,8 @@ class Throughput:
 
 
 def measure_throughput(path: Path, samples: Samples, settings: ProfileSettings, streams: int) -> list[Throughput]:
-    """Every engine that is there, at the largest T and batch, on one thread per stream; rounds in random order.
+    """Measure every engine that is installed, at the largest T and batch, on one thread per stream; rounds are in
+    random order.
 
     Engines whose runs cannot overlap (torch holds a lock of Python's between operators) gain little from streams.
     """
@@ -71,7 +72,7 @@ def _worker(name: str, path: Path, x: Any, timesteps: int, stack: ExitStack) -> 
 
 
 def _overlap(workers: list[Callable[[], object]], duration: float) -> tuple[int, float]:
-    """Runs that all workers together finished, and the seconds that took; each runs at least once."""
+    """Return how many runs all workers together finished, and in how many seconds. Each runs at least once."""
     counts = [0] * len(workers)
     start = time.perf_counter()
 

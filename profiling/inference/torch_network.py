@@ -1,6 +1,7 @@
-"""A sparse graph in plain torch: dense weights, time folded into the batch, neurons a loop over T.
+"""A sparse graph in plain torch: dense weights, time folded into the batch, neurons as a loop over T.
 
-What a trained network runs as where nothing is exported."""
+This is how a trained network runs without an export.
+"""
 
 from collections.abc import Sequence
 
@@ -29,7 +30,7 @@ from spiketicket.graph import (
 
 
 class TorchNetwork(nn.Module):
-    """`[N, *input_shape]`, or `[T, N, *input_shape]` of a timed input -> logits `[T, N, classes]`."""
+    """The network: `[N, *input_shape]`, or `[T, N, *input_shape]` for a timed input, -> logits `[T, N, classes]`."""
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
@@ -93,7 +94,9 @@ class TorchNetwork(nn.Module):
 
 
 def fire(currents: Sequence[Tensor], neuron: Neuron, *, soft: bool) -> Tensor:
-    """The currents of each timestep, `[N, ...]`, -> spikes `[T * N, ...]`; as in `export/formats/unrolled.py`."""
+    """Return the spikes `[T * N, ...]` for the currents `[N, ...]` of each timestep, as in
+    `export/formats/unrolled.py`.
+    """
     spikes: list[Tensor] = []
     w: Tensor | None = None
     for current in currents:
@@ -105,7 +108,7 @@ def fire(currents: Sequence[Tensor], neuron: Neuron, *, soft: bool) -> Tensor:
 
 
 def integrate(currents: Sequence[Tensor], neuron: Neuron) -> Tensor:
-    """The currents of each timestep, `[N, ...]`, -> potentials `[T * N, ...]`."""
+    """Return the potentials `[T * N, ...]` for the currents `[N, ...]` of each timestep."""
     potentials: list[Tensor] = []
     w: Tensor | None = None
     for current in currents:

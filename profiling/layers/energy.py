@@ -1,7 +1,7 @@
-"""Estimates of energy: operations times what one operation is said to take.
+"""Estimate energy: operations times the published energy of one operation.
 
-An estimate of arithmetic on a chip, from published figures. It is not a measurement, and leaves out control, and memory
-unless a table says what a byte costs.
+This is an estimate of the arithmetic on a chip. It is not a measurement, and leaves out control, and also memory unless
+a table says what a byte costs.
 """
 
 import math
@@ -15,7 +15,7 @@ from spiketicket.files import read_json
 
 @dataclass(frozen=True)
 class EnergyTable:
-    """Picojoules per multiply-accumulate, per accumulate and, where given, per byte of memory traffic."""
+    """Picojoules per multiply-accumulate, per accumulate and, if given, per byte of memory traffic."""
 
     name: str
     source: str
@@ -24,7 +24,7 @@ class EnergyTable:
     byte_pj: float | None = None
 
     def estimate(self, macs: float, acs: float, nbytes: float = 0) -> float:
-        """Estimated picojoules of so many operations and bytes."""
+        """Return the estimated picojoules of so many operations and bytes."""
         return macs * self.mac_pj + acs * self.ac_pj + nbytes * (self.byte_pj or 0.0)
 
     def to_dict(self) -> dict[str, Any]:
@@ -41,8 +41,9 @@ CMOS_45NM = EnergyTable(
 
 
 def load_energy_table(path: Path) -> EnergyTable:
-    """The table in a JSON file: an object of texts `name` and `source` and numbers `mac_pj`, `ac_pj` and, if memory
-    is to count, `byte_pj`. Raises InputError."""
+    """Read the table in a JSON file: an object with the texts `name` and `source` and the numbers `mac_pj`, `ac_pj`
+    and, if memory is to count, `byte_pj`. Raises InputError.
+    """
     fields = read_json(path, "energy table", InputError)
     required, optional = {"name", "source", "mac_pj", "ac_pj"}, {"byte_pj"}
     if not required <= set(fields) <= required | optional:

@@ -39,7 +39,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class LayerOperations:
-    """One layer with weights; `effective` and `dense` per image (mean), by timestep `[T]`."""
+    """The operations of one layer with weights; `effective` and `dense` are means per image, by timestep `[T]`."""
 
     name: str
     timed: bool  # otherwise it runs once per image
@@ -70,7 +70,7 @@ class LayerOperations:
 
 @dataclass(frozen=True)
 class Activity:
-    """The spikes of one LIF layer, mean over the images, by timestep `[T]`."""
+    """The spikes of one LIF layer, as means over the images by timestep `[T]`."""
 
     name: str
     neurons: int
@@ -92,7 +92,7 @@ class Activity:
 
 @dataclass(frozen=True)
 class Workload:
-    """All of it, for `images` images of `timesteps` timesteps."""
+    """The operations of all layers, for `images` images of `timesteps` timesteps."""
 
     timesteps: int
     images: int
@@ -104,7 +104,7 @@ class Workload:
 
     @property
     def activation_sparsity(self) -> float | None:
-        """None of a network without spiking neurons."""
+        """Return the share of zeros among all outputs of spiking neurons, or None for a network without them."""
         neurons = sum(layer.neurons for layer in self.activity)
         return 1 - sum(layer.rate * layer.neurons for layer in self.activity) / neurons if neurons else None
 

@@ -1,4 +1,4 @@
-"""Reports to files, by the file's ending."""
+"""Write reports to files, in the format of the file's ending."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,9 @@ from spiketicket.profiling.report.markdown import markdown
 
 
 def to_json(report: Report) -> str:
-    """The measurement's data. Raises ValueError for a number that is not finite: JSON knows none."""
+    """Return the measurement's data as JSON. Raises ValueError for a number that is not finite, which JSON cannot
+    express.
+    """
     return json.dumps(report.data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

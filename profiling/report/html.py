@@ -1,4 +1,4 @@
-"""A report as one HTML page that loads nothing."""
+"""A report as one HTML page that loads nothing else."""
 
 import json
 import re
@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent
 
 
 def html(report: Report) -> str:
-    """The page: its style and script are in it, and its security policy lets nothing else in.
+    """Return the page. Its style and script are part of it, and its security policy admits nothing else.
 
     Raises MissingExtraError without jinja2.
     """
@@ -53,7 +53,7 @@ def _variables() -> str:
 
 
 def _breakable(text: str) -> str:
-    """`text` as markup that may be broken within long names: after dots, slashes and underscores, before capitals."""
+    """Return `text` as markup in which names may break after dots, slashes and underscores, and before capitals."""
     return re.sub(r"(?<=[._/])(?=\w)|(?<=[a-z])(?=[A-Z])", "<wbr>", escape(text))
 
 

@@ -97,12 +97,13 @@ def _row(cells: list[str]) -> str:
 
 
 def _figure(written: str) -> str:
-    """A number, its minus no hyphen."""
+    """Return a number with a true minus sign."""
     return re.sub(r"^-(?=\d)", "$-$", _escape(written))
 
 
 def _escape(text: str) -> str:
-    """`text` in one line and as it stands; brackets and stars too, which a preceding line break would take for its own.
+    """Return `text` escaped, in one line. Brackets and stars are escaped too, since a preceding line break would take
+    them as its own.
 
     Characters that are not in SPECIAL stay: LaTeX knows those of European languages, LuaLaTeX and XeLaTeX all.
     """

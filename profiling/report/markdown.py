@@ -1,4 +1,4 @@
-"""A report as Markdown of GitHub's kind."""
+"""A report in GitHub's Markdown."""
 
 import re
 
@@ -6,7 +6,7 @@ from spiketicket.profiling.report.document import Report, Section, Table
 
 
 def markdown(report: Report) -> str:
-    """Headings, sentences, pipe tables and notes; pictures are left out, their numbers are in the tables."""
+    """Return headings, sentences, pipe tables and notes. Pictures are left out: their numbers are in the tables."""
     blocks = [f"# {_escape(report.title)}"]
     blocks += [f"> **Warning:** {_escape(warning)}" for warning in report.warnings]
     blocks.append(_escape(report.lead))
@@ -36,7 +36,7 @@ def _table(table: Table) -> str:
 
 
 def _escape(text: str) -> str:
-    """`text` in one line and as it stands, with nothing in it that Markdown would take for markup."""
+    """Return `text` in one line, escaped so that nothing in it is Markdown."""
     text = re.sub(r"([\\`*\[\]<>|~$&])", r"\\\1", " ".join(text.split()))
     text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # within a word it is none
     return re.sub(r"^(\d+)([.)] )", r"\1\\\2", re.sub(r"^([-+#=])(?!\d)(?=.)", r"\\\1", text))

@@ -48,7 +48,7 @@ def _show_section(section: Section, console: Console) -> None:
 
 
 def _folded(table: Table, width: int) -> Iterator[RichTable]:
-    """The table in as many parts as it needs to fit into `width` characters, each with the first column."""
+    """Return the table in as many parts as it needs to fit into `width` characters, each with the first column."""
     written, numeric = table.written(), table.numeric()
     columns = []
     for index, column in enumerate(table.columns):
@@ -87,7 +87,7 @@ def _part(columns: list[tuple[str, list[str], int]], part: list[int], numeric: t
 
 
 def _heading(column: Column, width: int) -> str:
-    """The column's name in lines no longer than its cells, where its words allow that; then its unit."""
+    """Return the column's name in lines no longer than its cells, if its words allow that, and its unit."""
     longest = max([width, *map(len, column.name.split())])
     lines = textwrap.wrap(column.name, longest, break_long_words=False, break_on_hyphens=False)
     return "\n".join([*lines, column.unit] if column.unit else lines)

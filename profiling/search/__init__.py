@@ -1,1 +1,1 @@
-"""What a search costs."""
+"""The cost of a search."""

@@ -1,4 +1,4 @@
-"""What an iteration of training costs on this device, by network and T: seconds, in parts, and peak memory.
+"""Measure an iteration of training on this device, by network and T: seconds, in parts, and peak memory.
 
 The iterations are those of a search (train/loop/loop.py): a batch made and augmented on the device, forward, loss and
 backward, the optimiser's step with its masks. All networks and T take turns in one process.
@@ -28,9 +28,10 @@ SECONDS = 1.0  # of timing, on a GPU
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one iteration. `peak`: bytes by which memory grew at most, of weights, gradients, the optimiser's state and
-    whatever an iteration needs; None where it was not measured. On a GPU parts are timed apart from `whole`, because
-    waiting for each keeps them from overlapping."""
+    """The cost of one iteration. `peak` is the largest growth of memory in bytes, for weights, gradients, the
+    optimiser's state and all that an iteration needs (None: not measured). On a GPU, parts are timed apart from
+    `whole`, because waiting for each keeps them from overlapping.
+    """
 
     setup: IterationSetup
     whole: Timing
@@ -45,7 +46,7 @@ class Cost:
 
     @property
     def sum_of_parts(self) -> Timing:
-        """Iteration by iteration."""
+        """Return the sum of the parts, iteration by iteration."""
         iterations = zip(*(part.seconds for part in self.parts.values()), strict=True)
         return Timing(tuple((sum(seconds),) for seconds in iterations))
 
@@ -73,7 +74,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class SearchCost:
-    """`device`: cpu, or a GPU as torch names it, with its name."""
+    """The costs of several networks and T. `device` is cpu, or a GPU as torch names it, with its name."""
 
     costs: dict[IterationSetup, Cost]
     device: str
@@ -155,7 +156,9 @@ def measure_search(
 
 
 def check_threads(threads: int | None) -> int:
-    """All cores where nothing is asked for. Raises InputError for more threads than this process may use cores."""
+    """Return `threads`, or the number of all cores if it is None. Raises InputError for more threads than this process
+    may use cores.
+    """
     cores = usable_cores()
     if threads is not None and not 1 <= threads <= cores:
         raise InputError(f"threads: expected 1 to {cores}, as many as there are cores here, got {threads}")
@@ -165,7 +168,7 @@ def check_threads(threads: int | None) -> int:
 def _reported(
     runs: dict[tuple[IterationSetup, str], Callable[[], object]], each: int | None, report: Callable[[str], None]
 ) -> dict[tuple[IterationSetup, str], Callable[[], object]]:
-    """The same, telling before each which one it is."""
+    """Return the same runs, each of which is reported before it begins."""
     number = count(1)
     total = "" if each is None else f" of {each * len(runs)}"
 

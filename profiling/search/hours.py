@@ -1,4 +1,4 @@
-"""Sections of the search report: projected hours of searches, and what Early-Time gains, beside the paper's Table 3."""
+"""Sections of the search report: projected hours of searches, and what Early-Time saves, beside the paper's Table 3."""
 
 from collections.abc import Mapping, Sequence
 
@@ -87,13 +87,13 @@ def gain_section(projections: Sequence[Projection], seconds: ByArch) -> Section:
 
 
 def pairs(projections: Sequence[Projection]) -> list[tuple[Projection, Projection]]:
-    """Without and with Early-Time."""
+    """Return pairs of projections without and with Early-Time."""
     found = {(p.plan.arch, p.method, p.prunings): p for p in projections}
     return [(p, found[arch, f"{name}+ET", n]) for (arch, name, n), p in found.items() if not name.endswith("+ET")]
 
 
 def epochs_text(epochs: Epochs) -> str:
-    """1138 at T = 3, 282 at T = 5."""
+    """Return epochs as a text: 1138 at T = 3, 282 at T = 5."""
     return ", ".join(f"{round(number, 1):g} at T = {t}" for t, number in sorted(epochs.items()))
 
 

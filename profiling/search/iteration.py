@@ -1,8 +1,7 @@
-"""One training iteration as a search does it, in parts; and the peak memory of one, in a process of its own.
+"""One training iteration of a search in parts, and its peak memory, measured in a process of its own.
 
-`python -m spiketicket.profiling.search.iteration SETUP DEVICE THREADS` is that process: SETUP is an `IterationSetup` in
-JSON;
-it prints by how many bytes memory had grown at most above the state before the network was built.
+`python -m spiketicket.profiling.search.iteration SETUP DEVICE THREADS` is that process, in which SETUP is an
+`IterationSetup` as JSON. It prints the largest growth of memory, in bytes, since before the network was built.
 """
 
 import gc
@@ -112,7 +111,9 @@ def model_config(setup: IterationSetup) -> ModelConfig:
 
 
 def weights_of(setup: IterationSetup) -> tuple[int, int]:
-    """How many prunable weights its network has, and how many parameters. Raises InputError for an unknown arch."""
+    """Return the numbers of prunable weights and of parameters of a setup's network. Raises InputError for an unknown
+    arch.
+    """
     network: nn.Module = build_meta(model_config(setup))
     parameters = list(network.parameters())
     return sum(p.numel() for p in parameters if p.dim() > 1), sum(p.numel() for p in parameters)

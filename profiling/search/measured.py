@@ -1,4 +1,4 @@
-"""What finished searches took by their logs, and what seconds of an iteration measured now say of the same epochs."""
+"""What finished searches took according to their logs, and what the same epochs take by iterations measured now."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -21,8 +21,9 @@ _APART = ("early_time", "finals", "et_divergence", "et_normaliser", "et_threshol
 
 @dataclass(frozen=True)
 class TicketCost:
-    """A ticket's search. `measured`, `projected`: seconds of the trainings that its mask comes from; `..._own`: of its
-    own training. Projected from as many epochs as the log has, by T (`epochs`, `own_epochs`)."""
+    """The cost of a ticket's search. `measured` and `projected` are seconds of the trainings that its mask comes from,
+    `..._own` of its own training. Projections are for the epochs that the log has, by T (`epochs`, `own_epochs`).
+    """
 
     history: History
     ticket: TicketRecord
@@ -63,7 +64,9 @@ def method_name(history: History) -> str:
 
 
 def read_runs(folders: Iterable[Path]) -> list[History]:
-    """Raises InputError for a folder that is no run, that comes twice, or of which no ticket is finished."""
+    """Read the logs of run folders. Raises InputError for a folder that is no run, that comes twice, or that has no
+    finished ticket.
+    """
     folders = list(folders)
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError("a run is given twice")
@@ -75,7 +78,9 @@ def read_runs(folders: Iterable[Path]) -> list[History]:
 
 
 def setups_of(history: History) -> list[IterationSetup]:
-    """What its epochs trained, one for each T. Raises InputError where the log or settings hold what no search has."""
+    """Return the setups that a search's epochs trained, one for each T. Raises InputError if its log or settings are
+    not those of a search.
+    """
     s = history.settings
     given = {name: s[name] for name in ("width", "batch_norm", "precision") if name in s}
     batch = s.get("batch_size", SearchSettings.batch_size)
@@ -87,8 +92,10 @@ def setups_of(history: History) -> list[IterationSetup]:
 
 
 def iterations_of(history: History) -> int | None:
-    """Iterations of an epoch, by what batch norm's counters have counted up to the rewind point, or, for Early-Bird, to
-    the end of its mask search; None where the run has neither."""
+    """Return the iterations of an epoch, or None if they cannot be known.
+
+    They come from the counters of batch norm, up to the rewind point or, for Early-Bird, to the end of its mask search.
+    """
     from spiketicket.train.search.run import Run
     from spiketicket.train.search.ticket import load_ticket
 
@@ -110,14 +117,14 @@ def iterations_of(history: History) -> int | None:
 
 
 def spent(history: History, costs: Callable[[IterationSetup], Cost]) -> list[TicketCost]:
-    """Of the tickets at the paper's prunings where the run has them, else of its sparsest one."""
+    """Return the costs of the tickets at the paper's prunings if the run has them, otherwise of its sparsest ticket."""
     by_steps = {setup.timesteps: costs(setup).seconds for setup in setups_of(history)}
     iterations = iterations_of(history)
     return [_spent(history, ticket, by_steps, iterations) for ticket in _reported(history)]
 
 
 def gains(found: Iterable[TicketCost]) -> list[tuple[TicketCost, TicketCost]]:
-    """Pairs without and with Early-Time, of the same search otherwise, at the same round."""
+    """Return pairs without and with Early-Time, of searches that are the same otherwise, at the same round."""
     found = list(found)
     plain = {(_identity(one.history), one.ticket.round): one for one in found if not one.method.endswith("+ET")}
     pairs = []
@@ -129,7 +136,7 @@ def gains(found: Iterable[TicketCost]) -> list[tuple[TicketCost, TicketCost]]:
 
 
 def _reported(history: History) -> list[TicketRecord]:
-    """The final ticket of a round in place of the search's."""
+    """Return a run's tickets; the final ticket of a round takes the place of the search's."""
     tickets = {ticket.round: ticket for ticket in sorted(history.tickets, key=lambda t: t.kind == FINAL)}
     s = history.settings
     if s["method"] == "imp" and s.get("prune_rate", 0.25) == 0.25:

@@ -1,6 +1,6 @@
-"""Noise in the place of a data set's training images: as large, as many classes, augmented alike.
+"""Noise in place of a data set's training images, with the same sizes, classes and augmentation.
 
-The time of a training iteration does not depend on what the images show: every layer is computed in full.
+The time of a training iteration does not depend on what the images show, because every layer is computed in full.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ NOISE_IMAGES = 10_000  # images of noise at most: a batch is drawn from anywhere
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """Training images: how many, `[channels, size, size]`, of how many classes."""
+    """Training images: how many, their shape `[channels, size, size]`, and the number of classes."""
 
     images: int
     channels: int
@@ -37,19 +37,21 @@ FORMATS = {
 
 
 def image_format(name: str) -> ImageFormat:
-    """Raises InputError for a name that is no data set's."""
+    """Return the format of a data set's images. Raises InputError for an unknown name."""
     if name not in FORMATS:
         raise InputError(f"unknown data set {name!r}: expected one of {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
 def iterations_per_epoch(images: int, batch: int) -> int:
-    """A last batch of a single image is left out, as in training: batch norm needs two."""
+    """Return the iterations of an epoch. As in training, a last batch of a single image is left out: batch norm needs
+    two.
+    """
     return images // batch + (images % batch >= 2)
 
 
 def noise_dataset(name: str) -> Dataset:
-    """Noise like the training images of `name`. Raises InputError."""
+    """Return noise in the format of the training images of `name`. Raises InputError."""
     shape = image_format(name)
     rng = np.random.default_rng(0)
     count = min(shape.images, NOISE_IMAGES)

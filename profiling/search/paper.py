@@ -1,10 +1,10 @@
-"""What the paper prints of search times, as numbers to hold ours against.
+"""The search times that the paper prints, to compare with.
 
 Kim et al., "Exploring Lottery Ticket Hypothesis in Spiking Neural Networks" (ECCV 2022, arXiv 2207.01382),
 supplementary, Tables 1 and 3; one RTX 2080 Ti, batch 128, T = 5, Early-Time at T = 3.
 
-Table 1 says "seconds per iteration". It must be per epoch of CIFAR, 391 iterations: 300 epochs at 44.49 s are 3.7
-hours, and Table 3 has 14.97 hours for four prunings of VGG16. As printed here, the unit is mended.
+Table 1 says "seconds per iteration". It must mean an epoch of CIFAR, 391 iterations: 300 epochs at 44.49 s are 3.7
+hours, and Table 3 has 14.97 hours for four prunings of VGG16. The unit is corrected here.
 """
 
 from dataclasses import dataclass
@@ -93,16 +93,16 @@ GAINS = _read(_GAINS)  # of Early-Time, as printed; some differ from the quotien
 
 @dataclass(frozen=True)
 class EarlyBirdStop:
-    """`epochs` after which the mask search ended; `source` says how that is known."""
+    """The number of `epochs` after which a mask search ended; `source` says how that is known."""
 
     epochs: float
     source: str
 
 
 def early_bird_stop(dataset: str, arch: str, prunings: int) -> EarlyBirdStop | None:
-    """The epochs that the printed hours of EB amount to at Table 1's seconds; None where nothing is printed.
+    """Return the epochs that the printed hours of EB amount to at Table 1's seconds, or None if no hours are printed.
 
-    The paper prints no epoch, and hours to two digits: below 0.3 hours this is good to a tenth at best.
+    The paper prints no epochs, and hours with two digits: below 0.3 hours, this is good to a tenth at best.
     """
     hours = HOURS.get((dataset, arch, "EB", prunings))
     if hours is None:

@@ -25,7 +25,9 @@ Epochs = Mapping[int, float]  # by T
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """What is searched: trainings of `epochs`, at `timesteps`, or `early_timesteps` where Early-Time has chosen so."""
+    """The search whose hours are projected: trainings of `epochs` at `timesteps`, or at `early_timesteps` if Early-Time
+    has chosen so.
+    """
 
     arch: str
     dataset: str
@@ -43,7 +45,9 @@ class SearchPlan:
 
 @dataclass(frozen=True)
 class Projection:
-    """`stop`: of Early-Bird's mask search; `paper_epochs` and `all_epochs` by T, as the two ways count them."""
+    """Projected hours. `stop` is that of Early-Bird's mask search; `paper_epochs` and `all_epochs` are epochs by T,
+    counted in the two ways.
+    """
 
     plan: SearchPlan
     method: str
@@ -54,7 +58,7 @@ class Projection:
 
     @property
     def printed_hours(self) -> float | None:
-        """The paper's, of Table 3; None where it has none, as of searches at another T than its own."""
+        """Return the hours of the paper's Table 3, or None if it has none, as for searches at another T."""
         return self._printed(paper.HOURS)
 
     @property
@@ -101,9 +105,10 @@ def hours(epochs: Epochs, seconds_per_epoch: Mapping[int, float]) -> float:
 
 
 def project(plan: SearchPlan, method: str, prunings: int) -> Projection | None:
-    """Of IMP or EB, with or without ET, to the sparsity after that many prunings of 25%.
+    """Project IMP or EB, with or without ET, to the sparsity after so many prunings of 25%.
 
-    Early-Bird's epoch of stop is what the paper's hours amount to: None for a network and data set that it has not.
+    Early-Bird's stop is the epoch that the paper's hours amount to; returns None for a network and data set without
+    one.
     """
     early = plan.early_timesteps if method.endswith("+ET") else plan.timesteps
     if method.startswith("IMP"):
@@ -117,7 +122,7 @@ def project(plan: SearchPlan, method: str, prunings: int) -> Projection | None:
 
 
 def _planned(plan: SearchPlan, method: str, prunings: int, stop: paper.EarlyBirdStop | None = None) -> Epochs:
-    """Epochs by T of the real plan's trainings."""
+    """Return the epochs by T of the trainings that the real plan has."""
     early_time = method.endswith("+ET")
     settings = SearchSettings(
         "imp" if stop is None else "eb",

@@ -22,7 +22,7 @@ MB = 1e-6
 
 @dataclass(frozen=True)
 class SearchProfileSettings:
-    """What was asked for: networks at numbers of timesteps, in batches of images of a data set."""
+    """What was asked for: networks at numbers of timesteps, with batches of images of a data set."""
 
     archs: tuple[str, ...]
     timesteps: tuple[int, ...]
@@ -39,7 +39,7 @@ class SearchProfileSettings:
 
 
 def search_report(asked: SearchProfileSettings, cost: SearchCost, runs: Sequence[TicketCost] = ()) -> Report:
-    """`cost` holds the setups of `asked` and those of `runs`."""
+    """Return the report. `cost` holds the setups of `asked` and those of `runs`."""
     costs = [cost.costs[setup] for setup in asked.setups()]
     projections = project_all(asked, costs)
     by_arch = {
@@ -68,8 +68,11 @@ def search_report(asked: SearchProfileSettings, cost: SearchCost, runs: Sequence
 
 
 def project_all(asked: SearchProfileSettings, costs: Iterable[Cost]) -> list[Projection]:
-    """Where the largest T is above the paper's T_early and that was measured, too: all methods at the four
-    sparsities. Empty otherwise, and for a data set that the paper has not."""
+    """Project all methods to the four sparsities, if the largest T is above the paper's T_early and that was measured,
+    too.
+
+    Returns nothing otherwise, and for a data set that the paper does not have.
+    """
     full = max(asked.timesteps)
     if not {paper.EARLY_TIMESTEPS, full} <= set(asked.timesteps) or full <= paper.EARLY_TIMESTEPS:
         return []
@@ -144,7 +147,7 @@ def iteration_section(costs: Sequence[Cost]) -> Section:
 
 
 def epoch_section(costs: Sequence[Cost]) -> Section:
-    """Beside the paper's Table 1, both also relative to the largest T."""
+    """Return the section on seconds per epoch beside the paper's Table 1, both also relative to the largest T."""
     columns = (
         Column("network"),
         Column("T", form="d"),
@@ -195,7 +198,7 @@ def epoch_section(costs: Sequence[Cost]) -> Section:
 
 
 def _fixed_cost(arch: str, group: Sequence[Cost], printed: dict[int, float]) -> str:
-    """What does not grow with T, by a line through the seconds of an epoch."""
+    """Return a sentence on the time that does not grow with T, from a line through the seconds of an epoch."""
     if len(group) < 2:
         return f"{arch}: {group[0].seconds_per_epoch:,.1f} s at T = {group[0].setup.timesteps}."
     fixed, step = fit({cost.setup.timesteps: cost.seconds_per_epoch for cost in group})

@@ -11,7 +11,7 @@ PARTS = ("data", "forward", "backward", "optimiser")
 
 @dataclass(frozen=True)
 class IterationSetup:
-    """What is trained; `batch` images per iteration, of the size that `dataset` has."""
+    """A network and its training: `batch` images per iteration, of the size that `dataset` has."""
 
     arch: str
     timesteps: int

@@ -1,12 +1,12 @@
-"""How evenly surviving weights lie over the output channels of a layer.
+"""How evenly surviving weights are spread over the output channels of a layer.
 
-Where hardware deals the output channels of a layer out to units that work in parallel, all wait for the unit with most
-work. Its *balance* is the mean work of a unit over that of the busiest: the share of time that units are not waiting, 1
-where all have as much to do. Work is the number of nonzero weights, as in the account of workload imbalance by Yin et
-al., "Workload-Balanced Pruning for Sparse Spiking Neural Networks" (arXiv 2302.06746), which calls the share
-utilisation. A unit here has one output channel, or a block of 16 neighbours (the block of `--strategy balanced`).
+If hardware distributes the output channels of a layer over units that work in parallel, all of them wait for the unit
+with most work. The *balance* of a layer is the mean work of a unit over that of the busiest: the share of time in which
+units do not wait, 1 if all have as much to do. Work is the number of nonzero weights, as in Yin et al.,
+"Workload-Balanced Pruning for Sparse Spiking Neural Networks" (arXiv 2302.06746), who call the share utilisation. A
+unit here has one output channel, or a block of 16 neighbours (the block of `--strategy balanced`).
 
-How often a weight's input spikes is not looked at.
+How often the input of a weight spikes is not considered.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from spiketicket.train.pruning.strategies import BLOCK
 
 @dataclass(frozen=True)
 class LayerBalance:
-    """Of one layer. `work`: nonzero weights of each output channel, int64 `[channels]`."""
+    """The balance of one layer. `work` is the number of nonzero weights of each output channel, int64 `[channels]`."""
 
     name: str
     work: NDArray[np.int64]
@@ -33,12 +33,12 @@ class LayerBalance:
 
     @property
     def blocks(self) -> NDArray[np.int64]:
-        """Work of each block of 16 output channels."""
+        """Return the work of each block of 16 output channels."""
         return np.add.reduceat(self.work, np.arange(0, len(self.work), BLOCK))
 
     @property
     def by_block(self) -> float | None:
-        """A shorter last block counts as a unit of its own, with less to do."""
+        """Return the balance by block. A shorter last block counts as a unit, with less to do."""
         return balance(self.blocks)
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,14 +59,15 @@ class TicketBalance:
 
     @property
     def by_channel(self) -> float | None:
-        """Of all layers, one after another: the mean work of a channel over that of the busiest, each summed over the
-        layers; None of an empty network."""
+        """Return the balance of all layers, one after another: the mean work of a channel over that of the busiest,
+        each summed over the layers; None for an empty network.
+        """
         slowest = sum(int(layer.work.max()) for layer in self.layers)
         return sum(float(layer.work.mean()) for layer in self.layers) / slowest if slowest else None
 
     @property
     def best(self) -> LayerBalance | None:
-        """The layer with the best balance by channel; layers without weights have none."""
+        """Return the layer with the best balance by channel; layers without weights have none."""
         return max(self._known(), key=_by_channel, default=None)
 
     @property
@@ -78,12 +79,12 @@ class TicketBalance:
 
 
 def balance(work: NDArray[np.int64]) -> float | None:
-    """Mean over maximum; None where there is nothing to do."""
+    """Return the mean over the maximum, or None if there is no work."""
     return float(work.mean() / work.max()) if work.any() else None
 
 
 def ticket_balance(masks: Mapping[str, Mask]) -> TicketBalance:
-    """Of the prunable weights, whose first dimension is that of output channels."""
+    """Return the balance of the prunable weights, whose first dimension is that of output channels."""
     return TicketBalance(
         tuple(
             LayerBalance(name.removesuffix(".weight"), np.count_nonzero(mask.reshape(len(mask), -1), axis=1))

@@ -1,10 +1,11 @@
-"""Which of several points no other beats in both of two figures."""
+"""The Pareto front of points with a cost and a value."""
 
 from collections.abc import Sequence
 
 
 def front(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
-    """Of each point, whether no other costs at most as much and is worth at least as much, one of them strictly.
+    """Return for each point whether it is on the front: no other costs at most as much and is worth at least as much,
+    one of them strictly.
 
     Equal points are on the front together.
     """

@@ -1,4 +1,4 @@
-"""The report of `snn-profile tickets`: all tickets in one table, and which of them no other beats."""
+"""The report of `snn-profile tickets`: all tickets in one table, and which of them no other ticket beats."""
 
 from collections.abc import Callable, Sequence
 from time import strftime
@@ -47,7 +47,7 @@ def tickets_report(table: TicketTable) -> Report:
 
 
 def _on_front(tested: Sequence[TicketRow], cost: Callable[[TicketRow], float]) -> set[int]:
-    """Identities of the rows on the front of accuracy against that cost."""
+    """Return the identities of the rows on the front of accuracy against `cost`."""
     found = front([cost(row) for row in tested], [row.accuracy or 0.0 for row in tested])
     return {id(row) for row, on_it in zip(tested, found, strict=True) if on_it}
 
@@ -139,7 +139,7 @@ def _front_section(tested: Sequence[TicketRow], fronts: dict[str, set[int]]) -> 
 
 
 def _scatter(tested: Sequence[TicketRow], on_front: set[int], x: Axis, cost: Callable[[TicketRow], float]) -> Lines:
-    """Marks by run, and a line through the front, whose points have names."""
+    """Return marks by run, and a line through the front, whose points have names."""
     series = [
         Series(run, tuple(_point(row, cost) for row in tested if row.run == run and id(row) not in on_front), False)
         for run in dict.fromkeys(row.run for row in tested)
@@ -157,7 +157,7 @@ def _point(row: TicketRow, cost: Callable[[TicketRow], float], label: str = "") 
 
 
 def _balance_section(table: TicketTable) -> Section:
-    """Layer by layer, of the sparsest ticket of each run."""
+    """Return the section on balance, layer by layer, of the sparsest ticket of each run."""
     columns = (
         Column("ticket"),
         Column("layer"),

@@ -1,4 +1,4 @@
-"""All tickets of searches: what each holds, costs and is worth.
+"""Measure all tickets of searches: their sparsity, accuracy, size, latency, operations and energy.
 
 Every ticket is exported to a temporary model file and run by the native engine, all of them in turns.
 """
@@ -38,8 +38,9 @@ IMAGES = 32  # that operations are counted on, and that are run one after anothe
 
 @dataclass(frozen=True)
 class TicketRow:
-    """`sparsity` of all parameters (the paper's p), `sparsity_prunable` of prunable weights; `latency`: seconds of one
-    image at the ticket's own T. `input`: what was run."""
+    """The figures of one ticket. `sparsity` is that of all parameters (the paper's p), `sparsity_prunable` that of
+    prunable weights; `latency` is in seconds of one image at the ticket's own T; `input` says what images were run.
+    """
 
     run: str
     method: str
@@ -62,12 +63,12 @@ class TicketRow:
 
     @property
     def operations(self) -> float:
-        """Effective synaptic operations per image."""
+        """Return effective synaptic operations per image."""
         done = self.work.synaptic_operations
         return done["Effective_ACs"] + done["Effective_MACs"]
 
     def energy(self, table: EnergyTable) -> float:
-        """Estimated picojoules per image."""
+        """Return the estimated picojoules per image."""
         done = self.work.synaptic_operations
         return table.estimate(done["Effective_MACs"], done["Effective_ACs"])
 
@@ -109,11 +110,11 @@ def measure_tickets(
     energy: EnergyTable = CMOS_45NM,
     report: Callable[[str], None] = lambda _: None,
 ) -> TicketTable:
-    """Every ticket of the run folders, exported without a check and measured.
+    """Export every ticket of the run folders, without a check, and measure it.
 
-    `data`: folder of the data sets' files; where a run's is not at hand, noise is run, which the rows say. `duration`:
-    seconds per ticket, or `iterations`. Raises InputError for a folder that is no run, comes twice or has no
-    ticket yet; TicketError for a damaged one; MissingExtraError without torch.
+    `data` is the folder of the data sets' files; without a run's files, noise is run, which the rows say. `duration` is
+    the seconds per ticket, unless `iterations` are given. Raises InputError for a folder that is no run, comes twice or
+    has no ticket yet; TicketError for a damaged one; MissingExtraError without torch.
     """
     threads = check_threads(threads)
     histories = read_runs(folders)
@@ -165,7 +166,9 @@ class _Pictures:
         self.test: dict[str, NDArray[np.uint8] | None] = {}
 
     def of(self, ticket: "Ticket") -> tuple[NDArray[np.float32], str]:
-        """Normalised as the ticket wants them, float32 `[N, C, H, W]`, and what they are."""
+        """Return images normalised as the ticket wants them, float32 `[N, C, H, W]`, and a text that says what they
+        are.
+        """
         name = ticket.search["dataset"]
         if name not in self.test:
             self.test[name] = self._load(name)
@@ -186,7 +189,7 @@ class _Pictures:
 
 
 def _sources(history: History) -> list[tuple[str, Path]]:
-    """Kind and file of every ticket, by round. Raises InputError where there is none."""
+    """Return kind and file of every ticket, by round. Raises InputError if there is none."""
     found = history.ticket_files()
     if not found:
         raise InputError(f"{history.folder}: no round is finished yet, so there is no ticket")
@@ -194,7 +197,7 @@ def _sources(history: History) -> list[tuple[str, Path]]:
 
 
 def _names(histories: list[History]) -> dict[Path, str]:
-    """The folders' own names where they differ, else their paths."""
+    """Return the folders' names if they differ, otherwise their paths."""
     short = {history.folder: history.folder.resolve().name for history in histories}
     return short if len(set(short.values())) == len(short) else {folder: str(folder) for folder in short}
 

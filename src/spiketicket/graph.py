@@ -240,7 +240,7 @@ def same_pads(kernel: Sequence[int], dilations: Sequence[int]) -> tuple[int, int
 
 
 def infer(node: Node, inputs: list[Value]) -> Value:
-    """Return what is known of the output of `node`. Raises ModelError, which names the layer, if `inputs` do not fit."""
+    """Return what is known of the output of `node`. Raises ModelError, naming the layer, if `inputs` do not fit."""
     _check_arity(node)
     return _RULES[type(node)](node, *inputs)
 

@@ -40,4 +40,4 @@ def potential(layer: str) -> tuple[str, str]:
 
 PRODUCER = "spiketicket"
 METADATA_PREFIX = "spiketicket."
-VERIFICATION = "verification"  # the key, without prefix, of a JSON list of `export.verify.Agreement.brief()`
+VERIFICATION = "verification"  # key, without prefix, of a JSON list of `Agreement.brief()` of export/check
