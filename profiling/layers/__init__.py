@@ -1,1 +1,1 @@
-"""Where a run's time goes, and what a model computes."""
+"""The time of each layer, and the operations of a model."""

@@ -110,12 +110,12 @@ class Workload:
 
     @property
     def synaptic_operations(self) -> dict[str, float]:
-        """Per image."""
+        """Return the synaptic operations per image."""
         return {name: float(sum(steps)) for name, steps in self.by_timestep.items()}
 
     @property
     def by_timestep(self) -> dict[str, tuple[float, ...]]:
-        """Synaptic operations of all layers per image, by timestep `[T]`."""
+        """Return the synaptic operations of all layers per image, by timestep `[T]`."""
         sums: dict[str, tuple[float, ...]] = {}
         for name, attribute in (("Effective_MACs", "macs"), ("Effective_ACs", "acs"), ("Dense", "dense")):
             steps = [getattr(layer, attribute) for layer in self.layers]
@@ -170,7 +170,7 @@ def workload(session: Session, x: NDArray[np.float32], timesteps: int | None = N
 
 
 def _parts(session: Session, x: Array, timesteps: int | None) -> Iterator[tuple[Array, int]]:
-    """The images, a few at a time, and how many timesteps they run; wrong ones are left to the session to refuse."""
+    """Yield a few images at a time, and how many timesteps they run. The session refuses wrong ones."""
     axis = 1 if session.timed_input else 0
     default = x.shape[0] if session.timed_input and x.ndim else session.timesteps
     steps = default if timesteps is None else timesteps
@@ -183,8 +183,9 @@ def _parts(session: Session, x: Array, timesteps: int | None) -> Iterator[tuple[
 def _read_values(
     graph: Graph, x: Array, spikes: dict[str, NDArray[np.uint8]], timesteps: int
 ) -> Iterator[tuple[Conv | Linear, Array]]:
-    """Every layer with weights and the value that it reads, `[N, ...]` or timed `[T, N, ...]`, by way of as few
-    others as possible."""
+    """Yield every layer with weights and the value that it reads, `[N, ...]` or timed `[T, N, ...]`, computing as few
+    other values as possible.
+    """
     needed = {node.inputs[0] for node in graph.weighted()}
     for node in reversed(graph.nodes):
         if node.output in needed and not isinstance(node, Lif):
@@ -204,7 +205,7 @@ def _read_values(
 
 @dataclass
 class _Tally:
-    """Sums over images of one layer with weights."""
+    """Sums over images of the operations of one layer with weights."""
 
     effective: Array = field(default_factory=lambda: np.zeros(1))  # by run of the layer: T, or one
     binary: bool = True
@@ -258,16 +259,16 @@ class _Firing:
 
 
 def _effective_linear(node: Linear, nonzero: NDArray[np.bool_]) -> Array:
-    """Operations of each input vector `[K, F]` -> `[K]`: of every nonzero, the rows that have a weight for it."""
+    """Return the operations of each input vector, `[K, F]` -> `[K]`: for every nonzero, rows with a weight for it."""
     readers = np.bincount(node.weight.without_zeros().indices, minlength=node.weight.columns)
     return nonzero @ readers.astype(np.float64)
 
 
 def _effective_conv(node: Conv, nonzero: NDArray[np.bool_]) -> Array:
-    """Operations of each input image `[K, C, H, W]` -> `[K]`.
+    """Return the operations of each input image, `[K, C, H, W]` -> `[K]`.
 
-    Of every channel and tap of the kernel: nonzeros at the positions that the tap reads, as it moves, times the
-    output channels that have a weight there.
+    For every channel and tap of the kernel, they are the nonzeros at the positions that the tap reads, times the number
+    of output channels that have a weight there.
     """
     weight = node.weight.without_zeros()
     rows = weight.row_indices
@@ -279,8 +280,9 @@ def _effective_conv(node: Conv, nonzero: NDArray[np.bool_]) -> Array:
 
 
 def _reads(node: Conv, size: tuple[int, ...]) -> tuple[Array, Array]:
-    """Along each axis, which taps of the kernel read which positions of the image: ones and zeros
-    `[taps, positions]`. No tap reads a position twice."""
+    """Return which taps of the kernel read which positions of the image, along each axis: ones and zeros `[taps,
+    positions]`. No tap reads a position twice.
+    """
     axes = []
     for axis in (0, 1):
         kernel, stride, dilation = node.weight.shape[2 + axis], node.strides[axis], node.dilations[axis]
@@ -295,7 +297,7 @@ def _reads(node: Conv, size: tuple[int, ...]) -> tuple[Array, Array]:
 
 
 def _dense(graph: Graph, node: Conv | Linear) -> int:
-    """Operations of one run on one image if no input and no weight were zero."""
+    """Return the operations of one run on one image if no input and no weight were zero."""
     if isinstance(node, Linear):
         return prod(node.weight.shape)
     down, across = _reads(node, graph.values[node.inputs[0]].shape[1:])

@@ -1,4 +1,4 @@
-"""Where a run's time goes: each layer of a model as its engine runs it, at each timestep, beside what it computes."""
+"""Profile the layers of a model: the time of each at each timestep as its engine runs it, and its operations."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ VIEWS = (Flatten, Repeat, Unsqueeze)  # where they cost nothing, they are no row
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One operation of the engine: a layer, and those that the same kernel computes. All figures per image.
+    """One operation of the engine: a layer, and those that the same kernel computes. All figures are per image.
 
-    `acs`, `macs`, `dense` and `energy_pj` by timestep, as in operations.py; a static layer runs at the first. `bytes`
-    by timestep too: values that are read and written, spikes as bits and other numbers as four bytes, and at the first
-    timestep the weights, as the kernel stores them where that is known, otherwise as the file does.
+    `acs`, `macs`, `dense` and `energy_pj` are by timestep, as in operations.py; a static layer runs at the first.
+    `bytes` are by timestep, too: values that are read and written, spikes as bits and other numbers as four bytes, and
+    at the first timestep the weights, as the kernel stores them if that is known, otherwise as the file does.
     """
 
     name: str
@@ -50,12 +50,12 @@ class LayerRow:
 
     @property
     def operations(self) -> float:
-        """Effective synaptic operations."""
+        """Return the effective synaptic operations."""
         return sum(self.acs) + sum(self.macs)
 
     @property
     def intensity(self) -> float:
-        """Effective synaptic operations per byte."""
+        """Return the effective synaptic operations per byte."""
         return self.operations / sum(self.bytes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """`times` and `roof` are None where the engine does not tell what its layers take."""
+    """The profile of all layers. `times` and `roof` are None if the engine does not time its layers."""
 
     engine: str
     threads: int
@@ -99,7 +99,7 @@ class LayerProfile:
 
     @property
     def overhead(self) -> Interval | None:
-        """The share by which the clocks between the layers make a run longer."""
+        """Return the share by which the clocks between the layers make a run longer."""
         return None if self.times is None else self.times.overhead
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def profile_layers(
 
 
 def _groups(session: Session, timed: set[str] | None) -> Iterator[list[LayerInfo]]:
-    """The layers that one operation of the engine computes, each behind the first."""
+    """Yield the layers that one operation of the engine computes, each group behind its first layer."""
     infos = session.layers()
     nodes = {node.name: node for node in session.graph.nodes}
     for info in infos:
@@ -192,7 +192,7 @@ def _row(
 
 
 def _sums(steps: list[Any], like: tuple[float, ...]) -> tuple[float, ...]:
-    """Sums over layers, by timestep."""
+    """Return the sums over layers, by timestep."""
     return tuple(map(sum, zip(*steps, strict=True))) if steps else (0.0,) * len(like)
 
 
@@ -202,13 +202,15 @@ def _density(weights: list[LayerInfo]) -> float | None:
 
 
 def _input_rate(layers: list[LayerOperations]) -> float | None:
-    """Of a kernel that reads several values, the mean over all that it reads."""
+    """Return the share of nonzero inputs; for a kernel that reads several values, the mean over them."""
     inputs = sum(layer.inputs for layer in layers)
     return sum(layer.input_rate * layer.inputs for layer in layers) / inputs if inputs else None
 
 
 def _bytes(graph: Graph, infos: list[LayerInfo], timesteps: int) -> tuple[float, ...]:
-    """Of an operation, by timestep: weights once, what it reads from others, and what it gives to them."""
+    """Return the bytes of an operation by timestep: its weights once, the values that it reads from other operations,
+    and those that it gives to them.
+    """
     names = {info.name for info in infos}
     nodes = [node for node in graph.nodes if node.name in names]
     made = {node.output for node in nodes}
@@ -223,7 +225,7 @@ def _bytes(graph: Graph, infos: list[LayerInfo], timesteps: int) -> tuple[float,
 
 
 def _source(name: str, views: dict[str, str]) -> str:
-    """The value that holds the numbers of one that is the same in another shape."""
+    """Return the value that holds the numbers of `name`, which may be the same value in another shape."""
     while name in views:
         name = views[name]
     return name

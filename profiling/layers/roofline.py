@@ -1,12 +1,13 @@
-"""What bounds a layer on this machine: how fast the engine's kernels can add, and how fast memory can be read.
+"""Measure what bounds a layer on this machine: how fast the engine's kernels can add, and how fast memory can be read.
 
-Both are measured, in the minute of the measurement that they stand beside:
+Both are measured within the same minute as the figures that they are compared with:
 
 - additions: the native engine's own dense kernels, whichever is fastest, on a small layer without zeros whose weights
-  lie in the first cache and where every neuron fires at every timestep. So every addition is a synaptic operation, and
-  no kernel of this engine does more of them.
-- bytes: copies of an array of the size that a run of the model touches, so that what stays in a cache from run to
-  run is compared with that cache.
+fit into the first cache and in which every neuron fires at every timestep. So every addition is a synaptic operation,
+and no kernel of this engine does more of them.
+
+- bytes: copies of an array of the size that a run of the model touches, so that what stays in a cache from run to run
+is compared with that cache.
 """
 
 import time
@@ -32,7 +33,9 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Roof:
-    """Per second, on `threads` threads. `working_set`: bytes of the array that was copied."""
+    """Additions and bytes per second with `threads` threads. `working_set` is the number of bytes of the array that was
+    copied.
+    """
 
     additions: float
     bytes: float
@@ -40,8 +43,9 @@ class Roof:
     working_set: int
 
     def share(self, operations: float, nbytes: float, seconds: float) -> float:
-        """What `operations` in `seconds` are of what the machine could do with `nbytes` of traffic: the longer of the
-        times that additions and bytes take at best, over the time that it took."""
+        """Return the share of the machine's peak that `operations` in `seconds` with `nbytes` of traffic reach: the
+        longer of the shortest times for the additions and for the bytes, over the time taken.
+        """
         return max(operations / self.additions, nbytes / self.bytes) / seconds
 
     def to_dict(self) -> dict[str, float]:
@@ -49,7 +53,7 @@ class Roof:
 
 
 def measure_roof(threads: int, working_set: int) -> Roof:
-    """Measure; takes about a tenth of a second. `working_set`: bytes that a run touches."""
+    """Measure the peak in about a tenth of a second. `working_set` is the number of bytes that a run touches."""
     size = min(max(working_set, SMALLEST), LARGEST)
     return Roof(max(_additions(kernel, threads) for kernel in PROBES), _bandwidth(size, threads), threads, size)
 
@@ -69,7 +73,9 @@ def _additions(kernel: str, threads: int) -> float:
 
 
 def _probe(channels: int) -> Graph:
-    """A first layer whose neurons fire at every timestep (soft reset: not known to be periodic), then a dense one."""
+    """Return a first layer whose neurons fire at every timestep (with a soft reset, so that it is not known to be
+    periodic), and a dense one.
+    """
     identity = np.zeros((channels, channels, 1, 1), np.float32)
     identity[range(channels), range(channels)] = 2
     weight = np.random.default_rng(0).standard_normal((OUTPUTS, channels, 3, 3)).astype(np.float32)
@@ -87,7 +93,9 @@ def _probe(channels: int) -> Graph:
 
 
 def _bandwidth(size: int, threads: int) -> float:
-    """Bytes read and written per second by copies of `size` bytes in all, each thread its part."""
+    """Return the bytes read and written per second by copies of `size` bytes in all, of which each thread copies its
+    part.
+    """
     half = size // threads // 2
     parts = [(np.ones(half, np.uint8), np.empty(half, np.uint8)) for _ in range(threads)]
 

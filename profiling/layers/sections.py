@@ -1,4 +1,4 @@
-"""A profile of layers as sections of a report."""
+"""The sections of a report on layers."""
 
 from spiketicket.profiling.layers.profile import LayerProfile, LayerRow
 from spiketicket.profiling.measure.timing import Interval
@@ -8,7 +8,9 @@ MS, US, KB, MILLION, UJ = 1e3, 1e6, 1e-3, 1e-6, 1e-6  # from seconds, bytes, ope
 
 
 def sections(profile: LayerProfile) -> tuple[Section, ...]:
-    """Layers; where they were timed, layers by timestep; firing rates, if anything fires; NeuroBench's metrics."""
+    """Return the sections: layers; if they were timed, layers by timestep; firing rates, if anything fires;
+    NeuroBench's metrics.
+    """
     parts = [_layers(profile)]
     if any(row.by_timestep for row in profile.rows):
         parts.append(_time_by_timestep(profile))
@@ -71,7 +73,7 @@ def _cells(row: LayerRow, total: float | None) -> tuple[Cell, ...]:
 
 
 def _total(profile: LayerProfile) -> float | None:
-    """Seconds of all layers."""
+    """Return the seconds of all layers."""
     return sum(row.seconds.value for row in profile.rows if row.seconds) if profile.times else None
 
 

@@ -1,4 +1,4 @@
-"""How long each layer of a model takes at each timestep, and what it costs to know.
+"""Measure how long each layer of a model takes at each timestep, and by how much the measurement slows the run.
 
 The native engine computes all timesteps of a layer before it goes on to the next. So the time of timestep t of a layer
 is the time that the layer takes in a run of t timesteps, less what it takes in a run of t - 1; for the first, a run of
@@ -26,8 +26,9 @@ Seconds = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LayerTimes:
-    """Seconds per image, by round. `layers[name]`: `[rounds, T]`, the layer in runs of 1..T timesteps, or
-    `[rounds, 1]`, of T timesteps, of a model that runs no other number."""
+    """Seconds per image, by round. `layers[name]` is `[rounds, T]`, the layer in runs of 1..T timesteps, or `[rounds,
+    1]`, in runs of T timesteps, for a model that runs no other number.
+    """
 
     timesteps: int
     layers: dict[str, Seconds]
@@ -39,11 +40,11 @@ class LayerTimes:
         return len(self.plain)
 
     def whole(self, name: str) -> Interval:
-        """A layer in a run of T timesteps."""
+        """Return the time of a layer in a run of T timesteps."""
         return median(self.layers[name][:, -1])
 
     def by_timestep(self, name: str) -> tuple[Interval, ...] | None:
-        """What each further timestep takes; None of a model that runs but one number of timesteps."""
+        """Return the time of each further timestep, or None for a model that runs one number of timesteps only."""
         seconds = self.layers[name]
         if seconds.shape[1] != self.timesteps:
             return None
@@ -51,12 +52,12 @@ class LayerTimes:
 
     @property
     def overhead(self) -> Interval:
-        """By which share the clocks make a run longer; of pairs of runs that follow each other."""
+        """Return the share by which the clocks make a run longer, from pairs of runs that follow each other."""
         return median(self.clocked / self.plain - 1)
 
     @property
     def covered(self) -> Interval:
-        """The share of a run that its layers take; the rest is checks, and values in and out."""
+        """Return the share of a run that its layers take. The rest is checks, and values in and out."""
         return median(sum(seconds[:, -1] for seconds in self.layers.values()) / self.plain)
 
 
@@ -97,8 +98,9 @@ def time_layers(session: Session, x: NDArray[np.float32], timesteps: int, durati
 
 
 def median(samples: Seconds) -> Interval:
-    """The median, and the pair of order statistics between which the true one lies with 95%, whatever the
-    distribution (of fewer than 6 samples: their least and greatest, with less)."""
+    """Return the median, and the pair of order statistics between which the true one lies with 95%, whatever the
+    distribution. Of fewer than 6 samples, these are the smallest and the largest, with less certainty.
+    """
     ordered, n = np.sort(samples), len(samples)
     outside, rank = 0.0, 0  # ranks that can be left out at each end
     while rank < n // 2 and (outside := outside + comb(n, rank) / 2**n) <= (1 - CONFIDENCE) / 2:

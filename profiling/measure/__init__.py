@@ -1,1 +1,1 @@
-"""Timing, memory, and what disturbs them."""
+"""Timing, memory, and the noise of the machine."""

@@ -1,7 +1,7 @@
-"""Timing: monotonic clock, warm-up until steady, candidates interleaved in random order.
+"""Time candidates with a monotonic clock: warm-up until steady, then rounds in which they take turns in random order.
 
-A candidate is a function of no arguments that returns when its result is there. Where a device works on after the call
-(a GPU), `synchronised` makes it one.
+A candidate is a function without arguments that returns when its result is there. If a device goes on working after the
+call (a GPU), `synchronised` makes a candidate of it.
 """
 
 import gc
@@ -37,7 +37,7 @@ WARM_UP_RUNS = 2  # however long they take: the first run allocates
 
 @dataclass(frozen=True)
 class Measurement(Generic[Key]):
-    """Timings of all candidates, their rounds in pairs, and what disturbed them."""
+    """The timings of all candidates, whose rounds are pairs, and the noise during the measurement."""
 
     timings: dict[Key, Timing]
     noise: Noise
@@ -88,7 +88,7 @@ def measure(
 
 
 def synchronised(run: Run, wait: Run) -> Run:
-    """`run`, over when `wait` (as torch.cuda.synchronize) has returned, too."""
+    """Return `run` followed by `wait` (such as torch.cuda.synchronize)."""
 
     def finish() -> object:
         result = run()
@@ -99,7 +99,7 @@ def synchronised(run: Run, wait: Run) -> Run:
 
 
 def _turns(iterations: int | None, total: float, slowest: float) -> Iterator[int | None]:
-    """One item per round: how many runs a turn has; None: as many as 20 ms hold."""
+    """Yield one item per round: how many runs a turn has, or None for as many as 20 ms hold."""
     if iterations is None:
         end, done = time.perf_counter_ns() + 1e9 * total, 0
         while done < MIN_ROUNDS or time.perf_counter_ns() < end:
@@ -112,7 +112,7 @@ def _turns(iterations: int | None, total: float, slowest: float) -> Iterator[int
 
 
 def _turn(run: Run, length: float) -> tuple[float, ...]:
-    """Runs that take `length` seconds together, one at least."""
+    """Run for `length` seconds, once at least, and return the seconds of each run."""
     seconds = [_timed(run)]
     total = seconds[0]
     while total < length:
@@ -126,7 +126,7 @@ def _runs(run: Run, count: int) -> tuple[float, ...]:
 
 
 def _warm_up(run: Run, count: int | None) -> float:
-    """Seconds of the last run; 0 where there is none."""
+    """Run without recording times, and return the seconds of the last run (0 without any)."""
     if count is not None:
         return _runs(run, count)[-1] if count else 0.0
     recent: deque[float] = deque(maxlen=2 * WINDOW)

@@ -1,4 +1,4 @@
-"""What a measurement ran on, and on which cores."""
+"""Facts of the machine that a measurement ran on, and its cores."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ _PACKAGES = ("numpy", "scipy", "onnx", "onnxruntime", "torch", "openvino", "tens
 
 
 def machine_facts() -> dict[str, str]:
-    """What stands beside every figure: the CPU and its clock, memory, system, load, GPU, versions."""
+    """Return the facts that are printed with every figure: CPU and its clock, memory, system, load, GPU, versions."""
     from spiketicket.runtime.engines.native.engine import build_info
 
     facts = {
@@ -46,13 +46,14 @@ def machine_facts() -> dict[str, str]:
 
 
 def usable_cores() -> int:
-    """How many logical cores this process may use."""
+    """Return the number of logical cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def governor() -> str:
-    """How Linux chooses the clock frequency: performance, powersave, ...; of several cores, each once. Empty where it
-    is not readable, as in virtual machines."""
+    """Return how Linux chooses the clock frequency: performance, powersave, ...; if cores differ, each once. Empty if
+    it is not readable, as in virtual machines.
+    """
     found = {_text(file) for file in CPUS.glob("cpu[0-9]*/cpufreq/scaling_governor")}
     return ", ".join(sorted(found - {""}))
 
@@ -89,7 +90,7 @@ def _threads() -> list[int]:
 
 
 def _topology() -> str:
-    """Sockets, cores and threads per core of the whole machine."""
+    """Return sockets, cores and threads per core of the whole machine."""
     sockets = {_text(file) for file in CPUS.glob("cpu[0-9]*/topology/physical_package_id")}
     siblings = [_text(file) for file in CPUS.glob("cpu[0-9]*/topology/thread_siblings_list")]
     if not sockets or not siblings:
@@ -104,7 +105,7 @@ def _plural(count: int, noun: str) -> str:
 
 
 def _max_frequency() -> str:
-    """Of the fastest core, as the kernel states it; a virtual machine knows at most the present one."""
+    """Return the clock of the fastest core as the kernel states it; a virtual machine knows at most the present one."""
     stated = [_text(file) for file in CPUS.glob("cpu[0-9]*/cpufreq/cpuinfo_max_freq")]
     kilohertz = [int(text) for text in stated if text.isdigit()]
     if kilohertz:
@@ -126,7 +127,7 @@ def _virtual() -> str:
 
 
 def _gpu() -> str:
-    """Names and driver as NVIDIA's tool gives them."""
+    """Return the names of the GPUs and the driver, as NVIDIA's tool gives them."""
     gpus = ask(("name", "driver_version"))
     if gpus is None:
         return "none known"
@@ -134,7 +135,7 @@ def _gpu() -> str:
 
 
 def _cpu_field(name: str) -> str:
-    """Of the first core in /proc/cpuinfo; empty where there is none."""
+    """Return a field of the first core in /proc/cpuinfo, or an empty text without one."""
     found = re.search(rf"^{name}\s*:\s*(.*)$", _text(PROC / "cpuinfo"), re.MULTILINE)
     return found[1].strip() if found else ""
 

@@ -1,8 +1,9 @@
-"""Bytes and seconds that a model costs an engine: its file, what it holds once loaded, its peak, the time to load.
+"""Measure the bytes and seconds that a model costs an engine: its file, its size once loaded, its peak, the time to
+load.
 
 Each is measured in fresh processes: `python -m spiketicket.profiling.measure.memory ENGINE MODEL X.npy THREADS
-TIMESTEPS` is one, and prints one line of JSON. Libraries are imported before the first reading, so the growth is the
-model's: weights, tables, buffers, and what reading the file leaves behind.
+TIMESTEPS` is one, and prints one line of JSON. Libraries are imported before the first reading, so that the growth is
+the model's: weights, tables, buffers, and what reading the file leaves behind.
 """
 
 import contextlib
@@ -34,10 +35,10 @@ _RESET = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Memory:
-    """Medians over fresh processes. `file`: bytes of the file. `resident`: bytes by which the process has grown once
-    the model is loaded; `peak`: by which it had grown at most, when it had run once. `load_seconds`,
-    `first_result_seconds`: from the file to a session that can run, and to its first result. Files come from the page
-    cache, and kernel plans from theirs, if they are there.
+    """Medians over fresh processes. `file` is the size of the file in bytes, `resident` the growth of the process when
+    the model is loaded, and `peak` its largest growth until the model has run once. `load_seconds` and
+    `first_result_seconds` are the times from the file to a session that can run, and to its first result. Files come
+    from the page cache, and kernel plans from their own, if they are there.
     """
 
     file: int
@@ -69,7 +70,9 @@ def measure_memory(engine: str, path: Path, x: NDArray[np.float32], threads: int
 
 
 def process_bytes(field: str) -> int:
-    """Memory of this process by Linux: `VmRSS` now, `VmHWM` at its peak. Raises SpikeTicketError elsewhere."""
+    """Return the memory of this process according to Linux: `VmRSS` now, `VmHWM` at its peak. Raises SpikeTicketError
+    elsewhere.
+    """
     with contextlib.suppress(OSError):
         for line in _STATUS.read_text().splitlines():
             if line.startswith(f"{field}:"):

@@ -1,4 +1,4 @@
-"""What else the machine did during a measurement, and whether that makes its figures doubtful."""
+"""Other activity of the machine during a measurement, and whether it makes the figures doubtful."""
 
 import os
 import resource
@@ -21,11 +21,13 @@ STEADY_GOVERNORS = ("performance", "")
 
 @dataclass(frozen=True)
 class Noise:
-    """`others`: cores that other processes took, and other guests of a virtual machine's host; `stolen`: those guests'
-    part; `preempted`: times per second that this process was put aside for another; None where the system does not
-    tell, or the measurement was too short to say. `spread`: interquartile range of the turns' medians over their
-    median, of the candidate where it is largest. `governor`: of the clock frequency; empty where it is not readable.
-    `load_average`: of the last minute, when the measurement began. `cores`: that this process may use.
+    """The noise during a measurement; a figure is None if the system does not tell it or the measurement was too short.
+
+    `others` is the number of cores that other processes and other guests of a virtual machine's host took, and `stolen`
+    the guests' part of it. `preempted` is how many times per second this process was preempted. `spread` is the
+    interquartile range of the turns' medians over their median, for the candidate with the largest. `governor` is that
+    of the clock frequency (empty if not readable), `load_average` that of the minute before the measurement, and
+    `cores` the number that this process may use.
     """
 
     others: float | None
@@ -38,7 +40,7 @@ class Noise:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """A sentence for everything that makes the figures doubtful; none on a quiet machine."""
+        """Return a sentence for everything that makes the figures doubtful; none on a quiet machine."""
         found = []
         if self.others is not None and self.others > QUIET:
             found.append(f"The machine was not quiet: other processes took {self.others:.2g} cores.")
@@ -62,8 +64,9 @@ class Noise:
 
 
 class Watch:
-    """Looks at the machine before and after the block. The measuring process's own threads, and children that have
-    ended, do not count as others; children that still run do."""
+    """A context manager that reads the state of the machine before and after its block. The measuring process's own
+    threads, and children that have ended, do not count as others; children that still run do.
+    """
 
     def __enter__(self) -> "Watch":
         self.load_average = _load_average()
@@ -74,7 +77,7 @@ class Watch:
         self.after = _read()
 
     def noise(self, spread: float) -> Noise:
-        """Of the block, which has ended; `spread` is the measurement's."""
+        """Return the noise during the block, which has ended. `spread` is the measurement's."""
         others = stolen = preempted = None
         elapsed = self.after.time - self.before.time
         if elapsed >= SHORTEST:
@@ -87,7 +90,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class _Reading:
-    """Seconds, but for `preempted`. `cores`: busy and stolen time of all of them, where Linux tells."""
+    """Seconds, except `preempted`. `cores` has the busy and the stolen time of all cores, if Linux tells them."""
 
     time: float
     own: float

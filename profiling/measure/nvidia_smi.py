@@ -1,4 +1,4 @@
-"""What NVIDIA's tool says of the GPUs."""
+"""Ask NVIDIA's tool nvidia-smi about the GPUs."""
 
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ SECONDS = 20.0  # it can take some to wake a GPU
 
 
 def ask(fields: Sequence[str]) -> list[dict[str, str]] | None:
-    """The fields of every GPU, as texts; None where there is no such tool, nothing where it fails."""
+    """Return the fields of every GPU as texts: None without the tool, an empty list if it fails."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None

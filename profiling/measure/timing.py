@@ -27,18 +27,18 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and where the true value lies with CONFIDENCE."""
+    """An estimate, and the range in which the true value lies with CONFIDENCE."""
 
     value: float
     low: float
     high: float
 
     def scaled(self, factor: float) -> "Interval":
-        """The same in another unit; `factor` > 0."""
+        """Return the interval in another unit; `factor` must be positive."""
         return self.mapped(lambda value: factor * value)
 
     def mapped(self, function: Callable[[float], float]) -> "Interval":
-        """The interval of a rising function of the value."""
+        """Return the interval of a rising function of the value."""
         return Interval(function(self.value), function(self.low), function(self.high))
 
     def to_dict(self) -> dict[str, float]:
@@ -47,8 +47,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of all runs of one candidate, by round: in each round every candidate had its turn once, so that
-    rounds of two candidates of one measurement are pairs. One round at least, of one run at least.
+    """The seconds of all runs of one candidate, by round. In each round every candidate had its turn once, so that
+    rounds of two candidates of one measurement are pairs. There is at least one round, of at least one run.
 
     Fewer than six rounds cannot give 95%: their interval reaches from the lowest to the highest median of a turn.
     """
@@ -73,33 +73,36 @@ class Timing:
 
     @cached_property
     def medians(self) -> NDArray[np.float64]:
-        """Of each round's turn, in order."""
+        """Return the median of each round's turn, in order."""
         return np.array([median(turn) for turn in self.rounds])
 
     def quantile(self, share: float) -> float:
-        """Of all runs, where every round weighs the same: a turn lasts as long whether its runs are fast or slow, so
-        that it holds fewer of the slow ones."""
+        """Return a quantile of all runs, in which every round weighs the same: a turn lasts as long whether its runs
+        are fast or slow, so that it holds fewer of the slow ones.
+        """
         return float(np.interp(share, self._shares, np.sort(self.seconds)))
 
     @cached_property
     def _shares(self) -> NDArray[np.float64]:
-        """Which quantile each run is, in rising order."""
+        """Return which quantile each run is, in rising order."""
         weights = np.concatenate([np.full(len(turn), 1 / len(turn)) for turn in self.rounds])[np.argsort(self.seconds)]
         below = np.cumsum(weights) - weights
         shares: NDArray[np.float64] = below / (below[-1] or 1.0)
         return shares
 
     def median(self) -> Interval:
-        """Of the rounds, each of which counts by the median of its turn."""
+        """Return the median of the rounds, each of which counts by the median of its turn."""
         return _median_of(self.medians)
 
     @property
     def spread(self) -> float:
-        """Interquartile range of all runs over their median."""
+        """Return the interquartile range of all runs over their median."""
         return (self.quantile(0.75) - self.quantile(0.25)) / self.quantile(0.5)
 
     def to_dict(self, factor: float = 1.0) -> dict[str, float]:
-        """Seconds times `factor`; `p50`, `low` and `high` are those of `median()`, `spread` has no unit."""
+        """Return the figures in seconds times `factor`; `p50`, `low` and `high` are those of `median()`, `spread` has
+        no unit.
+        """
         middle = self.median()
         p90, p95, p99 = map(self.quantile, (0.9, 0.95, 0.99))
         scaled = {
@@ -115,20 +118,21 @@ class Timing:
 
 
 def difference(a: Timing, b: Timing) -> Interval:
-    """By how many seconds `a` takes longer than `b`: the median over rounds. Both are of one measurement."""
+    """Return by how many seconds `a` takes longer than `b`: the median over rounds. Both must be of one measurement."""
     _check_pairs(a, b)
     return _median_of(a.medians - b.medians)
 
 
 def ratio(a: Timing, b: Timing) -> Interval:
-    """How many times as long `a` takes as `b`: the median over rounds, of logarithms, so that `ratio(b, a)` is one
-    over it. Both are of one measurement, and no run took zero seconds."""
+    """Return how many times as long `a` takes as `b`: the median over rounds, of logarithms, so that `ratio(b, a)` is
+    its inverse. Both must be of one measurement, and no run may have taken zero seconds.
+    """
     _check_pairs(a, b)
     return _median_of(np.log(a.medians / b.medians)).mapped(math.exp)
 
 
 def relative_range(values: Sequence[float] | NDArray[np.float64]) -> float:
-    """Interquartile range over median, which is positive."""
+    """Return the interquartile range over the median, which must be positive."""
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
     return float((high - low) / middle)
 
@@ -145,7 +149,7 @@ def _median_of(values: NDArray[np.float64]) -> Interval:
 
 
 def interval_rank(n: int) -> int:
-    """j such that the median's interval reaches from the j-th lowest to the j-th highest of n values."""
+    """Return j such that the median's interval reaches from the j-th lowest to the j-th highest of n values."""
     tail = (1 - CONFIDENCE) / 2
     ranks = np.arange(1, n + 1)
     bootstrap = int(np.argmax(bdtrc((n - 1) // 2, n, ranks / n) > tail)) + 1

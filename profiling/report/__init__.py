@@ -1,1 +1,1 @@
-"""What a measurement says, once, and its forms: terminal, JSON, CSV, Markdown, LaTeX, HTML."""
+"""Reports of measurements, and their formats: terminal, JSON, CSV, Markdown, LaTeX, HTML."""

@@ -7,10 +7,10 @@ from spiketicket.profiling.report.document import Report
 
 
 def csv(report: Report) -> str:
-    """One line per cell of every section's table: `section,row,column,value,unit`, rows counted from 1.
+    """Return one line per cell of every section's table: `section,row,column,value,unit`, with rows counted from 1.
 
-    In this form, sections of different columns share one file; a pivot over section, row and column gives the tables
-    back. Values are not rounded and carry no sign of percent or thousands; where there is no figure, nothing.
+    In this form, sections of different columns share one file, and a pivot over section, row and column gives the
+    tables back. Values are not rounded, and have no sign for percent or thousands. A missing figure is empty.
     """
     text = StringIO()
     lines = writer(text, lineterminator="\n")

@@ -1,6 +1,6 @@
-"""A report before it takes a form: sections of one table each, their pictures, and a sentence that says what is seen.
+"""A report, whatever its format: sections with a table, pictures, and sentences on what the figures show.
 
-Measurements make documents, writers read them; neither knows the other.
+Measurements make such documents and writers read them; neither knows the other.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,9 @@ Cell = str | int | float | bool | None  # None: there is no such figure
 
 @dataclass(frozen=True)
 class Column:
-    """`form`: how numbers are written, a format specification such as `.3f`, `,d` or `.1%`; of texts, empty."""
+    """A column. `form` says how numbers are written, as a format specification such as `.3f`, `,d` or `.1%`; it is
+    empty for texts.
+    """
 
     name: str
     unit: str = ""
@@ -24,7 +26,7 @@ class Column:
         return f"{self.name}, {self.unit}" if self.unit else self.name
 
     def write(self, cell: Cell) -> str:
-        """A cell as a person reads it; `-` where there is no figure."""
+        """Return a cell as text, `-` if it has no figure."""
         if cell is None:
             return "-"
         if isinstance(cell, bool):
@@ -38,7 +40,7 @@ def is_number(cell: Cell) -> bool:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of as many cells as there are columns, unrounded: writers round."""
+    """Rows with as many cells as there are columns. Numbers are not rounded; writers round them."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -49,12 +51,12 @@ class Table:
                 raise ValueError(f"a row of {len(row)} cells in a table of {len(self.columns)} columns: {row}")
 
     def numeric(self) -> tuple[bool, ...]:
-        """Of each column, whether it holds figures: numbers, or none at all."""
+        """Return for each column whether it holds figures, that is, numbers or nothing at all."""
         kinds = zip(*self.rows, strict=True) if self.rows else ((),) * len(self.columns)
         return tuple(all(is_number(cell) or cell is None for cell in column) for column in kinds)
 
     def without(self, name: str) -> "Table":
-        """The table without the column of that name."""
+        """Return the table without the column of that name."""
         kept = [place for place, column in enumerate(self.columns) if column.name != name]
         return Table(
             tuple(self.columns[place] for place in kept),
@@ -79,7 +81,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Point:
-    """`low`, `high`: an interval of y. `label`: what the point is, where its place does not tell."""
+    """A point. `low` and `high` are an interval of y. `label` says what the point is, if its position does not."""
 
     x: float
     y: float
@@ -97,7 +99,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Lines:
-    """Series over two axes: lines, or scattered marks."""
+    """Series over two axes, as lines or scattered marks."""
 
     x: Axis
     y: Axis
@@ -120,10 +122,10 @@ Picture = Lines | Bars
 
 @dataclass(frozen=True)
 class Section:
-    """`key`: short, lower case, of letters and hyphens: the anchor on a page and the name of a file.
+    """A section. `key` is short, of lower-case letters and hyphens: the anchor on a page and the name of a file.
 
-    `says`: a sentence or two, what the figures show, with the most telling of them. `notes`: what a reader must know
-    to read them right: what is an estimate or a projection, and of what; what was not measured, and why.
+    `says` is a sentence or two on what the figures show, with the most important of them. `notes` are what a reader
+    must know to understand them: what is an estimate or a projection, and what was not measured, and why.
     """
 
     key: str
@@ -139,8 +141,9 @@ Kind = Literal["inference", "search", "tickets", "comparison", "benchmark"]
 
 @dataclass(frozen=True)
 class Report:
-    """`warnings`: what makes the figures doubtful, a noisy machine above all. `facts`: titled lists of what was
-    measured on what. `data`: the whole measurement in plain containers, for JSON."""
+    """A report. `warnings` say what makes the figures doubtful, such as a noisy machine. `facts` are titled lists of
+    what was measured on what. `data` is the whole measurement in plain containers, for JSON.
+    """
 
     kind: Kind
     title: str

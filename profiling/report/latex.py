@@ -43,10 +43,10 @@ SPECIAL = {
 
 
 def latex(report: Report) -> str:
-    """A `table`, with packages booktabs and graphicx, for every section with a table, to be `\\input`.
+    r"""Return a `table`, with packages booktabs and graphicx, for every section with a table, to be `\input`.
 
     Its caption is the section's title and what it says, its label `tab:` and the section's key; column meanings, notes
-    and the report's warnings stand below it. A table wider than the line is shrunk to it.
+    and the report's warnings are below it. A table wider than the line is scaled down to it.
     """
     head = f"% {' '.join(report.title.split())}\n% \\usepackage[T1]{{fontenc}} \\usepackage{{booktabs,graphicx}}\n"
     tables = [_float(section, section.table, report.warnings) for section in report.sections if section.table]

@@ -1,4 +1,4 @@
-"""Horizontal bars of stacked parts."""
+"""Draw horizontal bars of stacked parts."""
 
 from html import escape
 from math import isfinite
@@ -15,7 +15,7 @@ LABEL_SHARE = 0.38  # of the width, at most
 
 
 def draw_bars(picture: Bars, width: float) -> tuple[str, float]:
-    """Markup and height in pixels of the picture in `width` pixels: a legend, and a line per bar below it."""
+    """Return markup and height in pixels of the picture in `width` pixels: a legend, and one line per bar below it."""
     _check(picture)
     totals = [sum(lengths) for lengths in zip(*picture.parts.values(), strict=True)]
     written = [write_number(total, picture.axis.form) for total in totals]
@@ -65,7 +65,7 @@ def _axis(x: Scale, top: float, bottom: float) -> str:
 
 
 def _bar(picture: Bars, row: int, x: Scale, y: float) -> str:
-    """The parts of a bar; a rim of paper parts them where colours cannot be told apart."""
+    """Return the parts of a bar. A thin gap separates them, for readers who cannot tell the colours apart."""
     drawn, start = [], 0.0
     for index, (name, lengths) in enumerate(picture.parts.items()):
         length = lengths[row]

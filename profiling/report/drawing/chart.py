@@ -1,4 +1,4 @@
-"""A picture of a document as SVG."""
+"""Draw a picture of a document as SVG."""
 
 import re
 from html import escape
@@ -14,10 +14,11 @@ RIM = 12  # of paper, around a standalone picture
 
 
 def svg(picture: Picture, standalone: bool = False, width: float = WIDE) -> str:
-    """The picture as one `<svg>` element of `width` pixels.
+    """Return the picture as one `<svg>` element of `width` pixels.
 
-    Colours are the CSS variables of the page around it (colours.py); of a `standalone` one, those on white paper.
-    Raises ValueError for figures that cannot be drawn: none at all, not finite, negative bars, zero on a log axis.
+    Its colours are the CSS variables of the page around it (colours.py); those of a `standalone` one are for a white
+    background. Raises ValueError for figures that cannot be drawn: none at all, not finite, negative bars, zero on a
+    log axis.
     """
     content, height = draw_lines(picture, width) if isinstance(picture, Lines) else draw_bars(picture, width)
     described = element("title", escape(_title(picture))) + element("desc", escape(picture.alt))
@@ -40,7 +41,7 @@ def svg(picture: Picture, standalone: bool = False, width: float = WIDE) -> str:
 
 
 def _title(picture: Picture) -> str:
-    """What is drawn against what."""
+    """Return the title, which says what is drawn against what."""
     if isinstance(picture, Bars):
         return f"{picture.axis.heading}: {', '.join(picture.parts)}"
     return f"{picture.y.heading}, against {picture.x.heading}"

@@ -1,7 +1,8 @@
-"""Colours of reports on light and on dark paper.
+"""The colours of reports on a light and on a dark background.
 
 The seven colours of marks were searched for: every two of them are at least 0.12 apart in OKLab for normal sight and
-for protanopia, deuteranopia and tritanopia (Machado et al. 2009), and each has a contrast of at least 3 to its paper.
+for protanopia, deuteranopia and tritanopia (Machado et al. 2009), and each has a contrast of at least 3 to its
+background.
 """
 
 MARKS = 7
@@ -43,5 +44,5 @@ DARK = {
 
 
 def mark_colour(index: int) -> str:
-    """The CSS value of the colour of series or part `index`."""
+    """Return the CSS value of the colour of series or part `index`."""
     return f"var(--c{index % MARKS})"

@@ -1,4 +1,4 @@
-"""Where labels of points stand so that they cover neither each other nor, where it can be helped, marks and lines."""
+"""Place labels of points so that they cover neither each other nor, if possible, marks and lines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A label of the point at (x, y), in pixels."""
+    """A label to be placed at the point (x, y), in pixels."""
 
     x: float
     y: float
@@ -42,7 +42,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Placed:
-    """`far`: too far from its point to be seen as its label without a line between them."""
+    """A label with its position. `far` says that it is so far from its point that a line must connect them."""
 
     of: Wanted
     box: Box
@@ -50,9 +50,9 @@ class Placed:
 
 
 def place(wanted: Sequence[Wanted], marks: Sequence[Box], lines: Sequence[Box], bounds: Box) -> list[Placed]:
-    """The labels that find a place within `bounds` clear of all labels before them, each at its cheapest place.
+    """Return the labels that fit within `bounds` without covering the labels before them, each at its best position.
 
-    `lines`: small boxes along the lines. A label that finds none is left out: it could not be read.
+    `lines` are small boxes along the lines. A label without a position is left out, because it could not be read.
     """
     placed: list[Placed] = []
     for label in wanted:
@@ -74,12 +74,12 @@ def place(wanted: Sequence[Wanted], marks: Sequence[Box], lines: Sequence[Box], 
 
 
 def text_width(text: str, size: float = 12.0) -> float:
-    """About the width of `text` in a wide sans-serif font of `size` pixels."""
+    """Return the approximate width of `text` in a wide sans-serif font of `size` pixels."""
     return size * sum(0.36 if c in "iljtfr.,:;'|!()[] " else 0.88 if c in "mwMW@%" else 0.64 for c in text)
 
 
 def shorten(text: str, width: float) -> str:
-    """`text`, or as much of it as fits into `width` pixels with an ellipsis at its middle."""
+    """Return `text`, or as much of it as fits into `width` pixels with an ellipsis in its middle."""
     if text_width(text) <= width:
         return text
     for kept in range(len(text) - 1, 1, -1):

@@ -1,4 +1,4 @@
-"""Lines and scattered marks over two axes."""
+"""Draw lines and scattered marks over two axes."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -17,7 +17,7 @@ ROOM_FOR_NAMES = 0.24  # at most, of the width, right of the plot
 
 
 def draw_lines(picture: Lines, width: float) -> tuple[str, float]:
-    """Markup and height in pixels of the picture in `width` pixels: a legend, and the plot below it."""
+    """Return markup and height in pixels of the picture in `width` pixels: a legend, and the plot below it."""
     points = [point for series in picture.series for point in series.points]
     if not points:
         raise ValueError(f"nothing to draw: {picture.alt}")
@@ -47,7 +47,7 @@ def _legend(picture: Lines, width: float) -> tuple[str, float]:
 
 
 def _names_width(picture: Lines, width: float) -> float:
-    """Pixels right of the plot: for names at the ends of lines where there is room for them."""
+    """Return the pixels right of the plot for names at the ends of lines, 0 if there is no room for them."""
     names = [text_width(series.name) + 12 for series in picture.series if _named_at_end(picture, series)]
     longest = max(names, default=0.0)
     return longest if MARK + 6 < longest <= ROOM_FOR_NAMES * width else MARK + 6
@@ -120,7 +120,7 @@ def _bar_boxes(point: Point, x: Scale, y: Scale) -> Iterator[Box]:
 
 
 def _along(start: tuple[float, float], end: tuple[float, float]) -> Iterator[Box]:
-    """Small boxes along a line, for labels to keep clear of."""
+    """Yield small boxes along a line, which labels should not cover."""
     steps = ceil(hypot(end[0] - start[0], end[1] - start[1]) / 5) or 1
     for step in range(steps + 1):
         x, y = (a + (b - a) * step / steps for a, b in zip(start, end, strict=True))

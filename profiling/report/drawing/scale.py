@@ -1,4 +1,4 @@
-"""Axes in pixels: their range, round ticks, and how those are written."""
+"""Axes in pixels: their range, and round ticks with their texts."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ MARGIN = 0.05  # of the axis, free beyond the outermost values
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps values from `low` to `high` onto pixels from `start` to `end`."""
+    """A map of values from `low` to `high` onto pixels from `start` to `end`."""
 
     axis: Axis
     low: float
@@ -29,7 +29,7 @@ class Scale:
         return self.start + (self.end - self.start) * (_place(value, self.axis) - low) / (high - low)
 
     def write(self, tick: float) -> str:
-        """A tick in the form of its axis, with more decimals where the axis has too few to tell ticks apart."""
+        """Return a tick in the form of its axis, with more decimals if ticks would look equal otherwise."""
         form = self.axis.form
         fixed = re.fullmatch(r"(\D*)\.(\d+)([f%])", form)
         if fixed:
@@ -40,9 +40,9 @@ class Scale:
 
 
 def scale(axis: Axis, values: Sequence[float], start: float, end: float, room: float, zero: bool = False) -> Scale:
-    """A scale over all `values` with ticks at least `room` pixels apart on average.
+    """Return a scale over all `values` with ticks at least `room` pixels apart on average.
 
-    `zero`: a linear axis begins at 0 where that leaves less than half of it empty. Raises ValueError for values that
+    With `zero`, a linear axis begins at 0 if that leaves less than half of it empty. Raises ValueError for values that
     are not finite, and for values of zero or less on a log axis.
     """
     if not all(map(isfinite, values)):
@@ -63,19 +63,19 @@ def scale(axis: Axis, values: Sequence[float], start: float, end: float, room: f
 
 
 def write_number(value: float, form: str) -> str:
-    """A figure in a picture; where `form` is but `g`, of three digits, without an exponent for large ones."""
+    """Return a figure as text; if `form` is just `g`, with three digits, and without an exponent for large ones."""
     if form == "g":
         form = ",.0f" if abs(value) >= 1000 else ".3g"
     return format(round(value) if form.endswith("d") else value, form)
 
 
 def label_room(axis: Axis, values: Sequence[float]) -> float:
-    """Pixels that ticks of a horizontal axis need from one to the next."""
+    """Return the pixels that ticks of a horizontal axis need from one to the next."""
     return GAP + max(text_width(write_number(value, axis.form)) for value in (min(values), max(values)))
 
 
 def tip(axis: Axis, value: float) -> str:
-    """A value with its name and unit, more exact than the ticks."""
+    """Return a value with its name and unit, more exact than the ticks."""
     return f"{axis.label} {write_number(value, '.2%' if axis.form.endswith('%') else 'g')} {axis.unit}".strip()
 
 
@@ -88,7 +88,7 @@ def _value(place: float, axis: Axis) -> float:
 
 
 def _linear_ticks(low: float, high: float, count: int, whole: bool = False) -> list[float]:
-    """At most about `count` multiples of 1, 2 or 5 times a power of ten."""
+    """Return at most about `count` multiples of 1, 2 or 5 times a power of ten."""
     power = 10.0 ** floor(log10((high - low) / count))
     step = next(m * power for m in (1, 2, 5, 10) if m * power * count >= (high - low) * (1 - 1e-9))
     if whole:
@@ -97,7 +97,9 @@ def _linear_ticks(low: float, high: float, count: int, whole: bool = False) -> l
 
 
 def _log_ticks(low: float, high: float, count: int) -> list[float]:
-    """Of each decade 1, 2 and 5, or its beginning, or those of every few; linear ticks within less than a decade."""
+    """Return 1, 2 and 5 of each decade, or its beginning, or every few decades; within less than a decade, linear
+    ticks.
+    """
     decades = range(floor(log10(low)), ceil(log10(high)) + 1)
     ticks: list[float] = []
     for mantissas in ((1, 2, 5), (1, 3), (1,)):

@@ -20,7 +20,7 @@ SHAPES = (
 
 
 def element(tag: str, content: str = "", **attributes: str | float) -> str:
-    """An element; `content` is markup already. An underscore in the name of an attribute stands for a hyphen."""
+    """Return an element; `content` is markup already. An underscore in the name of an attribute stands for a hyphen."""
     written = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{_write(value)}"' for name, value in attributes.items() if value != ""
     )
@@ -28,7 +28,7 @@ def element(tag: str, content: str = "", **attributes: str | float) -> str:
 
 
 def text(x: float, y: float, content: str, anchor: str = "start", colour: str = "ink", halo: bool = False) -> str:
-    """`halo`: a rim of paper sets the text off from lines behind it."""
+    """Return a text; with `halo`, an outline in the colour of the background sets it off from lines behind it."""
     rim: dict[str, str | float] = (
         {"stroke": "var(--paper)", "stroke_width": 3, "stroke_linejoin": "round", "paint_order": "stroke"}
         if halo
@@ -43,14 +43,16 @@ def line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float =
 
 
 def mark(x: float, y: float, index: int, tip: str = "") -> str:
-    """The mark of series `index`; `tip` shows where the pointer rests on it."""
+    """Return the mark of series `index`; `tip` appears when the pointer rests on it."""
     title = element("title", escape(tip)) if tip else ""
     shape = SHAPES[index % len(SHAPES)]
     return element("path", title, d=shape, transform=f"translate({_write(x)} {_write(y)})", fill=mark_colour(index))
 
 
 def legend(samples: Sequence[tuple[str, str]], sample_width: float, width: float, top: float) -> tuple[str, float]:
-    """Samples, drawn from (0, 0) on to the right, with their names, in as many lines as needed; and where they end."""
+    """Return samples, each drawn from (0, 0) to the right, with their names, in as many lines as needed, and the y
+    below them.
+    """
     x, y, drawn = 0.0, top, []
     for sample, name in samples:
         item = sample_width + 6 + text_width(name)
