@@ -89,8 +89,8 @@ Key = tuple[str, object]
 def measure_latency(path: Path, samples: Samples, settings: ProfileSettings, margins: Sequence[float]) -> Latencies:
     """Time `path` on every engine at every T, batch and number of threads; early exits at batch 1.
 
-    Every run takes the next of the timed batches. Engines that are missing are told, not raised, but for the case
-    that all are: raises Unavailable then.
+    Every run takes the next of the timed batches. Engines that are missing are listed in the result. Raises Unavailable
+    if all of them are missing.
     """
     found = Latencies()
     for batch, threads in product(settings.batches, settings.threads):

@@ -14,8 +14,8 @@ def ask(fields: Sequence[str]) -> list[dict[str, str]] | None:
         return None
     command = [tool, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:
-        told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS).stdout
+        output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = ([part.strip() for part in line.split(",")] for line in told.splitlines() if line.strip())
+    rows = ([part.strip() for part in line.split(",")] for line in output.splitlines() if line.strip())
     return [dict(zip(fields, row, strict=True)) for row in rows if len(row) == len(fields)]

@@ -92,12 +92,11 @@ def measure_search(
     memory: Iterable[IterationSetup] = (),
     report: Callable[[str], None] = lambda _: None,
 ) -> SearchCost:
-    """Time an iteration of each setup, all of them in turns, and measure the peak memory of those in `memory`, each in
-    a fresh process.
+    """Time an iteration of each setup, and measure the peak memory of those in `memory`, each in a fresh process.
 
-    `iterations`: timed ones per setup; or `duration`: seconds per setup; by default six iterations on a CPU, one second
-    on a GPU. `threads`: of the CPU; None: all cores. `report` is told what is being done. Raises InputError,
-    MissingExtraError without torch.
+    The setups take turns. `iterations` is the number of timed ones per setup, or `duration` their seconds; the default
+    is six iterations on a CPU, and one second on a GPU. `threads` are those of the CPU (None: all cores). `report` is
+    called with what is being measured. Raises InputError, and MissingExtraError without torch.
     """
     setups = list(dict.fromkeys(setups))
     if iterations is not None and duration is not None:
@@ -172,11 +171,11 @@ def _reported(
     number = count(1)
     total = "" if each is None else f" of {each * len(runs)}"
 
-    def told(run: Callable[[], object], what: str) -> object:
+    def reported(run: Callable[[], object], what: str) -> object:
         report(f"iteration {next(number)}{total}: {what}")
         return run()
 
-    return {key: partial(told, run, f"{key[0].arch}, T = {key[0].timesteps}") for key, run in runs.items()}
+    return {key: partial(reported, run, f"{key[0].arch}, T = {key[0].timesteps}") for key, run in runs.items()}
 
 
 def _peak_bytes(setup: IterationSetup, device: str, threads: int) -> int:

@@ -99,15 +99,15 @@ def epochs_text(epochs: Epochs) -> str:
 
 def _summary(projections: Sequence[Projection], seconds: ByArch) -> str:
     sparsest = max(p.prunings for p in projections)
-    told = []
+    sentences = []
     for slow, fast in pairs(projections):
         if slow.prunings == sparsest and slow.method == "IMP":
             epoch = seconds[slow.plan.arch]
-            told.append(
+            sentences.append(
                 f"{slow.plan.arch} at p = {slow.plan.sparsity(sparsest):.2%}: IMP {hours(slow.all_epochs, epoch):,.1f} "
                 f"hours in all, IMP+ET {hours(fast.all_epochs, epoch):,.1f}."
             )
-    return " ".join(["Projected, not measured.", *told])
+    return " ".join(["Projected, not measured.", *sentences])
 
 
 def _notes(projections: Sequence[Projection], seconds: ByArch) -> tuple[str, ...]:

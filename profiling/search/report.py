@@ -160,7 +160,7 @@ def epoch_section(costs: Sequence[Cost]) -> Section:
     largest = max(cost.setup.timesteps for cost in costs)
     full = {cost.setup.arch: cost for cost in costs if cost.setup.timesteps == largest}
     rows: list[tuple[Cell, ...]] = []
-    series, said = [], []
+    series, sentences = [], []
     for arch in dict.fromkeys(cost.setup.arch for cost in costs):
         printed = paper.SECONDS_PER_EPOCH.get(arch, {})
         group = [cost for cost in costs if cost.setup.arch == arch]
@@ -182,7 +182,7 @@ def epoch_section(costs: Sequence[Cost]) -> Section:
         shown = [(t, s / printed[largest]) for t, s in printed.items() if largest in printed]
         if shown:
             series.append(Series(f"{arch}, paper", tuple(Point(t, share) for t, share in shown)))
-        said.append(_fixed_cost(arch, group, printed))
+        sentences.append(_fixed_cost(arch, group, printed))
     notes = (
         'The paper\'s Table 1 says "seconds per iteration"; they are per epoch of CIFAR (391 iterations): its Table 3 '
         "follows from them only so. Here the unit is mended.",
@@ -194,7 +194,7 @@ def epoch_section(costs: Sequence[Cost]) -> Section:
         tuple(series),
         "Relative time of an epoch against T, here and in the paper",
     )
-    return Section("epoch", "Seconds per epoch", " ".join(said), Table(columns, tuple(rows)), (picture,), notes)
+    return Section("epoch", "Seconds per epoch", " ".join(sentences), Table(columns, tuple(rows)), (picture,), notes)
 
 
 def _fixed_cost(arch: str, group: Sequence[Cost], printed: dict[int, float]) -> str:
@@ -202,13 +202,13 @@ def _fixed_cost(arch: str, group: Sequence[Cost], printed: dict[int, float]) -> 
     if len(group) < 2:
         return f"{arch}: {group[0].seconds_per_epoch:,.1f} s at T = {group[0].setup.timesteps}."
     fixed, step = fit({cost.setup.timesteps: cost.seconds_per_epoch for cost in group})
-    said = f"{arch}: about {fixed:,.1f} s + {step:,.1f} s per timestep (a fitted line)"
+    sentence = f"{arch}: about {fixed:,.1f} s + {step:,.1f} s per timestep (a fitted line)"
     if not fixed:
-        said = f"{arch}: about {step:,.1f} s per timestep (a line through the origin)"
+        sentence = f"{arch}: about {step:,.1f} s per timestep (a line through the origin)"
     if printed:
         theirs = fit(printed)
-        said += f"; the paper's figures: {theirs[0]:.1f} s + {theirs[1]:.1f} s per timestep"
-    return said + "."
+        sentence += f"; the paper's figures: {theirs[0]:.1f} s + {theirs[1]:.1f} s per timestep"
+    return sentence + "."
 
 
 def memory_section(costs: Sequence[Cost]) -> Section:

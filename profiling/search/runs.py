@@ -69,13 +69,13 @@ def _times(one: TicketCost, basis: str) -> tuple[float, float] | None:
 
 def _summary(runs: Sequence[TicketCost]) -> str:
     ratios = [one.projected / one.measured for one in runs if one.projected is not None and one.measured]
-    told = []
+    sentences = []
     if ratios:
-        told.append(f"Projected search times are {min(ratios):.2f} to {max(ratios):.2f} times the measured ones.")
+        sentences.append(f"Projected search times are {min(ratios):.2f} to {max(ratios):.2f} times the measured ones.")
     found = [slow.measured / fast.measured for slow, fast in gains(runs) if fast.measured]
     if found:
-        told.append(f"Early-Time's measured gain is {min(found):.2f} to {max(found):.2f}.")
-    return " ".join(told) or "Measured by the runs' logs."
+        sentences.append(f"Early-Time's measured gain is {min(found):.2f} to {max(found):.2f}.")
+    return " ".join(sentences) or "Measured by the runs' logs."
 
 
 def _notes(runs: Sequence[TicketCost], threads: int) -> tuple[str, ...]:

@@ -172,11 +172,11 @@ def _balance_section(table: TicketTable) -> Section:
     )
     sparsest = {run: max((r for r in table.rows if r.run == run), key=lambda r: r.sparsity) for run in _runs(table)}
     rows = [_layer_cells(row.name, layer) for row in sparsest.values() for layer in row.balance.layers]
-    told = []
+    sentences = []
     for row in sparsest.values():
         best, worst = row.balance.best, row.balance.worst
         if best is not None and worst is not None:
-            told.append(
+            sentences.append(
                 f"{row.name}: {best.name} is balanced best ({best.by_channel:.0%}), {worst.name} worst "
                 f"({worst.by_channel:.0%})."
             )
@@ -187,7 +187,7 @@ def _balance_section(table: TicketTable) -> Section:
         "inputs spike is not looked at.",
     )
     title = "Workload balance across output channels, sparsest tickets"
-    return Section("balance", title, " ".join(told), Table(columns, tuple(rows)), (), notes)
+    return Section("balance", title, " ".join(sentences), Table(columns, tuple(rows)), (), notes)
 
 
 def _runs(table: TicketTable) -> list[str]:

@@ -132,7 +132,7 @@ def measure_tickets(
             path = Path(folder) / f"{len(rows)}.onnx"
             nbytes = export_ticket(ticket, path).nbytes
             session = stack.enter_context(Session(path, engine=ENGINE, threads=threads))
-            x, said = pictures.of(ticket)
+            x, description = pictures.of(ticket)
             runs[len(rows)] = partial(_next, session, cycle(x[:, None]))
             rows.append(
                 partial(
@@ -149,7 +149,7 @@ def measure_tickets(
                     work=workload(session, x),
                     balance=ticket_balance(ticket.masks),
                     fingerprint=ticket.fingerprint,
-                    input=said,
+                    input=description,
                 )
             )
         report(f"timing {len(rows)} tickets in turns ...")

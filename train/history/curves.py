@@ -92,8 +92,8 @@ def differing_settings(curves: Sequence[Curve]) -> dict[str, dict[str, Any]]:
     differing = {}
     for name in (*shared, "data"):
         values = {curve.label: curve.settings.get(name) for curve in curves}
-        said = all(v is None or _words(name, v) in label.split(", ") for label, v in values.items())
-        if not said and len(set(map(str, values.values()))) > 1:
+        is_labelled = all(v is None or _words(name, v) in label.split(", ") for label, v in values.items())
+        if not is_labelled and len(set(map(str, values.values()))) > 1:
             differing[name] = values
     return differing
 
