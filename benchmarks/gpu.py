@@ -185,7 +185,7 @@ def agreement_with(logits: Any, oracle: Any) -> dict[str, float]:
 def layers(cupy: Any, ticket: TimedTicket, timesteps: int, batch: int, peak: float) -> dict[str, Any]:
     """Time each kernel launch of engine cuda by itself, and the CUDA graph of all launches.
 
-    `peak`: bytes per second of the memory, as `bandwidth` measures them.
+    `peak` is the memory's bytes per second, as `bandwidth` measures them.
     """
     with ExitStack() as stack:
         engine = cuda_engine(GpuBuildOptions(ticket, timesteps, batch, stack), "float32")

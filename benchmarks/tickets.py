@@ -38,7 +38,7 @@ app = make_app("Accuracy by sparsity of the paper's methods, in small.")
 
 @dataclass(frozen=True)
 class Scale:
-    """The size of the experiment. `images`: number of training images."""
+    """The size of the experiment; `images` is the number of training images."""
 
     arch: str
     images: int

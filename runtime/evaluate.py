@@ -22,9 +22,10 @@ class Evaluation:
 def exit_early(
     session: Session, x: NDArray[np.float32], timesteps: int | None, margin: float
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Run every image alone until its best mean logit leads the second by `margin`: logits `[N, classes]`, T `[N]`.
+    """Run every image alone until its best mean logit leads the second by `margin`.
 
-    `x` is what `session.run` takes. Raises InputError as that does.
+    `x` is what `session.run` takes. Returns the mean logits `[N, classes]` and the timesteps `[N]` of each image.
+    Raises InputError for the arguments that `session.run` refuses.
     """
     runs = [list(session.run_timesteps({INPUT: one}, timesteps, margin)) for one in _one_by_one(session, x)]
     return np.concatenate([run[-1] for run in runs]), np.array([len(run) for run in runs], dtype=np.int64)

@@ -47,17 +47,22 @@ class Session:
         with Session("model.onnx") as session:
             logits = session.run({"input": images})["logits"]
 
-    `engine`: auto (native), native, onnxruntime, reference or cuda (docs/gpu.md); tensorrt, for an
-    engine file (docs/tensorrt.md). `threads`: CPU threads (default: as many as this process may use).
-    `plan`: how kernels are chosen: auto (the fastest by a measurement, which the native engine makes
-    once per machine and model, and keeps), fixed (by estimate: the same everywhere, to the last bit), or
-    one of the kernels, for every layer that it suits: events, events-int16, sparse-events, masks and
-    tables of the native engine, sparse, tensor and tensor/sparse of cuda. `values`: float32; int16: the
-    native engine may round the weights of a layer to whole numbers of at most 1023 times a scale per
-    output where that is faster; sums of them are exact, and 16 bits cannot overflow; float16: cuda rounds
-    weights on the tensor cores to float16 times a scale per output. Raises
-    ModelError for a damaged or foreign file, InputError for an unknown engine, plan or values or a bad
-    number of threads, or one that another engine knows. Safe to call from several threads at once.
+    Parameters:
+
+    - `engine` is auto (native), native, onnxruntime, reference or cuda (docs/gpu.md), or tensorrt for an engine file
+      (docs/tensorrt.md).
+    - `threads` is the number of CPU threads. The default is as many as this process may use.
+    - `plan` says how kernels are chosen. With auto, each layer gets its fastest kernel by a measurement, which the
+      native engine makes once per machine and model, and keeps. With fixed, it is chosen by estimate, so that results
+      are the same on every machine to the last bit. The name of a kernel takes it for every layer that it suits:
+      events, events-int16, sparse-events, masks and tables in the native engine, sparse, tensor and tensor/sparse in
+      cuda.
+    - `values` is float32, int16 or float16. With int16, the native engine may round the weights of a layer to integers
+      of at most 1023 times a scale per output if that is faster; sums of them are exact, and 16 bits cannot overflow.
+      With float16, cuda rounds weights on the tensor cores to float16 times a scale per output.
+
+    Raises ModelError for a damaged or foreign file, and InputError for an unknown engine, plan or values, for those of
+    another engine, and for a bad number of threads. A session can be called from several threads at once.
     """
 
     def __init__(

@@ -117,7 +117,7 @@ class InferenceProfile:
 def profile_models(
     paths: Sequence[Path], settings: ProfileSettings, data: Data, energy: EnergyTable, say: Callable[[str], None]
 ) -> InferenceProfile:
-    """Measure every file; `say` is told what is being measured. Raises InputError, ModelError, DataError."""
+    """Measure every file; `say` is called with what is being measured. Raises InputError, ModelError, DataError."""
     machine = machine_facts()
     models = []
     for path, name in zip(paths, names(paths), strict=True):

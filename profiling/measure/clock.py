@@ -54,13 +54,13 @@ def measure(
 ) -> Measurement[Key]:
     """Time every candidate in rounds: each has one turn in a round, in an order that is shuffled anew.
 
-    A turn is about 20 ms of timed runs, or one run. Where runs are shorter than 0.1 s and there are rivals, a pause
-    comes first and, with `lead`, 2 ms of untimed runs (one at least). Rounds go on until each candidate has had
-    `duration` seconds on average, pauses included, and for ten rounds at least; with `iterations`, until each has had
-    exactly that many timed runs, spread evenly over rounds. `warmup`: untimed runs of each before; None: until it is
-    steady, that is until the median of the last five runs is at most 2% below that of the five before, after 0.05 s at
-    least and 3 s (or two runs) at most. `seed`: of the order. Garbage collection is off meanwhile. Raises InputError
-    for arguments out of range, and whatever a run raises.
+    A turn is about 20 ms of timed runs, or one run. If runs are shorter than 0.1 s and there are other candidates, a
+    pause comes first and, with `lead`, 2 ms of untimed runs (at least one). Rounds go on until each candidate has had
+    `duration` seconds on average, pauses included, and for at least ten rounds; with `iterations`, until each has had
+    exactly that many timed runs, spread evenly over rounds. Before that, each has `warmup` untimed runs; with None, it
+    runs until it is steady, that is, until the median of the last five runs is at most 2% below that of the five
+    before, for 0.05 s at least and 3 s (or two runs) at most. `seed` decides the order. Garbage collection is off
+    during the measurement. Raises InputError for arguments out of range, and whatever a run raises.
     """
     if not runs or duration < 0 or (iterations is not None and iterations < 1) or (warmup is not None and warmup < 0):
         raise InputError(

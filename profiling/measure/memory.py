@@ -54,8 +54,8 @@ class Memory:
 def measure_memory(engine: str, path: Path, x: NDArray[np.float32], threads: int, timesteps: int) -> Memory:
     """Load `path` and run it once on `x` (as `Session.run` takes it) in three fresh processes, one after another.
 
-    `engine`: native, onnxruntime or reference, through `Session`; or `plain onnxruntime`, for any ONNX file, without
-    what a `Session` adds. Raises InputError for another engine, SpikeTicketError where a process fails (its last line
+    `engine` is native, onnxruntime or reference, through `Session`, or `plain onnxruntime`, for any ONNX file, without
+    what a `Session` adds. Raises InputError for another engine, and SpikeTicketError if a process fails (its last line
     says why) or the system has no /proc.
     """
     if engine not in MEMORY_ENGINES:

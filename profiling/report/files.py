@@ -40,6 +40,6 @@ def write(report: Report, path: Path) -> None:
 
 
 def check_ending(path: Path) -> None:
-    """Raise InputError where no form of reports has the ending of `path`: before anything is measured for it."""
+    """Raise InputError if reports have no format with the ending of `path`."""
     if path.suffix.lower() not in FORMS:
         raise InputError(f"cannot write a report as {path.name}: expected an ending of {', '.join(FORMS)}")

@@ -39,7 +39,7 @@ class MissingExtraError(SpikeTicketError, ImportError):
 def extra(name: str, purpose: str, package: str = "") -> Iterator[None]:
     """Turn a failed import into a MissingExtraError: `purpose` needs `package`, which the extra `name` installs.
 
-    `package`: as pip knows it, where its module is called otherwise or another module is missing with it.
+    `package` is pip's name for it, needed if its module has another name or another module is missing with it.
     """
     try:
         yield

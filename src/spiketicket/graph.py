@@ -178,11 +178,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Graph:
-    """A network from `input` (`[N, *input_shape]`, or `[T, N, *input_shape]` with `timed_input`) to `output`
-    (timed logits `[T, N, classes]`). `timesteps`: T where the user does not say otherwise.
+    """A network from `input` to `output`, the logits `[T, N, classes]`; `timesteps` is the default T.
 
-    `values` is derived: the shape and kind of every value. Building a graph checks it and raises
-    ModelError, naming the layer.
+    The input is `[N, *input_shape]`, or `[T, N, *input_shape]` with `timed_input`. `values`, the shape and kind of
+    every value, is derived. Building a graph checks it, and raises ModelError, which names the layer.
     """
 
     input: str

@@ -111,7 +111,7 @@ class EarlyBirdRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TicketRecord:
-    """A ticket. `search_seconds`: the trainings that its mask comes from; `final_seconds`: its own."""
+    """A ticket. `search_seconds` are those of the trainings that its mask comes from, `final_seconds` of its own."""
 
     round: int
     kind: str

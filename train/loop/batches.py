@@ -16,7 +16,7 @@ from spiketicket.train.loop.augment import augment, draw
 class Batches:
     """The images of a data set as normalised batches on a device, training ones in the order that a seed gives.
 
-    `held_out`: splits beside the data set's own that are evaluated again and again.
+    `held_out` are splits besides the data set's own that are evaluated again and again, and are kept on the device.
     Order and augmentation come from generators on the CPU, so that they are the same on every device.
     """
 

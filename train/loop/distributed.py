@@ -89,9 +89,10 @@ def _attempt(compute: Callable[[], R]) -> tuple[R | None, SpikeTicketError | Non
 
 @contextmanager
 def joined_group(device: str, deterministic: bool = False) -> Iterator[Group]:
-    """Join the group that torchrun's environment describes, else this process alone; on `device`: auto, cpu or cuda.
+    """Join the group that torchrun's environment describes, or a group of this process alone, on a `device`.
 
-    `deterministic` asks for the same bits in every run on CUDA as well. Raises InputError if there is no such device.
+    `device` is auto, cpu or cuda. `deterministic` asks for the same bits in every run on CUDA as well. Raises
+    InputError if there is no such device.
     """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts

@@ -141,7 +141,7 @@ class TrainingState:
     def step(self, images: Tensor, labels: Tensor, epoch_mean: EpochMean, share: float) -> None:
         """Train on one batch; on a GPU, if possible, as a CUDA graph.
 
-        `share`: this process's images among the batch's, times the number of processes (gradients are averaged).
+        `share` is this process's share of the batch's images, times the number of processes (gradients are averaged).
         """
         if self.graph is None or self.softness:  # which changes from one iteration to the next
             loss, correct = self.iterate(images, labels, share)

@@ -103,7 +103,7 @@ def conv(channels: int, out: int, kernel: int, stride: int = 1, *, bias: bool, t
 
 
 def lay_out(network: nn.Module, device: torch.device, *, mixed: bool) -> None:
-    """Set the layout of every convolution to the fastest; `mixed`: under autocast to 16 bits.
+    """Set the layout of every convolution to the fastest; `mixed` says that autocast to 16 bits is on.
 
     Weights are channels-last, and so is the computation, except for deep and wide layers in float32 on a CPU.
     Neurons, batch norm and pooling take any format.

@@ -47,9 +47,9 @@ class Stage:
 def plan_stages(settings: SearchSettings, prunable: int, total: int, alive: int | None = None) -> list[Stage]:
     """Return the trainings of a search over `prunable` weights of `total` parameters, in order.
 
-    `alive`: how many of these weights survive at the start; all by default. From a dense start, sparsity over all
-    parameters after n prunings is (1 - (1 - prune_rate)^n) * prunable / total.
-    Raises InputError if the asked sparsity exceeds what pruning every weight would give, or is below that of the start.
+    `alive` is the number of these weights that survive at the start (default: all). From a dense start, sparsity over
+    all parameters after n prunings is (1 - (1 - prune_rate)^n) * prunable / total. Raises InputError if the asked
+    sparsity exceeds what pruning every weight would give, or is below that of the start.
     """
     alive = prunable if alive is None else alive
     phases = settings.training_phases()

@@ -183,7 +183,7 @@ def open_run(
 ) -> Iterator[Run]:
     """Open the run in `folder`, new (with `threads` threads) or to be resumed; no other search can open it meanwhile.
 
-    `identity`: what a search depends on beside its settings, such as the fingerprint of its images. Raises
+    `identity` holds what a search depends on besides its settings, such as the fingerprint of its images. Raises
     SpikeTicketError if the folder cannot be written, or holds another search or other files.
     """
     locks: list[int] = []

@@ -32,10 +32,10 @@ Measured = dict[str, float]  # kernel -> milliseconds on one thread
 def decide(
     network: "_native.Network", values: Mapping[str, int], model: Model, options: Options
 ) -> dict[str, KernelChoice]:
-    """Choose a kernel for every layer of the C++ `network`; `values`: layer name -> value id.
+    """Choose a kernel for every layer of the C++ `network`, and return the choices by layer name, with reasons.
 
-    The plan is auto (the cached measurement, or a new one), fixed (by estimate), or the name of a kernel that every
-    layer takes that it suits. Returns the choices by layer name, with reasons.
+    `values` has the value id of each layer name. The plan is auto (the cached measurement, or a new one), fixed (by
+    estimate), or the name of a kernel, for every layer that it suits.
     """
     plan = options.plan
     if plan in KERNELS:

@@ -35,8 +35,9 @@ ARCHITECTURES: dict[str, Factory] = {
 
 
 def register(name: str, factory: Factory) -> None:
-    """Make `factory` the network `name`: it takes a ModelConfig and returns a module `[N, C, H, W]` -> logits
-    `[T, N, classes]`. Raises InputError if the name is taken.
+    """Register `factory` as the network `name`. Raises InputError if the name is taken.
+
+    The factory takes a ModelConfig and returns a module that maps `[N, C, H, W]` to logits `[T, N, classes]`.
     """
     if not isinstance(name, str) or not name.isprintable() or not name.strip() or not callable(factory):
         raise InputError(f"register needs a name and a function ModelConfig -> module, got {name!r} and {factory!r}")

@@ -77,7 +77,7 @@ def _ticket_file(path: Path) -> Path:
 def _samples(
     inputs: Inputs, dataset: str | None = None, normalisation: Normalisation | None = None
 ) -> tuple[Floats, NDArray[np.int64] | None, dict[str, str]]:
-    """Return samples, their labels, and metadata of their data set. `dataset`: where `inputs` names none."""
+    """Return samples, their labels, and metadata of their data set, which is `dataset` unless `inputs` names one."""
     name = inputs.dataset or dataset
     if inputs.samples is not None:
         if inputs.dataset is not None:
