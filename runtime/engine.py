@@ -107,7 +107,7 @@ class Engine(ABC):
     def trace(self, x: Floats, timesteps: int) -> Trace:
         """Run once, and return the spikes, zeros and ones, with the logits that `run` gives.
 
-        Raises InputError where an engine cannot show its spikes.
+        Raises InputError if an engine cannot show its spikes.
         """
 
     @abstractmethod

@@ -65,7 +65,7 @@ def time_layers(session: Session, x: NDArray[np.float32], timesteps: int, durati
     """Time runs of one image (or of as many as the model takes at a time) after the other, round by round.
 
     In a round, an image is run with clocks for 1..T timesteps; then with and without clocks for T, in changing order,
-    each after a run that is not timed. Rounds go on for `duration` seconds, at least 10. Raises InputError where the
+    each after a run that is not timed. Rounds go on for `duration` seconds, at least 10. Raises InputError if the
     session's engine cannot time its layers, and as `Session.run`.
     """
     axis, at_once = (1 if session.timed_input else 0), session.batch or 1

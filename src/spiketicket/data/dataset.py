@@ -84,7 +84,7 @@ class Dataset:
         """Take a validation split out of the training images: `share` of every class, chosen by `seed`.
 
         Returns the data set that is left, its order kept, and the validation split. A class keeps at
-        least one training image. Raises InputError where nothing would be held out.
+        least one training image. Raises InputError if nothing would be held out.
         """
         if not 0 < share < 1:
             raise InputError(f"share to hold out: expected a number between 0 and 1, got {share}")
