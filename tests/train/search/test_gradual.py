@@ -75,6 +75,7 @@ def test_tickets_on_the_way_have_the_papers_sparsities(gradual_run):
         assert 0 <= ticket.search["test_accuracy"] <= 1
 
 
+@pytest.mark.train_whole
 def test_cutout_can_be_chosen(quick_settings, digits, tmp_path):
     def fingerprint(name, of_the_data, chosen):
         dataset = replace(digits, augmentation=Augmentation(0, True, of_the_data))
@@ -164,6 +165,7 @@ def test_interrupted_at_an_epoch(place, gradual_run, gradual_settings, digits, t
     assert_same(search(gradual_settings(), digits, tmp_path / "run"), tmp_path / "run", gradual_run)
 
 
+@pytest.mark.train_whole
 def test_interrupted_between_any_two_batches(gradual_run, gradual_settings, digits, tmp_path, monkeypatch):
     """A checkpoint after every batch, and an interruption after every third: in the soft start, between milestones."""
     asked = 0

@@ -472,6 +472,7 @@ class TestEarlyBird:
             assert equal_tickets(search(settings, digits, folder)[-1], whole[-1])
             assert log_of(folder) == log_of(tmp_path / "whole")
 
+    @pytest.mark.train_whole
     def test_by_overlap(self, quick_settings, digits, tmp_path):
         settings = self.settings(quick_settings, epochs=6, eb_criterion="overlap", eb_threshold=0.999)
         search_ticket, _ = search(settings, digits, tmp_path / "run")
@@ -510,6 +511,7 @@ class TestReleasedRecipe:
                 if stays and "stem.0" not in name and "num_batches" not in name:
                     assert not torch.equal(trained[name], rewound[name]), "else the test sees nothing"
 
+    @pytest.mark.train_whole
     def test_early_time_moves_the_statistics(self, quick_settings, digits, tmp_path, monkeypatch):
         """By passes of 5, 2, 3 and 4 timesteps in training mode, 14 updates; the paper's changes nothing."""
         for recipe, updates in (("paper", 0), ("released", 14)):
