@@ -36,10 +36,10 @@ demo: $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(DEMO))
 # The tests that are done in four minutes on two cores; all of them.
 COSTLY := slow or kill or distributed or emulator or train_whole or isa or simulators
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 -m "not ($(COSTLY))"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not ($(COSTLY))"
 
 test-full: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Every C++ and CUDA source.
 CPP := $(wildcard $(addprefix runtime/csrc/,*.cpp */*) runtime/engines/cuda/*.cuh \
