@@ -51,7 +51,7 @@ class KernelChoice:
     kernel: str
     why: str
     part_of: str | None = None  # the layer whose kernel computes this one too
-    nbytes: int | None = None  # of the weights as the kernel stores them, where that is known
+    nbytes: int | None = None  # size of the weights as the kernel stores them, if known
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class Engine(ABC):
     """One way to run a model. Safe to call from several threads at once."""
 
     name: ClassVar[str]
-    kernels: ClassVar[tuple[str, ...]] = ()  # each is a plan of its own, beside AUTO and FIXED
+    kernels: ClassVar[tuple[str, ...]] = ()  # their names are plans, besides AUTO and FIXED
     values: ClassVar[tuple[str, ...]] = ("float32",)  # types to which it can round weights
     reads_models: ClassVar[bool] = True  # otherwise it runs files of its own
     needs_gpu: ClassVar[bool] = False
-    package: ClassVar[tuple[str, str] | None] = None  # the optional package that it needs, and the extra with it
+    package: ClassVar[tuple[str, str] | None] = None  # an optional package that it needs, and its extra
     times_layers: ClassVar[bool] = False  # whether it has `time_layers`
 
     @classmethod

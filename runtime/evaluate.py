@@ -34,7 +34,7 @@ def exit_early(
 def _one_by_one(session: Session, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     axis = int(session.timed_input)
     if x.ndim <= axis or x.shape[axis] == 0:
-        return [x]  # which the session refuses, saying why
+        return [x]  # the session refuses it and says why
     return np.split(x, x.shape[axis], axis)
 
 

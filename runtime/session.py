@@ -30,15 +30,15 @@ class LayerInfo:
 
     name: str
     kind: str  # the node's class in spiketicket.graph: Conv, Linear, Lif, ...
-    shape: tuple[int, ...]  # of the weight; of the output where there is none
+    shape: tuple[int, ...]  # shape of the weight, or of the output without one
     timed: bool  # runs at every timestep (otherwise once per input)
     density: float | None  # share of nonzero weights
-    nbytes: int  # of weight and bias in the file
+    nbytes: int  # bytes of weight and bias in the file
     macs: int  # multiply-accumulates with surviving weights, per run
     kernel: str
     why: str
     part_of: str | None  # the layer whose kernel computes this one too
-    kernel_nbytes: int | None  # of the weights as the kernel stores them, where that is known
+    kernel_nbytes: int | None  # bytes of the weights as the kernel stores them, if known
 
 
 class Session:

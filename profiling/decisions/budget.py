@@ -42,7 +42,7 @@ class Fit:
     threads: int
     timesteps: int | None
     ms: float
-    accuracy: float | None  # at this T
+    accuracy: float | None  # accuracy at this T
 
 
 def fits(data: dict[str, Any], budget: Budget) -> list[Fit]:

@@ -44,7 +44,7 @@ class Limit:
 @dataclass(frozen=True)
 class Verdict:
     limit: Limit
-    row: str  # what was held against it
+    row: str  # the row of the profile that was judged
     value: float
 
     @property

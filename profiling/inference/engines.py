@@ -28,7 +28,7 @@ class Unavailable(SpikeTicketError):
     """An engine that cannot be measured here, and why."""
 
 
-CANNOT = (Unavailable, ModelError, DeviceError, TypeError)  # what opening an engine or its first run raises
+CANNOT = (Unavailable, ModelError, DeviceError, TypeError)  # errors that opening an engine or its first run raises
 
 
 def open_engine(name: str, path: Path, threads: int, stack: ExitStack) -> Run:
@@ -81,7 +81,7 @@ def _torch(path: Path, threads: int, stack: ExitStack) -> Run:
     torch = _import("torch", "train")
     from spiketicket.profiling.inference.torch_network import TorchNetwork
 
-    stack.callback(torch.set_num_threads, torch.get_num_threads())  # it is the whole process's
+    stack.callback(torch.set_num_threads, torch.get_num_threads())  # the number is that of the whole process
     torch.set_num_threads(threads)
     network = TorchNetwork(_graph(path)).eval()
 

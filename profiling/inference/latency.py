@@ -137,7 +137,7 @@ def _candidates(
         try:
             run = open_engine(name, path, threads, stack)
             for t in settings.timesteps:
-                run(inputs[t][0], t)  # what an engine cannot do shows here
+                run(inputs[t][0], t)  # an engine that cannot run the model fails here
         except CANNOT as error:
             missing[name] = str(error)
             continue

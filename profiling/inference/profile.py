@@ -57,7 +57,7 @@ class ModelProfile:
     exits: list[EarlyExit]
     layers: LayerProfile
     memory: dict[str, Memory]  # by engine
-    noises: dict[str, Noise]  # by what was measured meanwhile
+    noises: dict[str, Noise]  # what was measured -> noise during that
 
     def to_dict(self, settings: ProfileSettings) -> dict[str, Any]:
         return {

@@ -30,7 +30,7 @@ def inference_report(profile: InferenceProfile) -> Report:
             own = [replace(s, key=f"{s.key}-{number}", title=f"{s.title}: {model.name}") for s in own]
         sections += own
     sections.append(_memory_section(models))
-    if len(models) == 1:  # its name stands above all
+    if len(models) == 1:  # the title has its name
         sections = [replace(s, table=s.table and s.table.without("model")) for s in sections]
     return Report(
         kind="inference",

@@ -28,7 +28,7 @@ class Throughput:
     timesteps: int
     batch: int
     streams: int
-    threads: int  # of each stream
+    threads: int  # threads of each stream
     images_per_second: Interval
 
     def to_dict(self) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class LayerOperations:
 
     name: str
     timed: bool  # otherwise it runs once per image
-    binary: bool  # it read nothing but -1, 0 and 1: its operations are accumulates
+    binary: bool  # it read nothing but -1, 0 and 1, so that its operations are accumulates
     inputs: int  # per run
     input_rate: float  # share of them that were not zero
     effective: tuple[float, ...]
@@ -97,7 +97,7 @@ class Workload:
     timesteps: int
     images: int
     footprint: int  # bytes
-    packed_bytes: int  # of weights and biases as the file holds them
+    packed_bytes: int  # bytes of weights and biases in the file
     connection_sparsity: float
     layers: tuple[LayerOperations, ...]
     activity: tuple[Activity, ...]
@@ -207,7 +207,7 @@ def _read_values(
 class _Tally:
     """Sums over images of the operations of one layer with weights."""
 
-    effective: Array = field(default_factory=lambda: np.zeros(1))  # by run of the layer: T, or one
+    effective: Array = field(default_factory=lambda: np.zeros(1))  # one per run: T, or one if static
     binary: bool = True
     nonzeros: int = 0
     elements: int = 0
@@ -226,7 +226,7 @@ class _Tally:
 
     def layer(self, graph: Graph, node: Conv | Linear, timesteps: int, images: int) -> LayerOperations:
         timed = graph.values[node.inputs[0]].timed
-        idle = 0 if timed else timesteps - 1  # of a static layer, all but the first
+        idle = 0 if timed else timesteps - 1  # a static layer runs at the first timestep only
         effective = self.effective / images
         return LayerOperations(
             node.name,

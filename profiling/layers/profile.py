@@ -17,7 +17,7 @@ from spiketicket.profiling.measure.timing import Interval
 from spiketicket.runtime import Session
 from spiketicket.runtime.session import LayerInfo
 
-VIEWS = (Flatten, Repeat, Unsqueeze)  # where they cost nothing, they are no rows
+VIEWS = (Flatten, Repeat, Unsqueeze)  # they have a row only if they take time
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,19 @@ class LayerRow:
     name: str
     parts: tuple[str, ...]  # all layers that it computes, in order
     kind: str
-    shape: tuple[int, ...]  # of the weight, where there is one; otherwise of the output
+    shape: tuple[int, ...]  # shape of the weight, or of the output without one
     timed: bool
     kernel: str
     why: str
     density: float | None  # share of nonzero weights
     input_rate: float | None  # share of nonzero inputs of the layers with weights
-    activity: Activity | None  # of the neurons that it ends in
+    activity: Activity | None  # spikes of the neurons in it
     acs: tuple[float, ...]
     macs: tuple[float, ...]
     dense: tuple[int, ...]
     bytes: tuple[float, ...]
     energy_pj: tuple[float, ...]  # an estimate
-    seconds: Interval | None  # of a run of T timesteps; None where the engine does not tell
+    seconds: Interval | None  # in a run of T timesteps; None if the engine does not time its layers
     by_timestep: tuple[Interval, ...] | None  # seconds of each further timestep (layer_times.py)
     roofline: float | None  # share of what the machine could do
 
@@ -137,7 +137,7 @@ def profile_layers(
         times = time_layers(session, x, work.timesteps, duration)
     groups = list(_groups(session, None if times is None else set(times.layers)))
     traffic = [_bytes(session.graph, infos, work.timesteps) for infos in groups]
-    if times is not None and session.engine_name == "native":  # by its kernels
+    if times is not None and session.engine_name == "native":  # the roof is measured with the native engine's kernels
         roof = measure_roof(session.threads, int(sum(map(sum, traffic))))
     rows = tuple(_row(infos, nbytes, work, energy, times, roof) for infos, nbytes in zip(groups, traffic, strict=True))
     return LayerProfile(session.engine_name, session.threads, session.batch or 1, rows, work, energy, times, roof)

@@ -4,7 +4,7 @@ from spiketicket.profiling.layers.profile import LayerProfile, LayerRow
 from spiketicket.profiling.measure.timing import Interval
 from spiketicket.profiling.report.document import Axis, Bars, Cell, Column, Lines, Point, Section, Series, Table
 
-MS, US, KB, MILLION, UJ = 1e3, 1e6, 1e-3, 1e-6, 1e-6  # from seconds, bytes, operations and picojoules
+MS, US, KB, MILLION, UJ = 1e3, 1e6, 1e-3, 1e-6, 1e-6  # factors for seconds, bytes, operations and picojoules
 
 
 def sections(profile: LayerProfile) -> tuple[Section, ...]:

@@ -25,14 +25,14 @@ Run = Callable[[], object]
 MIN_ROUNDS = 10  # the interval then leaves out the lowest and the highest: one disturbed round does not widen it
 TURN = 0.02  # seconds
 SETTLED = 0.1  # a run of that many seconds hardly feels what the candidate before has left behind
-PAUSE = 0.03  # until the threads of the candidate before have stopped spinning: libgomp's do so for some 15 ms
-LEAD = 0.002  # of untimed runs: so long after a pause, a core takes 10 to 15% longer for the same work
+PAUSE = 0.03  # seconds; the threads of the last candidate stop spinning first, which takes libgomp's about 15 ms
+LEAD = 0.002  # seconds of untimed runs: for so long after a pause, a core is 10 to 15% slower
 
 WINDOW = 5  # runs whose medians are compared in warm-up
 FALL = 0.02  # steady: the median of the last window lies no further below that of the window before
 WARM_UP_AT_LEAST = 0.05  # seconds: a core that slept needs some milliseconds to reach its frequency
 WARM_UP_AT_MOST = 3.0  # seconds per candidate
-WARM_UP_RUNS = 2  # however long they take: the first run allocates
+WARM_UP_RUNS = 2  # at least, however long they take, because the first run allocates
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ SHORTEST = 0.5  # seconds: Linux counts a core's time in ticks of 10 ms, and two
 QUIET = 0.1  # cores: an idle Linux takes 0.01 to 0.03; what takes 0.1 meets one turn in ten, and shows in the p90
 STOLEN = 0.02  # cores: a host with room to spare steals nothing at all
 PREEMPTED = 50.0  # per second: 2 to 4 on a quiet machine, 100 and more where a core is shared with another process
-SCATTER = 0.1  # of the median: undisturbed, the medians of turns scatter by 1 to 3%
+SCATTER = 0.1  # share of the median; on a quiet machine, the medians of turns scatter by 1 to 3%
 STEADY_GOVERNORS = ("performance", "")
 
 

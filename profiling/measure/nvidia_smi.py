@@ -4,7 +4,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-SECONDS = 20.0  # it can take some to wake a GPU
+SECONDS = 20.0  # waking a GPU takes some of them
 
 
 def ask(fields: Sequence[str]) -> list[dict[str, str]] | None:

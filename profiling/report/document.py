@@ -19,7 +19,7 @@ class Column:
     name: str
     unit: str = ""
     form: str = ""
-    means: str = ""  # in a few words, for who does not know the name
+    means: str = ""  # a short explanation of the name
 
     @property
     def heading(self) -> str:
@@ -72,7 +72,7 @@ class Axis:
     label: str
     unit: str = ""
     log: bool = False
-    form: str = "g"  # of the ticks
+    form: str = "g"  # format of the ticks
 
     @property
     def heading(self) -> str:
@@ -94,7 +94,7 @@ class Point:
 class Series:
     name: str
     points: tuple[Point, ...]
-    joined: bool = True  # by a line; otherwise marks alone
+    joined: bool = True  # points are joined by a line; otherwise there are marks only
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Lines:
     x: Axis
     y: Axis
     series: tuple[Series, ...]
-    alt: str  # for who does not see it
+    alt: str  # alternative text
 
 
 @dataclass(frozen=True)

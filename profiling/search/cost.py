@@ -23,7 +23,7 @@ from spiketicket.profiling.search.setup import IterationSetup
 
 WARM_UP = {"cpu": 2, "cuda": 10}  # iterations: the first makes the optimiser's state, and GPUs choose algorithms
 ITERATIONS = 6  # timed, on a CPU: the fewest whose median has a 95% interval
-SECONDS = 1.0  # of timing, on a GPU
+SECONDS = 1.0  # timed on a GPU
 
 
 @dataclass(frozen=True)

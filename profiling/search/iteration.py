@@ -28,7 +28,7 @@ from spiketicket.train.pruning.masks import dense_masks
 from spiketicket.train.search.settings import SearchSettings
 from spiketicket.train.search.ticket import build_meta
 
-ITERATIONS = 2  # before memory is read: the first makes the optimiser's state, the second has all of it
+ITERATIONS = 2  # until memory is read: the first creates the optimiser's state, the second needs all of it
 SMALL = IterationSetup("vgg_digits", 1, 2, "digits")
 LR = 1e-3  # so small that noise does not make the loss infinite
 

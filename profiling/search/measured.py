@@ -33,7 +33,7 @@ class TicketCost:
     measured_own: float
     projected: float | None  # None: how many iterations an epoch has is not known
     projected_own: float | None
-    iterations: int | None  # of an epoch
+    iterations: int | None  # iterations of an epoch
 
     @property
     def method(self) -> str:
@@ -100,7 +100,7 @@ def iterations_of(history: History) -> int | None:
     from spiketicket.train.search.ticket import load_ticket
 
     if any(epoch.image_size for epoch in history.epochs):
-        return None  # what an iteration takes is measured on images of the data set's size
+        return None  # iterations are measured on images of the data set's size only
     try:
         if history.settings["method"] == "eb":
             ticket = load_ticket(history.folder / "rounds" / "00.pt")

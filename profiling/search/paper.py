@@ -19,7 +19,7 @@ SECONDS_PER_EPOCH = {  # Table 1, by network and T; data loading included
     "vgg16": {1: 26.45, 2: 29.15, 3: 32.44, 4: 37.26, 5: 44.49},
     "resnet19": {1: 27.57, 2: 31.14, 3: 39.76, 4: 49.85, 5: 61.50},
 }
-EPOCHS = {"cifar10": 300, "cifar100": 300, "svhn": 150, "fashion_mnist": 150}  # of a training
+EPOCHS = {"cifar10": 300, "cifar100": 300, "svhn": 150, "fashion_mnist": 150}  # epochs of a training
 
 # Table 3: data set, network, method, and the figure at each of SPARSITIES.
 _HOURS = """\
@@ -87,8 +87,8 @@ def _read(text: str) -> dict[Key, float]:
     return figures
 
 
-HOURS = _read(_HOURS)  # of search, without the final training
-GAINS = _read(_GAINS)  # of Early-Time, as printed; some differ from the quotient of the hours
+HOURS = _read(_HOURS)  # hours of the search, without the final training
+GAINS = _read(_GAINS)  # gains of Early-Time as printed; some differ from the quotient of the hours
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from spiketicket.train.search.settings import SearchSettings
 METHODS = ("IMP", "IMP+ET", "EB", "EB+ET")
 EARLY_TIME_EPOCHS = 2  # at full T, before Early-Time chooses
 
-Epochs = Mapping[int, float]  # by T
+Epochs = Mapping[int, float]  # T -> number of epochs
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from spiketicket.train.search.ticket import Ticket
 
 ENGINE = "native"
-IMAGES = 32  # that operations are counted on, and that are run one after another
+IMAGES = 32  # on which operations are counted, and which are run one after another
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TicketRow:
     timesteps: int
     sparsity: float
     sparsity_prunable: float
-    accuracy: float | None  # of its own test, when it was found
+    accuracy: float | None  # test accuracy when the ticket was found
     nbytes: int
     latency: Timing
     work: Workload
@@ -123,7 +123,7 @@ def measure_tickets(
         from spiketicket.train.search.ticket import load_ticket
     names = _names(histories)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        rows: list[Callable[..., TicketRow]] = []  # all but their latency
+        rows: list[Callable[..., TicketRow]] = []  # functions that make a row from its latency
         runs: dict[int, Callable[[], object]] = {}
         pictures = _Pictures(data)
         for history, kind, source in ((h, *found) for h in histories for found in _sources(h)):

@@ -30,7 +30,7 @@ class OnnxRuntimeEngine(Engine):
         self.session = self._load(model.data)
         defaults = self.session.get_overridable_initializers()  # `timesteps`, unless they are fixed
         self.inputs = {value.name: value.shape for value in (*self.session.get_inputs(), *defaults)}
-        self.stepping = not self.inputs.keys() <= {INPUT, TIMESTEPS}  # a file of one timestep, with potentials
+        self.stepping = not self.inputs.keys() <= {INPUT, TIMESTEPS}  # the others are potentials
         self.output = LOGITS if self.stepping else LOGITS_T
 
     def run(self, x: Floats, timesteps: int) -> Floats:

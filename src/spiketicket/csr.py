@@ -25,7 +25,7 @@ class Csr:
     indices: NDArray[np.unsignedinteger]
     indptr: NDArray[np.int32]
     shape: tuple[int, ...]
-    scales: NDArray[np.float32] | None = None  # by which the whole numbers of each row are multiplied
+    scales: NDArray[np.float32] | None = None  # factor of each row's integers
 
     @property
     def rows(self) -> int:
@@ -93,7 +93,7 @@ class Csr:
         row = self.row_indices
         kept = rows[row] & columns[self.indices]
         counts = np.bincount(row[kept], minlength=self.rows)[rows]
-        places = np.cumsum(columns) - 1  # of a column that is kept, among those that are
+        places = np.cumsum(columns) - 1  # new index of each kept column
         return replace(
             self,
             values=self.values[kept],
@@ -160,7 +160,7 @@ class Csr:
         )
         rising = np.diff(columns) > 0
         inner = starts[1:-1]
-        rising[inner[(inner > 0) & (inner < self.nnz)] - 1] = True  # where a row ends, the next may start lower
+        rising[inner[(inner > 0) & (inner < self.nnz)] - 1] = True  # the next row may start with a lower column
         require(bool(rising.all()), "indices must rise within each row")
         with np.errstate(over="ignore"):
             require(bool(np.isfinite(self.floats).all()), "weights hold NaN or infinity")

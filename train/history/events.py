@@ -25,7 +25,7 @@ class StageRecord:
     epochs: int
     timesteps: int
     phases: str = ""
-    image_size: int | None = None  # of the data set
+    image_size: int | None = None  # None: that of the data set
     sparsity: float | None = None
 
     def after(self, epochs: int) -> list[tuple[int, int | None]]:
@@ -90,7 +90,7 @@ class EarlyTimeRecord:
     epoch: int
     raw: tuple[float | None, ...] = ()
     normalised: tuple[float | None, ...]  # None: infinite
-    divergence: str = ""  # its name
+    divergence: str = ""  # name of the divergence
     normaliser: str = ""
     threshold: float | None = None
     chosen: int

@@ -41,7 +41,7 @@ class Forecast:
     seconds_left: float
     ends: float
     at_most: bool  # Early-Time or Early-Bird may shorten what is planned
-    paces: tuple[SecondsPerEpoch, ...]  # of the epochs that are left
+    paces: tuple[SecondsPerEpoch, ...]  # one for each kind of epoch that is left
 
 
 def forecast(history: History, now: float) -> Forecast | None:

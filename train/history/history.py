@@ -24,7 +24,7 @@ from spiketicket.train.history.events import (
 )
 
 SETTINGS_FILE = "settings.json"
-TICKET_FOLDERS = {"search": "rounds", "final": "final"}  # by kind of ticket
+TICKET_FOLDERS = {"search": "rounds", "final": "final"}  # kind of ticket -> folder
 LOG_FILE = "metrics.jsonl"
 LOCK_FILE = ".lock"
 
@@ -94,7 +94,7 @@ class History:
     early_bird: tuple[EarlyBirdRecord, ...]
     phases: tuple[PhaseRecord, ...]
     tickets: tuple[TicketRecord, ...]
-    stop: StopRecord | None  # nothing came after it
+    stop: StopRecord | None  # None if the search went on after it
     damaged: tuple[str, ...]  # lines left out, and why
 
     @cached_property
@@ -143,7 +143,8 @@ def read_history(folder: Path) -> History:
     Other lines that cannot be read are named in `damaged`.
     """
     settings = _read_settings(folder)
-    running = is_locked(folder)  # before the log: a search that ends in between is finished, not interrupted
+    # Asked before the log is read: a search that ends in between is then finished, and not interrupted.
+    running = is_locked(folder)
     lines, damaged = read_events(folder)
     kinds = (EpochRecord, EarlyTimeRecord, EarlyBirdRecord, TicketRecord, PhaseRecord)
     kept: dict[type, dict[Hashable, Any]] = {kind: {} for kind in kinds}
@@ -158,7 +159,7 @@ def read_history(folder: Path) -> History:
         stop = event if isinstance(event, StopRecord) else None
         if isinstance(event, PlanRecord):
             stages = event.stages
-        elif isinstance(event, kinds):  # in place of an older line on the same thing: an epoch that was trained again
+        elif isinstance(event, kinds):  # replaces an older line on the same epoch, which was trained again
             kept[type(event)][event.round, event.kind, getattr(event, "epoch", 0)] = event
     return History(
         folder=folder,

@@ -18,7 +18,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", ":", "-.")
 INCHES, DPI = (11, 4.8), 150
-CHARACTERS = 140  # that fit into the width
+CHARACTERS = 140  # characters that fit into the width
 MARGIN, TICK_GAP = 0.05, 0.09  # as shares of the sparsity axis
 WIDE = 20  # ratio of search times from which their axis is logarithmic
 UNITS = ((2 * 3600, 3600, "h"), (120, 60, "min"), (0, 1, "s"))  # from, seconds, name
@@ -35,7 +35,7 @@ def draw(curves: Sequence[Curve], path: Path, title: str, caption: str) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     figure = Figure(INCHES, DPI, layout="constrained")
-    FigureCanvasAgg(figure)  # no window system, whatever the user's settings say
+    FigureCanvasAgg(figure)  # needs no window system, whatever the user's settings say
     by_sparsity, by_time = figure.subplots(1, 2, sharey=True)
     unit, unit_name = _unit(curves)
     for index, curve in enumerate(curves):

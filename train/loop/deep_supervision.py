@@ -27,7 +27,7 @@ class DeeplySupervised(nn.Module):
     def __init__(self, network: nn.Module, images: Tensor) -> None:
         super().__init__()
         self.network = network
-        self._spikes: list[Tensor] | None = None  # of the forward pass that is running
+        self._spikes: list[Tensor] | None = None  # spikes of the forward pass that is running
         for module in network.modules():
             if isinstance(module, LIFNode):
                 module.register_forward_hook(self._record)

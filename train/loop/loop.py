@@ -25,8 +25,8 @@ from spiketicket.train.search.settings import SearchSettings
 CALIBRATION_IMAGES = 512
 EVALUATION_BATCH = 250
 MOMENTUM = 0.9
-STEPS = (1 / 2, 3 / 4)  # of a training, after which the step schedule divides the learning rate by 10
-RISE = 1 / 4  # of a training, in which the one-cycle schedule reaches the largest learning rate
+STEPS = (1 / 2, 3 / 4)  # shares of a training after which the step schedule divides the learning rate by 10
+RISE = 1 / 4  # share of a training in which the one-cycle schedule reaches the largest learning rate
 
 Weights = dict[str, Tensor]  # all tensors of a network by name, batch norm's statistics included
 
@@ -110,7 +110,8 @@ class TrainingState:
         # In float16 the scaler asks the CPU.
         capturable = fused and group.world == 1 and self.dtype != torch.float16
         self.graph = Graphed(group.device) if capturable else None
-        self.rate = torch.tensor(settings.lr, device=group.device) if capturable else None  # where a graph reads it
+        # On the GPU, where a CUDA graph reads it.
+        self.rate = torch.tensor(settings.lr, device=group.device) if capturable else None
         rate = settings.lr if self.rate is None else self.rate
         self.optimiser = self._optimiser(rate)
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.dtype == torch.float16)
@@ -143,10 +144,10 @@ class TrainingState:
 
         `share` is this process's share of the batch's images, times the number of processes (gradients are averaged).
         """
-        if self.graph is None or self.softness:  # which changes from one iteration to the next
+        if self.graph is None or self.softness:  # the softness changes with every iteration
             loss, correct = self.iterate(images, labels, share)
         else:
-            loss, correct = self.graph(self.iterate, images, labels)  # of one process, whose share is 1
+            loss, correct = self.graph(self.iterate, images, labels)  # there is one process, whose share is 1
         epoch_mean.loss += loss * len(labels)
         epoch_mean.correct += correct
         epoch_mean.seen += len(labels)
@@ -208,7 +209,7 @@ class TrainingState:
         if self.settings.clip is not None:
             for name, weight in prunable(self.model).items():
                 assert weight.grad is not None
-                weight.grad.mul_(self.masks[name])  # what is pruned must not count
+                weight.grad.mul_(self.masks[name])  # pruned weights must not count
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
 
     def set_learning_rate(self, rate: float) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from spiketicket.errors import InputError
 
-LARGEST = 1e6  # of any constant of a neuron
+LARGEST = 1e6  # largest constant of a neuron
 BATCH_NORMS = ("per-timestep", "folded")
 
 

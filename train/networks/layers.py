@@ -28,7 +28,7 @@ __all__ = [
 
 # Of convolutions in float32 on a CPU (docs/LOG.md):
 SMALL, DEEP = 4, 128  # up to so many pixels along a side and from so many channels on, taps.py is the fastest
-WIDE = 512  # from so many output channels on, oneDNN is faster in its own blocked format than channels-last
+WIDE = 512  # output channels from which oneDNN is faster in its own blocked format than in channels-last
 
 
 class Repeat(nn.Module):
@@ -147,7 +147,7 @@ def fuse(network: nn.Module) -> None:
         if isinstance(module, nn.Sequential):
             for norm, neurons in pairwise(module):
                 _fuse(norm, neurons)
-        elif isinstance(module, Residual) and type(module).forward is Residual.forward:  # another may join otherwise
+        elif isinstance(module, Residual) and type(module).forward is Residual.forward:  # not a subclass's own
             _fuse(module.residual[-1], module.fire)
         elif isinstance(module, LIFNode):
             module.fused = _fusible(module)
@@ -155,7 +155,7 @@ def fuse(network: nn.Module) -> None:
 
 def _fuse(norm: nn.Module, neurons: nn.Module) -> None:
     if type(norm) is TimestepBatchNorm2d and norm.affine and isinstance(neurons, LIFNode) and _fusible(neurons):
-        norm.__dict__["neurons"] = neurons  # no child of it: parameters keep their names
+        norm.__dict__["neurons"] = neurons  # not as a child module, so that parameters keep their names
 
 
 def _fusible(neurons: LIFNode) -> bool:

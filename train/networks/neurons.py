@@ -160,7 +160,7 @@ class _SoftLif(torch.autograd.Function):
     def backward(ctx: Any, by_spikes: Tensor) -> tuple[Tensor, None, None]:
         (z, s), c = ctx.saved_tensors, ctx.constants
         by_x = torch.empty_like(z)
-        by_v: Tensor | None = None  # nothing comes back from after the last timestep
+        by_v: Tensor | None = None  # there is no gradient from after the last timestep
         for t in reversed(range(len(z))):
             g = torch.mul(z[t], pi * c.alpha / 2).square_().add_(1).reciprocal_().mul_(c.alpha / 2)
             by_h = g.mul_(by_spikes[t])

@@ -45,7 +45,7 @@ class TimestepBatchNorm2d(nn.BatchNorm2d):
         out: Tensor
         if self.neurons is not None and self._fires(x, added):
             out = fused.batch_norm_lif(x, self, self._statistics(len(x)).momenta, self.neurons.numbers, added)
-            self.neurons.fired = True  # only now: after an error the neurons would take the next currents for spikes
+            self.neurons.fired = True  # set last: after an error, the neurons would take the next currents for spikes
             return out
         out = self._normalised(x)
         return out if added is None else out + added
@@ -96,7 +96,7 @@ class StaticBatchNorm2d(TimestepBatchNorm2d):
 class _Statistics:
     mean: Tensor | None  # running
     var: Tensor | None
-    momenta: list[float]  # of each timestep's update
+    momenta: list[float]  # momentum of each timestep's update
     eps: float
 
 

@@ -27,7 +27,7 @@ class Growth:
     keep: int
     first_epoch: float
     last_epoch: float
-    milestones: tuple[Milestone, ...] = ()  # on the way, the one with most weights first
+    milestones: tuple[Milestone, ...] = ()  # tickets on the way, the one with most weights first
 
     def is_due(self, batch: int, batches: int) -> bool:
         """Tell whether the mask grows before iteration `batch` of an epoch of `batches`."""

@@ -153,7 +153,7 @@ def allot(keep: int, shares: Sequence[int], room: Sequence[int]) -> list[int]:
     if not 0 <= keep <= sum(room):
         raise InputError(f"cannot keep {keep} weights of {sum(room)}")
     counts = [0] * len(shares)
-    rest = max(0, keep - len(shares))  # with this for `keep`, shares rounded down exceed no count: a start from below
+    rest = max(0, keep - len(shares))  # a first `keep` at which shares that are rounded down exceed no count
     free = [i for i in range(len(shares)) if room[i]]
     total = sum(shares[i] for i in free)
     while full := [i for i in free if rest * shares[i] >= room[i] * total]:
@@ -240,7 +240,7 @@ def _leaders(values: NDArray[np.floating], n: int, m: int) -> Mask:
     by_input = np.ascontiguousarray(values.swapaxes(0, 1))  # a group is then one piece of memory
     for start in range(0, len(by_input), m):
         group = by_input[start : start + m]
-        beaten = np.zeros(group.shape, dtype=np.uint8)  # by how many of its group
+        beaten = np.zeros(group.shape, dtype=np.uint8)  # number of larger weights in the group
         for i, j in combinations(range(len(group)), 2):
             later_wins = group[j] >= group[i]
             beaten[i] += later_wins

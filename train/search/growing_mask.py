@@ -19,7 +19,7 @@ class GrowingMask:
         # What the last pruning was asked to keep. It cannot be counted in the masks: N:M may leave fewer weights than
         # asked, and the schedule would then skip the milestones between.
         self.asked = growth.start
-        self.seconds = 0.0  # of training, until the last pruning
+        self.seconds = 0.0  # seconds of training until the last pruning
 
     def is_due(self, batch: int, batches: int) -> bool:
         """Tell whether the mask grows before iteration `batch` of an epoch of `batches`."""

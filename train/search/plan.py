@@ -14,7 +14,7 @@ from spiketicket.train.search.recipes import RECIPES
 from spiketicket.train.search.settings import PAPER_SPARSITIES, SearchSettings
 
 MAX_ROUNDS = 100
-SMALL_STEP = 0.02  # of the weights: a last round that would prune fewer to reach --sparsity joins the one before
+SMALL_STEP = 0.02  # share of the weights; if the last round would prune fewer, it is merged with the one before
 
 Kind = Literal["search", "final"]
 Pick = Literal["magnitude", "random"]
@@ -30,13 +30,13 @@ class Stage:
 
     round: int
     kind: Kind
-    pick: Pick | None  # how the weights to keep are picked; None: nothing to prune
+    pick: Pick | None  # how the weights to keep are picked; None: nothing is pruned
     keep: int  # surviving weights
-    first_epoch: int  # where it starts: 0 is init, otherwise the rewind point
+    first_epoch: int  # 0 starts from init, another epoch from the rewind point
     end: int  # it trains epochs first_epoch..end - 1
     schedule: int  # epochs over which the learning rate falls; `end` may come before
     lr_factor: float = 1.0
-    schedule_steps: int = 1  # of the schedule, per epoch
+    schedule_steps: int = 1  # steps of the schedule per epoch
     until_mask_settles: bool = False  # Early-Bird: may end before `end`
     phases: tuple[Phase, ...] = ()  # timesteps by epoch; empty: the settings' in all epochs
     growth: Growth | None = None  # gradual: how the mask grows within this training

@@ -117,7 +117,7 @@ class Run:
         if not self.is_main:
             return
         entry = to_entry(record)
-        board = self._open_board()  # before the line is written: it replays the others
+        board = self._open_board()  # opened before the line is written, because it replays the earlier lines
         try:
             with (self.folder / LOG_FILE).open("a") as file:
                 file.write(json.dumps(entry) + "\n")

@@ -33,7 +33,7 @@ from spiketicket.train.search.training import Context, Training, TrainingResult,
 
 __all__ = ["Control", "Progress", "RunOptions", "Start", "model_config", "search"]
 
-_MASK_STREAM = 1_000_000  # of random numbers, beside those of the stages
+_MASK_STREAM = 1_000_000  # stream of random numbers, apart from those of the stages
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -53,7 +53,7 @@ class RunOptions:
 
     report: Callable[[Progress], None] = lambda _: None
     group: Group = field(default_factory=Group)
-    max_minutes: float | None = None  # after which OutOfTimeError is raised
+    max_minutes: float | None = None  # minutes after which OutOfTimeError is raised
     save_minutes: float = SAVE_MINUTES
     tensorboard: bool = False
 
@@ -222,8 +222,8 @@ class _Search:
             "official_data": dataset.official,
             "rewind_epoch": stage.first_epoch,
             "seed": self.settings.seed,
-            "seconds": result.seconds - result.growth_seconds,  # of its own training
-            "search_seconds": searched,  # of those that its mask comes from
+            "seconds": result.seconds - result.growth_seconds,  # seconds of the ticket's own training
+            "search_seconds": searched,  # seconds of the trainings that its mask comes from
             "validation_accuracy": result.validation_accuracy,
             "test_accuracy": tested,
             "dataset": dataset.name,

@@ -141,7 +141,7 @@ class SearchSettings:
         self._check_phases()
 
     def _check_pruning(self) -> None:
-        sparsity_only = self.method in ("eb", "gradual")  # which know no rounds
+        sparsity_only = self.method in ("eb", "gradual")  # they have no rounds
         _require(not sparsity_only or (self.rounds, self.sparsity) != (None, None), "sparsity", "a percentage", "none")
         _require(
             (self.rounds is None) != (self.sparsity is None),

@@ -56,10 +56,10 @@ from spiketicket.train.search.plan import Stage, rewind_point
 from spiketicket.train.search.run import Run
 from spiketicket.train.search.schedule import EARLY_TIME_EPOCHS, Schedule
 
-EARLY_TIME_IMAGES = 1000  # whose logits Early-Time looks at
+EARLY_TIME_IMAGES = 1000  # number of images whose logits Early-Time compares
 REPORTED = 1.0  # seconds between two reports within an epoch
-CALIBRATION_STREAM = 2_000_000  # of random numbers: training images that calibrate batch norm, by epoch
-TRAINED_CALIBRATION_IMAGES = 2048  # that calibrate batch norm of a network that has been trained
+CALIBRATION_STREAM = 2_000_000  # stream of random numbers that choose the images for calibrating batch norm
+TRAINED_CALIBRATION_IMAGES = 2048  # images that calibrate batch norm of a trained network
 ASKED = 10  # batches after which several processes ask the first whether to save or stop
 
 
@@ -71,7 +71,9 @@ class Context:
     run: Run
     group: Group
     time_limit: TimeLimit
-    report: Callable[[Stage, float, float], None]  # how many epochs are over, and the mean loss of the last
+    report: Callable[
+        [Stage, float, float], None
+    ]  # called with the number of epochs done, and the mean loss of the last
     take_on_the_way: Callable[[Milestone, "TrainingResult"], None]  # takes a ticket while the mask grows
 
 
@@ -84,7 +86,7 @@ class TrainingResult:
     timesteps: int
     seconds: float
     validation_accuracy: float | None
-    epochs: int  # at its end
+    epochs: int  # epochs done at its end
     settled: bool = True  # Early-Bird: whether the mask stopped changing
     growth_seconds: float = 0.0  # gradual: of `seconds`, those in which the mask grew
 
@@ -124,14 +126,16 @@ class Training:
         self.growing = GrowingMask(stage.growth, masks, strategy(self.settings.strategy)) if stage.growth else None
         self._masks = masks
         self.epoch, self.batch, self.ended = stage.first_epoch, 0, False
-        self.seconds = self.seconds_before = 0.0  # of training: in all, and before this epoch
+        self.seconds = self.seconds_before = 0.0  # seconds of training in all, and before this epoch
         self.reported = time.monotonic()
         self.best: Best | None = None
         self.early_bird: EarlyBird | None = None
         if stage.until_mask_settles:
             self.early_bird = EarlyBird(criterion=self.settings.eb_criterion, threshold=self.settings.eb_threshold)
         self.epoch_mean = EpochMean.empty(self.group.device)
-        torch.manual_seed(int(self.seed(stage.first_epoch).generate_state(1)[0]))  # for networks that draw numbers
+        torch.manual_seed(
+            int(self.seed(stage.first_epoch).generate_state(1)[0])
+        )  # for networks that draw random numbers
         checkpoint = self._checkpoint()
         if checkpoint is None:
             context.run.restart_log(tickets)
@@ -359,7 +363,7 @@ class Training:
         return accuracy(self.network.model, self.batches, self.experiment.validation, self.group)
 
     def _update_early_bird(self, early_bird: EarlyBird, epoch: int) -> None:
-        keep = self.experiment.stages[1].keep  # that the coming pruning would leave
+        keep = self.experiment.stages[1].keep  # number of weights that the next pruning will leave
         prune = strategy(self.settings.strategy)
         seen = early_bird.update(prune(self.network.weights(), self.masks, keep))
         self.ended = seen.stop
@@ -379,7 +383,7 @@ class Training:
     def _save(self, epoch: int) -> None:
         """Write a checkpoint: at `epoch`, after self.batch batches of it. What is no number must be refused before."""
         run, best = self.context.run, self.best
-        sums = self.epoch_mean.state(self.group)  # by all processes
+        sums = self.epoch_mean.state(self.group)  # summed over all processes
         if self.group.is_main:
             run.save_checkpoint(
                 stage=self.index,

@@ -11,7 +11,7 @@ from spiketicket.profiling.report.drawing.svg import element, legend, line, text
 
 THICK, STEP = 16, 24  # pixels: a bar, and from one to the next
 SAMPLE = 14
-LABEL_SHARE = 0.38  # of the width, at most
+LABEL_SHARE = 0.38  # largest share of the width for labels
 
 
 def draw_bars(picture: Bars, width: float) -> tuple[str, float]:

@@ -10,7 +10,7 @@ from spiketicket.profiling.report.drawing.lines import draw_lines
 from spiketicket.profiling.report.drawing.svg import TEXT_SIZE, element
 
 WIDE, NARROW = 720, 358  # pixels: on a desk; on a phone of 390
-RIM = 12  # of paper, around a standalone picture
+RIM = 12  # margin around a standalone picture, in pixels
 
 
 def svg(picture: Picture, standalone: bool = False, width: float = WIDE) -> str:

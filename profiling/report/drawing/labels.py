@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 HEIGHT = 14.0  # of a line of text
 DISTANCES = (8.0, 17.0, 28.0, 42.0)
-DIRECTIONS = (  # how far right and down per pixel of distance, and which share of the text is left of there
+DIRECTIONS = (  # right and down per pixel of distance, and the share of the text left of that position
     (1.0, 0.0, 0.0),
     (0.0, -1.3, 0.5),
     (0.0, 1.3, 0.5),

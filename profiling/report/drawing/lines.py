@@ -10,10 +10,10 @@ from spiketicket.profiling.report.drawing.labels import Box, Placed, Wanted, pla
 from spiketicket.profiling.report.drawing.scale import Scale, label_room, scale, tip
 from spiketicket.profiling.report.drawing.svg import DASHES, element, legend, line, mark, text
 
-HEIGHT = 300  # of the plot, in pixels
+HEIGHT = 300  # height of the plot in pixels
 SAMPLE = 30
 MARK = 5  # half the side of one
-ROOM_FOR_NAMES = 0.24  # at most, of the width, right of the plot
+ROOM_FOR_NAMES = 0.24  # largest share of the width, right of the plot
 
 
 def draw_lines(picture: Lines, width: float) -> tuple[str, float]:
@@ -22,7 +22,7 @@ def draw_lines(picture: Lines, width: float) -> tuple[str, float]:
     if not points:
         raise ValueError(f"nothing to draw: {picture.alt}")
     head, top = _legend(picture, width)
-    top += 30  # for the heading of y
+    top += 30  # room for the heading of y
     bottom = top + HEIGHT
     reach = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
     y = scale(picture.y, reach, bottom, top, room=38, zero=True)

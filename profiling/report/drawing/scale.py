@@ -10,7 +10,7 @@ from spiketicket.profiling.report.document import Axis
 from spiketicket.profiling.report.drawing.labels import text_width
 
 GAP = 20  # pixels between the labels of ticks
-MARGIN = 0.05  # of the axis, free beyond the outermost values
+MARGIN = 0.05  # share of the axis that is empty beyond the outermost values
 
 
 @dataclass(frozen=True)

@@ -90,4 +90,4 @@ class Buffer:
         return np.uint64(self.array.data.ptr + element * self.array.itemsize)
 
 
-NOTHING = (np.uint64(0), *[np.int32(0)] * 5, *[np.int64(0)] * 2)  # an OPERAND that is not there
+NOTHING = (np.uint64(0), *[np.int32(0)] * 5, *[np.int64(0)] * 2)  # an absent OPERAND

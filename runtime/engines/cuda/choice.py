@@ -10,8 +10,8 @@ from spiketicket.runtime.engines.cuda.program import Choice, Program
 
 KERNELS = ("sparse", "tensor", "tensor/sparse")
 WARM_UP, TIMED = 2, 10  # graphs that are not timed, and launches in each
-MULTIPROCESSORS = 100  # of a GPU, for estimates
-ADDS, PRODUCTS = 128, 1024  # that one of them begins in a cycle: float32, and float16 on tensor cores
+MULTIPROCESSORS = 100  # number in a GPU, for estimates
+ADDS, PRODUCTS = 128, 1024  # operations that one begins per cycle: float32, and float16 on tensor cores
 BESIDE = 9  # instructions of `sparse` for a nonzero, beside an addition per timestep (docs/LOG.md)
 
 

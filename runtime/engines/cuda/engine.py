@@ -52,7 +52,7 @@ class CudaEngine(Engine):
             self.stream = self.cupy.cuda.Stream(non_blocking=True)
         self.lock = Lock()  # programs own their buffers
         self.programs: dict[tuple[int, int, bool], Program] = {}
-        self.choices: dict[str, Choice] = {}  # of the program that was made last
+        self.choices: dict[str, Choice] = {}  # those of the program that was made last
         images = self.graph.batch or 1
         self.program(min(self.graph.timesteps, MOST_TIMESTEPS), images, self.graph.timesteps > MOST_TIMESTEPS)
 
@@ -133,7 +133,7 @@ class CudaEngine(Engine):
 
     def _run(self, program: Program, x: Floats, number: int, state: dict[str, Any]) -> Floats:
         """Run the piece `number` of a run, whose membrane potentials `state` carries from program to program."""
-        with self.device, self.stream:  # every thread has its own present ones
+        with self.device, self.stream:  # CuPy's present device and stream are those of the thread
             if number:
                 program.restore(state)
             logits = program.run(x, self.stream, resumes=number > 0)

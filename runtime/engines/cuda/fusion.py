@@ -21,9 +21,9 @@ from spiketicket.graph import (
 )
 from spiketicket.runtime.engine import image_shape
 
-SPIKES, TIMED, STATIC = 1, 2, 3  # what lies in a buffer; `Kind` of common.cuh
-VIEWS = (Flatten, Repeat, Unsqueeze)  # the same numbers under another shape
-POOL = (2, 2)  # the window that is taken in
+SPIKES, TIMED, STATIC = 1, 2, 3  # content of a buffer; `Kind` in common.cuh
+VIEWS = (Flatten, Repeat, Unsqueeze)  # their output is the input in another shape
+POOL = (2, 2)  # the pooling window that a launch can compute as well
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Op:
     node: Node
     inputs: tuple[str, ...]
     output: str
-    parts: tuple[str, ...]  # the names of all nodes that it computes, the first one's first
+    parts: tuple[str, ...]  # names of the nodes that it computes, in order
     other: str | None = None
     neuron: Lif | Li | None = None
     pooled: bool = False

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MOST_TIMESTEPS = 8  # of one launch: the bits of a word
+MOST_TIMESTEPS = 8  # in one launch, because a word has that many bits
 FULL = 2**17  # threads that keep a GPU busy: about 1,000 for each of 132 multiprocessors
 FILES = ("common.cuh", "convolve.cuh", "tensor.cuh", "pointwise.cuh")
 

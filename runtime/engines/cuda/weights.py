@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from spiketicket.graph import Conv, Linear
 from spiketicket.runtime.engines.cuda.buffers import Layout
 
-ROWS, DEPTH = 64, 64  # of a tile; as in tensor.cuh
+ROWS, DEPTH = 64, 64  # size of a tile, as in tensor.cuh
 TILE = ROWS * DEPTH
 ENTRY = np.dtype([("place", "<u2"), ("parts", "<u2", 2), ("unused", "<u2")])
-SECOND = np.float32(2**11)  # by which the second part is multiplied
+SECOND = np.float32(2**11)  # factor of the second part
 NONZERO = np.dtype([("offset", "<i4"), ("weight", "<f4")])
 
 

@@ -75,7 +75,7 @@ class NativeEngine(Engine):
         milliseconds = np.zeros(self.lowered.network.operations)
         self._run(x, timesteps, [], milliseconds)
         seconds, begin = {}, 0
-        for end, name in self.lowered.operations:  # of a layer's own operation, and of those that lay its input out
+        for end, name in self.lowered.operations:  # a layer has its own operation, and those that arrange its input
             seconds[name] = float(milliseconds[begin:end].sum()) * 1e-3
             begin = end
         seconds[name] += float(milliseconds[begin:].sum()) * 1e-3
@@ -89,7 +89,7 @@ class NativeEngine(Engine):
         x: Floats,
         timesteps: int,
         recordings: list[tuple[int, Spikes]],
-        milliseconds: NDArray[np.float64] | None = None,  # of every operation
+        milliseconds: NDArray[np.float64] | None = None,  # one for every operation
     ) -> Floats:
         logits = np.empty((timesteps, count_images(self.graph, x), self.graph.classes), dtype=np.float32)
         self.lowered.network.run(x, count_images(self.graph, x), timesteps, logits, recordings, milliseconds)

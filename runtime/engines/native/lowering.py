@@ -30,7 +30,7 @@ try:
 except ImportError as error:
     raise ImportError("spiketicket's native engine is not built: reinstall with pip install spiketicket") from error
 
-MAX_SIDE = 2**24  # the engine's window arithmetic is 32 bit
+MAX_SIDE = 2**24  # the engine computes windows in 32 bits
 
 
 class Lowered:
@@ -49,11 +49,11 @@ class Lowered:
         self.plan: dict[str, KernelChoice] = {}
         self.images: dict[str, tuple[int, int, int]] = {graph.input: image_shape(graph.input_shape)}
         self.ids: dict[str, int] = {graph.input: self.network.input(*self.images[graph.input], graph.timed_input)}
-        self.varying = {graph.input: graph.timed_input}  # by value: differs from timestep to timestep
+        self.varying = {graph.input: graph.timed_input}  # whether a value differs from timestep to timestep
         self.readers = Counter([graph.output, *(name for node in graph.nodes for name in node.inputs)])
         self.makers = {node.output: node for node in graph.nodes}
-        self.layers: dict[str, int] = {}  # by name of the first weights: the value that one kernel computes
-        self.arrays: list[object] = []  # the C++ side reads them until it is planned
+        self.layers: dict[str, int] = {}  # name of the first weights -> value that the kernel computes
+        self.arrays: list[object] = []  # kept alive: the C++ side reads them until it is planned
         for node in graph.nodes:
             self.images[node.output] = self.image(node)
             self.varying[node.output] = isinstance(node, Lif | Li) or any(self.varying[name] for name in node.inputs)

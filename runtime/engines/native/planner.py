@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from spiketicket.runtime.engines.native import _native
 
 KERNELS = ("events", "events-int16", "sparse-events", "masks", "tables")
-MOST_TIMESTEPS = 8  # of a measurement
+MOST_TIMESTEPS = 8  # timesteps of a measurement
 
 Measured = dict[str, float]  # kernel -> milliseconds on one thread
 

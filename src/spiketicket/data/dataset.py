@@ -31,7 +31,7 @@ class Augmentation:
     """The changes that training makes to an image, in this order, before it is normalised (train/loop/augment.py)."""
 
     crop_padding: int = 0  # pixels of black on every side, of which a window of the old size is cut
-    flip: bool = False  # every other image, left to right
+    flip: bool = False  # mirror half of the images
     cutout: int = 0  # side of a black square, in pixels
 
 

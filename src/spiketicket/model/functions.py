@@ -27,8 +27,8 @@ from spiketicket.model.names import (
 DENSE_CONV = "DenseConv"
 DENSE_LINEAR = "DenseLinear"
 
-# Row of each nonzero: count how many rows start at or before it (rows without a nonzero start twice
-# at one place, hence the adding scatter), then cumulate. O(nnz), whatever the density.
+# The row of each nonzero: count how many rows start at its position, and take the cumulative sum. Rows without a
+# nonzero start at the same position as the next, hence the scatter that adds. This is O(nnz) at any density.
 _DECODE = """
   shape = Constant <value_ints: ints = @weight_shape> ()
   zero = Constant <value = int64[1] {0}> ()

@@ -6,9 +6,9 @@ so that an engine which does not know the domain can still run the file.
 
 DOMAIN = "ai.spiketicket"
 DOMAIN_VERSION = 1
-OPSET = 18  # the least that the operators' bodies need, and what files are written in
+OPSET = 18  # the lowest that the operators' bodies need, and the default of files
 OPSETS = range(OPSET, 25)
-IR_VERSION = 10  # the first with function overloads, which tell hard from soft reset
+IR_VERSION = 10  # the first with overloads of functions, for hard and soft reset
 
 SPARSE_CONV = "SparseConv"
 SPARSE_LINEAR = "SparseLinear"

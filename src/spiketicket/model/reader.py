@@ -208,7 +208,7 @@ class _Reader:
             raise ModelError(f"layer {name}: operator {domain}{proto.op_type} is not one of spiketicket's")
         arity = _ARITY.get(proto.op_type, 1) + (proto.overload == SCALED)
         if proto.op_type == "Concat":
-            arity = len(proto.input)  # the graph has an opinion on it
+            arity = len(proto.input)  # the graph checks the number of inputs
         results = 2 if proto.op_type in (LIF_STEP, LI_STEP) else 1
         if len(proto.input) != arity or len(proto.output) != results:
             raise ModelError(
@@ -365,9 +365,9 @@ _READERS: dict[tuple[str, str], Callable[[_Reader, onnx.NodeProto, str, Attribut
 _ARITY = {
     **{SPARSE_CONV: 5, SPARSE_LINEAR: 5, REPEAT: 2, AND: 2, AND_NOT: 2, LIF_STEP: 2, LI_STEP: 2},
     **{"Add": 2, "Reshape": 2, "Unsqueeze": 2},
-}  # of all others 1
+}  # 1 for all other operators
 
 _OVERLOADS = {
     **dict.fromkeys((LIF, LIF_STEP), (HARD_RESET, SOFT_RESET)),
     **dict.fromkeys((SPARSE_CONV, SPARSE_LINEAR), ("", SCALED)),
-}  # of all others the empty one
+}  # empty for all other operators

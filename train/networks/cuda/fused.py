@@ -15,8 +15,8 @@ from torch.autograd.function import once_differentiable
 from spiketicket.train.networks.cuda.launching import TYPES, Kernels
 from spiketicket.train.networks.strides import is_dense, laid_out, like
 
-MOST_TIMESTEPS = 8  # whose potentials lie in registers
-CHUNKS = 64  # of rows: as many blocks per 32 channels (and timestep) sum at once
+MOST_TIMESTEPS = 8  # more would not fit into registers
+CHUNKS = 64  # chunks of rows; as many blocks per 32 channels (and timestep) sum at the same time
 
 
 def suits(x: Tensor, added: Tensor | None = None) -> bool:

@@ -69,7 +69,7 @@ def _with_accuracy(result: Export, inputs: Inputs) -> Export:
 def _ticket_file(path: Path) -> Path:
     if not path.is_dir():
         return path
-    if not (path / "ticket.pt").exists():  # of a run
+    if not (path / "ticket.pt").exists():  # the path is a run folder
         raise InputError(f"{path} has no ticket yet: finish the search; its rounds so far are in rounds/")
     return path / "ticket.pt"
 

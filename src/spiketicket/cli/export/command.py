@@ -19,7 +19,7 @@ app = make_app(
 @guarded
 @grouped
 def export(
-    context: typer.Context,  # of `inspect`, which may follow
+    context: typer.Context,  # tells whether the subcommand `inspect` follows
     source: Source,
     inputs: Inputs,
     file: File,

@@ -161,7 +161,7 @@ def _verified(x: Inspection) -> Table:
         left=("engine", "against"),
     )
     for a in x.verification:
-        logits = a.drift if "(" in a.engine else a.logits  # of what rounds: on all images
+        logits = a.drift if "(" in a.engine else a.logits  # engines that round are compared on all images
         row = (a.engine, a.against, f"{a.images:,}", a.flips, f"{logits:.1e}", f"{a.top1:.1%}")
         table.add_row(*map(Text, row))
     return table

@@ -50,7 +50,7 @@ def _verified(agreements: list[Agreement]) -> Table:
     for column in columns:
         table.add_column(column, justify="right")
     for a in agreements:
-        logits = a.drift if "(" in a.engine else a.logits  # of what rounds: on all samples
+        logits = a.drift if "(" in a.engine else a.logits  # engines that round are compared on all samples
         accuracy = (("" if a.accuracy is None else f"{a.accuracy:.1%}"),) if labelled else ()
         table.add_row(a.engine, str(a.images), a.flips, f"{logits:.1e}", f"{a.top1:.1%}", *accuracy)
     return table

@@ -14,7 +14,7 @@ from spiketicket.train.history.history import History
 from spiketicket.train.search.settings import METHODS, SearchSettings
 
 BARS = "▁▂▃▄▅▆▇█"
-EPOCHS_SHOWN = 40  # as bars
+EPOCHS_SHOWN = 40  # at most, as bars
 _SOURCES = {"measured": "measured", "fitted": "fitted to other T", "scaled": "in proportion to T"}
 
 
