@@ -22,7 +22,7 @@ def onnxruntime_library() -> str:
     """
     native = find_spec(
         "spiketicket.runtime.engines.native._native"
-    )  # the library lies beside the engine, in an editable install too
+    )  # the library is beside the engine, also in an editable install
     if native is not None and native.origin is not None:
         library = Path(native.origin).with_name(LIBRARY)
         if library.is_file():

@@ -1,7 +1,7 @@
 """The interface of all engines, which spiketicket.runtime.engines.registry lists.
 
 `Session` checks arguments; an engine may trust them: `x` is finite float32 `[N, *input_shape]` (of a graph with
-a timed input, `[timesteps, N, *input_shape]`) with N >= 1, C-contiguous, and `timesteps` lies in 1..MAX_TIMESTEPS.
+a timed input, `[timesteps, N, *input_shape]`) with N >= 1, C-contiguous, and `timesteps` is in 1..MAX_TIMESTEPS.
 """
 
 from abc import ABC, abstractmethod

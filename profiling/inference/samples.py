@@ -14,7 +14,7 @@ from spiketicket.runtime.inputs import dataset_inputs
 Floats = NDArray[np.float32]
 
 TIMED = 32  # different images that runs take in turn: spikes, and with them time, differ from image to image
-NOISE = "standard normal noise: the model's data set is not at hand"
+NOISE = "standard normal noise: the model's data set is not available"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +37,8 @@ class Samples:
 def load_samples(session: Session, dataset: str | None, data: Path | None, limit: int | None) -> Samples:
     """Test images of `dataset`, or of the model's own where it is None, `limit` of them at most (None: all).
 
-    Where the model's own is not at hand: noise. Raises DataError, MissingExtraError and InputError for a data set, or
-    a folder, that was asked for.
+    If the model's own is not available, they are noise. Raises DataError, MissingExtraError and InputError for a data
+    set, or a folder, that was asked for.
     """
     name = dataset or session.metadata.get("dataset", "")
     try:

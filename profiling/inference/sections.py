@@ -118,8 +118,8 @@ def _fastest_sentence(model: ModelProfile) -> str:
             text += f"; {second.engine}, the next, takes {times.value:.2f} times as long"
         else:
             text = (
-                f"{model.name}: {fastest.engine} is ahead {where}, but cannot be told from {second.engine} (ratio "
-                f"{times.low:.2f} to {times.high:.2f})"
+                f"{model.name}: {fastest.engine} is ahead {where}, but cannot be distinguished from {second.engine} "
+                f"(ratio {times.low:.2f} to {times.high:.2f})"
             )
     if fastest.marginal is not None:
         text += f"; its last timestep costs {MS * fastest.marginal.value:.3g} ms"
@@ -226,7 +226,7 @@ def accuracy_section(models: Sequence[ModelProfile]) -> Section | None:
     notes = (
         "An image leaves at the first timestep at which its best mean logit leads the second by the margin. Accuracy "
         "and mean T are of all images, latency of the timed ones, one by one.",
-        "Early exit takes one timestep per call, which costs more than all of them in one run: it pays where it stands "
+        "Early exit takes one timestep per call, which costs more than all of them in one run: it pays if its point is "
         "above the curve of fixed T.",
     )
     return Section(
@@ -244,7 +244,7 @@ def _accuracy_sentence(model: ModelProfile) -> str:
     enough = settled(model.accuracy)
     text = f"{model.name} ({model.samples.source}): {last.accuracy.accuracy:.2%} at T = {last.timesteps}"
     if enough.timesteps < last.timesteps:
-        text += f"; from T = {enough.timesteps} on ({enough.accuracy.accuracy:.2%}) that lies within the interval"
+        text += f"; from T = {enough.timesteps} on ({enough.accuracy.accuracy:.2%}) that is within the interval"
     return f"{text}. {_exit_sentence(model)}".strip()
 
 

@@ -98,8 +98,10 @@ def time_layers(session: Session, x: NDArray[np.float32], timesteps: int, durati
 
 
 def median(samples: Seconds) -> Interval:
-    """Return the median, and the pair of order statistics between which the true one lies with 95%, whatever the
-    distribution. Of fewer than 6 samples, these are the smallest and the largest, with less certainty.
+    """Return the median, with the pair of order statistics between which the true one is with 95% confidence.
+
+    That holds for any distribution. Of fewer than 6 samples, these are the smallest and the largest, with less
+    confidence.
     """
     ordered, n = np.sort(samples), len(samples)
     outside, rank = 0.0, 0  # ranks that can be left out at each end

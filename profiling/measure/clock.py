@@ -29,7 +29,7 @@ PAUSE = 0.03  # seconds; the threads of the last candidate stop spinning first, 
 LEAD = 0.002  # seconds of untimed runs: for so long after a pause, a core is 10 to 15% slower
 
 WINDOW = 5  # runs whose medians are compared in warm-up
-FALL = 0.02  # steady: the median of the last window lies no further below that of the window before
+FALL = 0.02  # steady: the median of the last window is at most this share below that of the window before
 WARM_UP_AT_LEAST = 0.05  # seconds: a core that slept needs some milliseconds to reach its frequency
 WARM_UP_AT_MOST = 3.0  # seconds per candidate
 WARM_UP_RUNS = 2  # at least, however long they take, because the first run allocates

@@ -176,7 +176,7 @@ class _Pictures:
         size = (model.in_channels, model.image_size, model.image_size)
         if pixels is None or pixels.shape[1:] != size:
             noise = np.random.default_rng(0).standard_normal((IMAGES, *size), dtype=np.float32)
-            return noise, f"standard normal noise: {name} is not at hand"
+            return noise, f"standard normal noise: {name} is not available"
         return ticket.normalisation(pixels), f"the first {len(pixels)} test images of {name}"
 
     def _load(self, name: str) -> NDArray[np.uint8] | None:

@@ -177,7 +177,7 @@ def test_external_data_is_refused(model):
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="/etc/passwd")
-    refuse(model, "lies in another file")
+    refuse(model, "is in another file")
 
 
 def test_huge_declared_tensor(model):
@@ -353,7 +353,7 @@ NEWER_TAMPERING = [
     (
         "events",
         lambda m: m.graph.input.append(m.graph.input[0]),
-        "an input stands there twice",
+        "two inputs have the same name",
     ),
     ("events", lambda m: m.graph.initializer.append(numpy_helper.from_array(np.array(4), "timesteps")), "fixed sizes"),
     (

@@ -168,7 +168,7 @@ class Lowered:
                 )
             case Flatten() | Repeat() | Unsqueeze():
                 self.define(node, self.ids[node.inputs[0]])
-                why = "the next layer reads the image as it lies"
+                why = "the next layer reads the image without a copy"
                 if isinstance(node, Repeat):
                     why = "what is the same at every timestep is computed once"
                 self.plan[node.name] = KernelChoice("none", why)

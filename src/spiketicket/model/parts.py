@@ -55,7 +55,7 @@ def quad(pads: tuple[int, ...], name: str) -> tuple[int, int, int, int]:
 
 def array(tensor: onnx.TensorProto) -> NDArray[np.generic]:
     if tensor.data_location == TensorProto.EXTERNAL:
-        raise ModelError(f"initializer {tensor.name!r} lies in another file; a spiketicket model is one file")
+        raise ModelError(f"initializer {tensor.name!r} is in another file; a spiketicket model is one file")
     if any(size < 0 for size in tensor.dims) or np.prod(tensor.dims, dtype=float) > MAX_ELEMENTS:
         raise ModelError(f"initializer {tensor.name!r} has the impossible shape {list(tensor.dims)}")
     try:

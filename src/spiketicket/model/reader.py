@@ -106,7 +106,7 @@ class _Reader:
         self.step = any(node.domain == DOMAIN and node.op_type in (LIF_STEP, LI_STEP) for node in proto.node)
         inputs = {value.name: value.type.tensor_type for value in proto.input}
         if len(inputs) < len(proto.input):
-            raise ModelError("an input stands there twice")
+            raise ModelError("two inputs have the same name")
         timed, fixed = self.check_inputs(set(inputs))
         batch, shape = self.input_shape(inputs[INPUT], timed)
         timesteps = self.default() if not timed else self.timed_default(metadata)
@@ -143,7 +143,7 @@ class _Reader:
         if not places:
             raise ModelError(f"no ReduceMean computes {LOGITS}")
         if places[0] < len(nodes) - 1:
-            raise ModelError(f"node {nodes[places[0] + 1].name!r} stands after the mean over time")
+            raise ModelError(f"node {nodes[places[0] + 1].name!r} comes after the mean over time")
         self.check_mean(nodes[-1])
         return nodes[:-1]
 

@@ -192,7 +192,7 @@ def test_foreign_and_damaged_files(tmp_path):
         inspect(tmp_path / "none.onnx")
     with pytest.raises(ModelError, match="foreign.onnx: not a spiketicket model"):
         inspect(foreign(tmp_path))
-    with pytest.raises(ModelError, match="lies in another file"):
+    with pytest.raises(ModelError, match="is in another file"):
         inspect(foreign(tmp_path, "spiketicket", "/etc/passwd"))
     path = tmp_path / "cut.onnx"
     path.write_bytes(DIGITS.read_bytes()[:-1000])

@@ -41,7 +41,7 @@ def test_which_engine_is_faster_is_said_where_it_can_be_told():
     assert "openvino, the next, takes 1.02 times as long" in latency_section([model], ()).says
     model.latency.rows[1] = timed("openvino", *(s * (1.05 if i % 2 else 0.97) for i, s in enumerate(a)))
     says = latency_section([model], ()).says
-    assert "openvino is ahead" in says and "cannot be told from native (ratio 0.95 to 1.03)" in says
+    assert "openvino is ahead" in says and "cannot be distinguished from native (ratio 0.95 to 1.03)" in says
     assert "fastest" not in says and "times as long" not in says
 
 

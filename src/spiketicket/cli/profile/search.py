@@ -37,7 +37,7 @@ def search(
         float | None, typer.Option(help="Instead: seconds per network and T.", show_default="1 on a GPU")
     ] = None,
     run: Annotated[
-        list[Path] | None, typer.Option("--run", help="Run folder of snn-search, to hold against; repeatable.")
+        list[Path] | None, typer.Option("--run", help="Run folder of snn-search, to compare with; repeatable.")
     ] = None,
     export: Export = None,
 ) -> None:
