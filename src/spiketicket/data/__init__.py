@@ -25,7 +25,10 @@ DATASET_NAMES = tuple(_READERS)
 
 
 def load_dataset(name: str, folder: Path | None = None) -> Dataset:
-    """Load the data set `name` from `folder` (default `data`), unless it is part of scikit-learn. Raises DataError."""
+    """Load the data set `name` from `folder` (default `data`). The digits come with scikit-learn and need no folder.
+
+    Raises DataError if the name is unknown, or if the files are missing or damaged.
+    """
     if name not in _READERS:
         raise DataError(f"unknown data set {name!r}: expected one of {', '.join(DATASET_NAMES)}")
     return _READERS[name](folder or Path("data"))

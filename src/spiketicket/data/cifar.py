@@ -72,12 +72,18 @@ _CIFAR100 = _Kind(
 
 
 def read_cifar10(folder: Path) -> Dataset:
-    """Read CIFAR-10: 50,000 + 10,000 images of 10 classes. Raises DataError."""
+    """Read CIFAR-10: 50,000 + 10,000 images of 10 classes.
+
+    Raises DataError if the files are missing or damaged.
+    """
     return _read(_CIFAR10, folder)
 
 
 def read_cifar100(folder: Path) -> Dataset:
-    """Read CIFAR-100: 50,000 + 10,000 images of 100 (fine) classes. Raises DataError."""
+    """Read CIFAR-100: 50,000 + 10,000 images of 100 (fine) classes.
+
+    Raises DataError if the files are missing or damaged.
+    """
     return _read(_CIFAR100, folder)
 
 

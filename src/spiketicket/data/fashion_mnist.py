@@ -25,7 +25,10 @@ STORED, SIZE = 28, 32
 
 
 def read_fashion_mnist(folder: Path) -> Dataset:
-    """Read Fashion-MNIST: 60,000 + 10,000 images of 10 classes, 1 channel. Raises DataError."""
+    """Read Fashion-MNIST: 60,000 + 10,000 images of 10 classes, 1 channel.
+
+    Raises DataError if the files are missing or damaged.
+    """
     base, _ = locate("fashion_mnist", folder, (Distribution("fashion-mnist"),), PAGE)
     paths = {name: _plain_or_gz(base / name) for name in FILES}
     images, labels, test_images, test_labels = paths.values()

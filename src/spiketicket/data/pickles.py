@@ -24,7 +24,10 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def unpickle_arrays(path: Path) -> object:
-    """Return the content of the pickle in `path`, strings of Python 2 as latin1. Raises DataError."""
+    """Return the content of the pickle in `path`, with strings of Python 2 decoded as latin1.
+
+    Raises DataError if the file cannot be read or holds anything but arrays and plain types.
+    """
     data = read_bytes(path, "data file", DataError)
     try:
         return _ArrayUnpickler(BytesIO(data), encoding="latin1").load()

@@ -18,7 +18,10 @@ FILES = {
 
 
 def read_svhn(folder: Path) -> Dataset:
-    """Read SVHN: 73,257 + 26,032 images of the digits 0 to 9. Raises DataError."""
+    """Read SVHN: 73,257 + 26,032 images of the digits 0 to 9.
+
+    Raises DataError if the files are missing or damaged.
+    """
     base, _ = locate("svhn", folder, (Distribution("svhn"),), PAGE)
     train, test = (_read_mat(base / name) for name in FILES)
     return Dataset(

@@ -19,7 +19,10 @@ SIZE = 64
 
 
 def read_tiny_imagenet(folder: Path) -> Dataset:
-    """Read TinyImageNet: 100,000 + 10,000 images. Raises DataError, and MissingExtraError without pillow."""
+    """Read TinyImageNet: 100,000 + 10,000 images of 200 classes.
+
+    Raises DataError if the files are missing or damaged, and MissingExtraError if pillow is not installed.
+    """
     base, _ = locate("tiny_imagenet", folder, (FOLDER,), PAGE)
     wnids = [line for line in _lines(base / "wnids.txt") if line]
     if not wnids or len(set(wnids)) < len(wnids) or not all(wnid.isalnum() for wnid in wnids):
