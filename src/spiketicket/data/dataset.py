@@ -95,7 +95,7 @@ class Dataset:
         held = np.empty(len(labels), dtype=np.bool_)
         held[shuffled] = rank_in_class(labels[shuffled]) < takes[labels[shuffled]]
         if not held.any():
-            raise InputError(f"share to hold out: {share} of {len(labels)} training images is none of any class")
+            raise InputError(f"share to hold out: {share} of {len(labels)} training images takes no image of any class")
         return replace(self, train=self.train.take(~held)), self.train.take(held)
 
 

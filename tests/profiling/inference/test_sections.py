@@ -13,8 +13,8 @@ from spiketicket.profiling.measure.timing import Interval, Timing
 @pytest.mark.parametrize(
     ("right", "said"),
     [
-        ((500, 600, 890, 900), "from T = 3 on (89.00%) that lies within the interval"),
-        ((900, 600, 890, 900), "from T = 3 on (89.00%) that lies within the interval"),  # it does not stay at T = 1
+        ((500, 600, 890, 900), "from T = 3 on (89.00%) that is within the interval"),
+        ((900, 600, 890, 900), "from T = 3 on (89.00%) that is within the interval"),  # it does not stay at T = 1
         ((143, 97), None),  # the interval of T = 1 lies above
         ((500, 900), None),
     ],
