@@ -237,7 +237,7 @@ def footprint_sheet(rows: Sequence[dict[str, Any]]) -> Section:
 
 
 def notes_on(results: Sequence[Result]) -> list[str]:
-    """Return which candidates are missing from how many configurations, and why."""
+    """Return a note for each candidate that is missing: from how many configurations, and why."""
     where: dict[tuple[str, str], int] = {}
     for result in results:
         for name, reason in result.missing.items():

@@ -93,7 +93,7 @@ class Session:
 
     @property
     def timed_input(self) -> bool:
-        """Whether a run takes a frame per timestep, `[T, N, *input_shape]`: event data."""
+        """Return whether a run takes a frame per timestep, `[T, N, *input_shape]`: event data."""
         return self._graph.timed_input
 
     @property
@@ -140,7 +140,7 @@ class Session:
     def trace(self, inputs: Mapping[str, NDArray[np.float32]], timesteps: int | None = None) -> Trace:
         """Run once and return the spikes of every LIF layer together with the logits of every timestep.
 
-        Raises InputError as `run`, and where the engine cannot show its spikes.
+        Raises InputError for what `run` refuses, and if the engine does not output its spikes.
         """
         x, timesteps = self._check(inputs, timesteps)
         return self._open().trace(x, timesteps)

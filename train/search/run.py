@@ -235,7 +235,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _claim(folder: Path, settings: SearchSettings, threads: int, identity: dict[str, Any]) -> int:
-    """Write what the run is, or compare with what was written; return its number of threads."""
+    """Write settings.json of a new run, or compare it with `settings`; return the run's number of threads."""
     path = folder / SETTINGS_FILE
     wanted = {**settings.to_dict(), **identity}
     if not path.exists():

@@ -217,7 +217,7 @@ class SearchSettings:
         self.early_time_options().candidates_of(self.timesteps)
 
     def early_time_options(self) -> EarlyTime:
-        """Return how Early-Time chooses; what is not set is as the recipe has it."""
+        """Return how Early-Time chooses; options that are not set are those of the recipe."""
         recipe = RECIPES[self.recipe]
         return EarlyTime(
             self.et_divergence or recipe.divergence,

@@ -381,7 +381,7 @@ class Training:
     # Checkpoints
 
     def _save(self, epoch: int) -> None:
-        """Write a checkpoint: at `epoch`, after self.batch batches of it. What is no number must be refused before."""
+        """Write a checkpoint at `epoch`, after self.batch batches of it. The weights must be finite."""
         run, best = self.context.run, self.best
         sums = self.epoch_mean.state(self.group)  # summed over all processes
         if self.group.is_main:

@@ -32,7 +32,7 @@ def parameter(name: str, kind: Any, default: Any, names: Iterable[str] = (), **s
 
 
 def declare(command: Callable[..., Any], parameters: Iterable[inspect.Parameter]) -> None:
-    """Give the command this signature, of keywords only."""
+    """Set the signature of the command, with keywords only."""
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     command.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in own}

@@ -126,7 +126,7 @@ def run(
 
 
 def _model_file(path: Path) -> AbstractContextManager[Path]:
-    """Give `path`, or the model file of the ticket that it is (not checked against torch, as snn-export does)."""
+    """Provide the model file `path`, or one made from the ticket `path`, which is not verified as by snn-export."""
     if not path.name.endswith(TICKET_ENDINGS):
         return nullcontext(path)
     with extra("train", "running a ticket"):
