@@ -163,7 +163,7 @@ def _bypass(name: str, sources: dict[str, list[str]]) -> None:
 
 
 def _order(nodes: Mapping[str, nir.NIRNode], sources: dict[str, list[str]], flat: FlatGraph) -> list[str]:
-    """Return the names of `sources`, each after its own sources; cycles and edges to missing nodes are reported and left out."""
+    """Return the names of `sources`, sorted by dependency; cycles and edges to missing nodes become problems."""
     targets: dict[str, list[str]] = {name: [] for name in sources}
     for name, before in sources.items():
         for source in before:
