@@ -28,7 +28,7 @@ def comparison_report(comparison: Comparison, before: Path, after: Path, machine
         Column("speed", form=".3f", means="before / after: above 1 is faster now"),
         Column("low", form=".3f", means="of its 95% interval"),
         Column("high", form=".3f"),
-        Column("verdict", means="slower or faster where the interval leaves out 1"),
+        Column("verdict", means="slower or faster if the interval leaves out 1"),
     )
     rows = tuple(
         (
@@ -47,8 +47,8 @@ def comparison_report(comparison: Comparison, before: Path, after: Path, machine
         for c in changes
     )
     notes = (
-        "Intervals hold what varies within a measurement. Another process, another day or another build can shift "
-        "all of it by some percent: where that matters, measure both several times.",
+        "Intervals cover what varies within a measurement. Another process, another day or another build can shift "
+        "all times by some percent: if that matters, measure both several times.",
         *(f"only in one of the two: {place}" for place in comparison.alone),
     )
     sections = [Section("latency", "Latency, before and after", says, Table(columns, rows), (), notes)]
@@ -77,7 +77,7 @@ def _accuracy(comparison: Comparison) -> Section:
         Column("before", form=".2%"),
         Column("after", form=".2%"),
         Column("change", "points", "+.2f"),
-        Column("verdict", means="of independent counts; on the same images, smaller changes may be real"),
+        Column("verdict", means="as for independent images; on the same images, smaller changes may be real"),
     )
     rows = tuple(
         (one.model, one.timesteps, one.before.value, one.after.value, 100 * one.change, _verdict(one))

@@ -51,9 +51,9 @@ def _lead(profile: InferenceProfile) -> str:
         f"{', '.join(map(str, s.batches))}, threads {', '.join(map(str, s.threads))}."
     ]
     for model in profile.models:
-        parts.append(f"{model.name} ({human_bytes(model.path.stat().st_size)}) saw {model.samples.source}.")
+        parts.append(f"{model.name} ({human_bytes(model.path.stat().st_size)}), on {model.samples.source}.")
         if model.samples.labels is None:
-            parts.append("There is no accuracy without labelled images: give --dataset and --data.")
+            parts.append("Accuracy was not measured, because that needs labelled images: give --dataset and --data.")
     return " ".join(parts)
 
 
@@ -77,7 +77,7 @@ def _memory_section(models: list[ModelProfile]) -> Section:
         Column("model"),
         Column("engine"),
         Column("file", "MB", ".3f"),
-        Column("resident after load", "MB", ".1f", "growth of the process, libraries left out"),
+        Column("resident after load", "MB", ".1f", "growth of the process, without libraries"),
         Column("peak", "MB", ".1f", "growth up to the end of the first run"),
         Column("load", "ms", ".1f"),
         Column("load and first run", "ms", ".1f"),
@@ -96,7 +96,7 @@ def _memory_section(models: list[ModelProfile]) -> Section:
         for engine, m in model.memory.items()
     )
     if not rows:
-        return Section("memory", "Memory", "Memory was measured of none of these engines.")
+        return Section("memory", "Memory", "Memory was not measured for any of these engines.")
     name, engine, _, resident, peak, load, _ = min(rows, key=lambda row: row[4])
     says = f"{name} in {engine}: {resident:.1f} MB after loading, {peak:.1f} MB at most, ready in {load:.1f} ms."
     notes = ("Medians over three fresh processes. OpenVINO and torch run other forms of the network and are left out.",)

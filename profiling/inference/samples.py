@@ -35,10 +35,10 @@ class Samples:
 
 
 def load_samples(session: Session, dataset: str | None, data: Path | None, limit: int | None) -> Samples:
-    """Test images of `dataset`, or of the model's own where it is None, `limit` of them at most (None: all).
+    """Load at most `limit` (None: all) test images of `dataset`, or of the model's own data set if it is None.
 
-    If the model's own is not available, they are noise. Raises DataError, MissingExtraError and InputError for a data
-    set, or a folder, that was asked for.
+    If the model's own data set is not available, the images are noise. Raises DataError, MissingExtraError and
+    InputError for a data set, or a folder, that was asked for.
     """
     name = dataset or session.metadata.get("dataset", "")
     try:

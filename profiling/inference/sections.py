@@ -149,12 +149,13 @@ def first_logits_section(models: Sequence[ModelProfile]) -> Section | None:
         Column("T", form="d"),
     )
     name, _, _, first, whole_ms, steps = cells[0]
-    says = f"{name}: the first timestep's logits are there after {first:.3g} ms, all {steps} after {whole_ms:.3g} ms."
-    note = "Other engines compute all timesteps before they answer: their first logits come with the last."
+    says = f"{name}: the logits of the first timestep take {first:.3g} ms, those of all {steps} {whole_ms:.3g} ms."
+    note = "Other engines return logits only when all timesteps are computed."
     return Section("first-logits", "Time to first logits", says, Table(columns, tuple(cells)), (), (note,))
 
 
 def throughput_section(models: Sequence[ModelProfile]) -> Section | None:
+    """Return the section on images per second with several streams, or None if it was not measured."""
     rows = [(model.name, row) for model in models for row in model.throughput]
     if not rows:
         return None
@@ -183,7 +184,8 @@ def throughput_section(models: Sequence[ModelProfile]) -> Section | None:
     )
     name, best = max(rows, key=lambda pair: pair[1].images_per_second.value)
     says = (
-        f"{best.streams} streams: at most {best.images_per_second.value:,.0f} images a second, {name} in {best.engine}."
+        f"With {best.streams} streams, the most are {best.images_per_second.value:,.0f} images per second: {name} in "
+        f"{best.engine}."
     )
     return Section("throughput", "Throughput", says, Table(columns, cells))
 
@@ -196,7 +198,7 @@ def accuracy_section(models: Sequence[ModelProfile]) -> Section | None:
     columns = (
         Column("model"),
         Column("T", form=".3g", means="timesteps; of early exit, their mean"),
-        Column("margin", form="g", means="early exit: by how much the best mean logit must lead"),
+        Column("margin", form="g", means="early exit: how much the best mean logit must exceed the second"),
         Column("accuracy", form=".2%"),
         Column("low", form=".1%", means="of Wilson's 95% interval"),
         Column("high", form=".1%"),
@@ -224,8 +226,8 @@ def accuracy_section(models: Sequence[ModelProfile]) -> Section | None:
     alt = "Accuracy in percent against milliseconds per image, of every fixed T and of early exit at several margins"
     x, y = Axis("latency per image, native", "ms"), Axis("accuracy", "%")
     notes = (
-        "An image leaves at the first timestep at which its best mean logit leads the second by the margin. Accuracy "
-        "and mean T are of all images, latency of the timed ones, one by one.",
+        "With early exit, an image stops at the first timestep at which its best mean logit exceeds the second by "
+        "the margin. Accuracy and mean T are those of all images; latency is that of the timed ones, one by one.",
         "Early exit takes one timestep per call, which costs more than all of them in one run: it pays if its point is "
         "above the curve of fixed T.",
     )
@@ -249,8 +251,9 @@ def _accuracy_sentence(model: ModelProfile) -> str:
 
 
 def _exit_sentence(model: ModelProfile) -> str:
-    """Return the sentence on the margins that are better than every fixed T: none of these is as accurate in as little
-    time.
+    """Return the sentence on the margins with which early exit is better than every fixed T.
+
+    It is better if no fixed T is as accurate in as little time.
     """
     costs = model.exit_ms() if model.latency.exits else {}
     fixed = {float(row.timesteps): MS * row.timing.median().value for row in _native_alone(model)}

@@ -47,7 +47,7 @@ class ProfileSettings:
         for name, asked in (("threads", self.threads[-1]), ("streams", 1 if self.streams is None else self.streams)):
             if not 1 <= asked <= cores:
                 raise InputError(
-                    f"{name}: this process may use {cores} cores, from 1 to {cores} make sense, got {asked}"
+                    f"{name}: expected 1 to {cores}, the number of cores that this process may use, got {asked}"
                 )
         if not self.duration > 0:
             raise InputError(f"duration: expected seconds above 0, got {self.duration:g}")

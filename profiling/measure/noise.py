@@ -47,11 +47,11 @@ class Noise:
         if self.stolen is not None and self.stolen > STOLEN:
             found.append(f"The host of this virtual machine gave {self.stolen:.2g} of its cores to others.")
         if self.preempted is not None and self.preempted > PREEMPTED:
-            found.append(f"The process was put aside for others {self.preempted:.0f} times per second.")
+            found.append(f"The process was preempted {self.preempted:.0f} times per second.")
         if self.spread > SCATTER:
             found.append(f"Times scatter: the middle half of all turns spans {self.spread:.0%} of the median.")
         if self.governor not in STEADY_GOVERNORS:
-            found.append(f"The frequency governor is {self.governor}: the clock frequency may change under way.")
+            found.append(f"The frequency governor is {self.governor}, so that the clock frequency may change.")
         if self.load_average is not None and self.load_average > self.cores:
             found.append(
                 f"When the measurement began, {self.load_average:.2g} threads wanted to run on {self.cores} "

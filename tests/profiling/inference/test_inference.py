@@ -228,7 +228,7 @@ def test_compare_command(tmp_path):
         (["--batch", "0"], "batches: expected rising whole numbers from 1, got 0"),
         (["--threads", "4096"], "this process may use"),
         (["--streams", "4096"], "this process may use"),
-        (["--streams", "0"], "make sense, got 0"),
+        (["--streams", "0"], "cores that this process may use, got 0"),
         (["--engines", "tpu"], "engines: expected one or more of native"),
         (["--engines", "native,native"], "each once"),
         (["--duration", "0"], "duration: expected seconds above 0, got 0"),

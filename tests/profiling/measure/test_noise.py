@@ -22,11 +22,11 @@ def test_a_quiet_machine_is_not_talked_about():
     [
         ({"others": 0.53}, "The machine was not quiet: other processes took 0.53 cores."),
         ({"stolen": 0.1}, "The host of this virtual machine gave 0.1 of its cores to others."),
-        ({"preempted": 120.4}, "The process was put aside for others 120 times per second."),
+        ({"preempted": 120.4}, "The process was preempted 120 times per second."),
         ({"spread": 0.25}, "Times scatter: the middle half of all turns spans 25% of the median."),
         (
             {"governor": "powersave"},
-            "The frequency governor is powersave: the clock frequency may change under way.",
+            "The frequency governor is powersave, so that the clock frequency may change.",
         ),
         (
             {"load_average": 3.1},
