@@ -15,8 +15,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.report import publish, section
-from benchmarks.results import disturbances
+from benchmarks.reports.report import publish, section
+from benchmarks.reports.results import disturbances
 from benchmarks.simulated import SimulatedTime
 from spiketicket.cli.console import err, guarded, make_app
 from spiketicket.model.names import INPUT

@@ -17,8 +17,11 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.cuts import TicketSpec, TimedTicket, load_images, make_ticket
-from benchmarks.gpu_rivals import (
+from benchmarks.lists import integers, numbers, split
+from benchmarks.models.cuts import TicketSpec, TimedTicket, load_images, make_ticket
+from benchmarks.reports.gpu import densities_sheet, layers_sheet, networks_sheet
+from benchmarks.reports.report import publish, write_json
+from benchmarks.rivals.gpu import (
     CANDIDATES,
     SLOW_TO_BUILD,
     Candidate,
@@ -26,9 +29,6 @@ from benchmarks.gpu_rivals import (
     cuda_engine,
     cusparse_microseconds,
 )
-from benchmarks.gpu_sheets import densities_sheet, layers_sheet, networks_sheet
-from benchmarks.lists import integers, numbers, split
-from benchmarks.report import publish, write_json
 from spiketicket.cli.console import err, guarded, make_app, say
 from spiketicket.csr import Csr
 from spiketicket.errors import InputError

@@ -18,12 +18,21 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.assets import trained
-from benchmarks.cuts import IMAGES, TIMESTEPS, TRAINED, TicketSpec, TimedTicket, load_images, make_ticket, read_ticket
 from benchmarks.lists import integers, numbers, split
-from benchmarks.plot import draw
-from benchmarks.report import publish, write_json
-from benchmarks.results import (
+from benchmarks.models.assets import trained
+from benchmarks.models.cuts import (
+    IMAGES,
+    TIMESTEPS,
+    TRAINED,
+    TicketSpec,
+    TimedTicket,
+    load_images,
+    make_ticket,
+    read_ticket,
+)
+from benchmarks.reports.plot import draw
+from benchmarks.reports.report import publish, write_json
+from benchmarks.reports.results import (
     Configuration,
     Result,
     disturbances,
@@ -34,7 +43,7 @@ from benchmarks.results import (
     summary_sheet,
     ticket_sheet,
 )
-from benchmarks.rivals import (
+from benchmarks.rivals.engines import (
     CANDIDATES,
     COMPILED,
     INT8,
@@ -46,7 +55,7 @@ from benchmarks.rivals import (
     Unavailable,
     prepare,
 )
-from benchmarks.rivals import folded_bytes as folded_onnx
+from benchmarks.rivals.engines import folded_bytes as folded_onnx
 from spiketicket.cli.console import err, guarded, make_app, say
 from spiketicket.errors import InputError, MissingExtraError
 from spiketicket.files import write_atomic

@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.report import present
+from benchmarks.reports.report import present
 from spiketicket.cli.console import guarded, make_app, run_app
 from spiketicket.errors import InputError
 from spiketicket.profiling.layers.profile import profile_layers

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.lists import split
-from benchmarks.report import publish, section, write_json
+from benchmarks.reports.report import publish, section, write_json
+from benchmarks.rivals.timestep_loop import LoopNetwork
 from benchmarks.tickets import part_of
-from benchmarks.timestep_loop import LoopNetwork
 from spiketicket.cli.console import guarded, make_app, say
 from spiketicket.data import load_dataset
 from spiketicket.errors import InputError

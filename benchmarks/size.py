@@ -19,12 +19,12 @@ import numpy as np
 import onnx
 import typer
 
-from benchmarks.cuts import TIMESTEPS, TicketSpec, TimedTicket, load_images, make_ticket, oracle_logits
-from benchmarks.formats import COO, DENSE, FORMATS, GZIP, OURS, SAFETENSORS, loaders
 from benchmarks.lists import numbers, split
-from benchmarks.report import publish, section
-from benchmarks.results import disturbances, figures, with_spread
-from benchmarks.rivals import BuildOptions, Run, Unavailable, agreement
+from benchmarks.models.cuts import TIMESTEPS, TicketSpec, TimedTicket, load_images, make_ticket, oracle_logits
+from benchmarks.models.formats import COO, DENSE, FORMATS, GZIP, OURS, SAFETENSORS, loaders
+from benchmarks.reports.report import publish, section
+from benchmarks.reports.results import disturbances, figures, with_spread
+from benchmarks.rivals.engines import BuildOptions, Run, Unavailable, agreement
 from spiketicket.cli.console import err, guarded, make_app
 from spiketicket.files import write_atomic
 from spiketicket.profiling.measure import clock

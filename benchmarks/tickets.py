@@ -18,9 +18,9 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.deployed import export_all
 from benchmarks.lists import split
-from benchmarks.tickets_report import collect, present
+from benchmarks.models.deployed import export_all
+from benchmarks.reports.tickets import collect, present
 from spiketicket.cli.console import guarded, make_app, say
 from spiketicket.cli.search.command import EXIT_OUT_OF_TIME, progress_bar
 from spiketicket.data import Dataset, load_dataset

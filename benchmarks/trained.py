@@ -16,10 +16,10 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.assets import ENDING, FOLDER
-from benchmarks.cuts import count_spikes
-from benchmarks.report import publish, section
-from benchmarks.tickets_report import PAPER_ACCURACY, near
+from benchmarks.models.assets import ENDING, FOLDER
+from benchmarks.models.cuts import count_spikes
+from benchmarks.reports.report import publish, section
+from benchmarks.reports.tickets import PAPER_ACCURACY, near
 from spiketicket.cli.console import err, guarded, make_app, say
 from spiketicket.data import Split, load_dataset
 from spiketicket.errors import InputError

@@ -15,9 +15,9 @@ import torch
 import typer
 
 from benchmarks.lists import integers, split
-from benchmarks.report import publish, section, write_json
-from benchmarks.results import disturbances, figures, with_spread
-from benchmarks.trainers import (
+from benchmarks.reports.report import publish, section, write_json
+from benchmarks.reports.results import disturbances, figures, with_spread
+from benchmarks.rivals.trainers import (
     CHOSEN,
     CONTIGUOUS,
     FOLDED,

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from benchmarks.timestep_loop import LoopNetwork
+from benchmarks.rivals.timestep_loop import LoopNetwork
 from spikingjelly.activation_based import functional
 from torch.nn.functional import cross_entropy
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.cuts import TimedTicket
+from benchmarks.models.cuts import TimedTicket
 from spiketicket.export.formats.unrolled import unrolled_onnx
 from spiketicket.model.names import INPUT, LOGITS_T
 from spiketicket.profiling.inference.engines import Unavailable, open_engine

@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-ROOT = Path(__file__).parents[1]
-FILES = sorted((ROOT / "benchmarks").glob("[!_]*.py"))
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "benchmarks").rglob("[!_]*.py"))
+# deepsparse_worker runs in another Python, which has DeepSparse.
+NAMES = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in FILES if file.stem != "deepsparse_worker"]
 
 
-@pytest.mark.parametrize("name", [file.stem for file in FILES if file.stem != "deepsparse_worker"])
+@pytest.mark.parametrize("name", NAMES)
 def test_it_loads(name):
-    """(deepsparse_worker runs in another Python, which has DeepSparse.)"""
     pytest.importorskip("matplotlib")
-    assert importlib.import_module(f"benchmarks.{name}").__doc__
+    assert importlib.import_module(name).__doc__
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from spiketicket.errors import NotBuiltError
 from spiketicket.runtime import onnxruntime_library
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = "".join((ROOT / page).read_text() for page in ("README.md", "docs/commands.md", "docs/python.md"))
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", PAGES, re.MULTILINE | re.DOTALL)
 RUN = [(kind, text) for kind, text in BLOCKS if "make demo" not in text]

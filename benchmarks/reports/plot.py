@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import TARGET_THREADS, TARGET_TIMESTEPS, TARGETS, Result
+from benchmarks.reports.results import TARGET_THREADS, TARGET_TIMESTEPS, TARGETS, Result
 from spiketicket.errors import extra
 from spiketicket.files import write_atomic
 

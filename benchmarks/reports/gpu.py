@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from benchmarks.gpu_rivals import OURS, OURS_HALF
-from benchmarks.report import section
+from benchmarks.reports.report import section
+from benchmarks.rivals.gpu import OURS, OURS_HALF
 from spiketicket.profiling.report.document import Section
 
 # How many times as fast as the best dense rival engine cuda shall be: by batch, then from which sparsity p on.

@@ -25,8 +25,8 @@ import torch
 from numpy.typing import NDArray
 from torch._inductor import config as inductor
 
-from benchmarks.cuts import TimedTicket
-from benchmarks.deepsparse_client import deepsparse
+from benchmarks.models.cuts import TimedTicket
+from benchmarks.rivals.deepsparse_client import deepsparse
 from spiketicket.errors import InputError, SpikeTicketError
 from spiketicket.export.check.agreement import DEFAULT, MIN_TOP1
 from spiketicket.export.formats.unrolled import unrolled_onnx

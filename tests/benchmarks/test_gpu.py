@@ -10,13 +10,14 @@ from tests.support import cupy_standin
 pytest.importorskip("torch", reason="the benchmark's rivals need torch")
 pytest.importorskip("matplotlib", reason="benchmarks need the extra bench")
 
-from benchmarks import gpu, gpu_sheets
-from benchmarks.cuts import read_ticket
-from benchmarks.gpu_rivals import CANDIDATES, OURS, OURS_HALF
+from benchmarks import gpu
+from benchmarks.models.cuts import read_ticket
+from benchmarks.reports.gpu import aim, crossover
+from benchmarks.rivals.gpu import CANDIDATES, OURS, OURS_HALF
 
 from spiketicket.profiling.measure.clock import measure
 
-DIGITS = Path(__file__).parent / "assets" / "digits.onnx"
+DIGITS = Path(__file__).parents[1] / "assets" / "digits.onnx"
 
 
 @pytest.mark.emulator
@@ -68,9 +69,9 @@ def test_what_is_slow_to_build_is_built_once(tmp_path, monkeypatch):
 
 
 def test_aims():
-    assert [gpu_sheets.aim(1, p) for p in (0, 95.69, 98.13)] == [None, None, 2.0]
-    assert [gpu_sheets.aim(128, p) for p in (0, 89.91, 95.69, 98.13)] == [1.0, 1.0, 1.2, 1.2]
-    assert gpu_sheets.aim(32, 98.13) is None
+    assert [aim(1, p) for p in (0, 95.69, 98.13)] == [None, None, 2.0]
+    assert [aim(128, p) for p in (0, 89.91, 95.69, 98.13)] == [1.0, 1.0, 1.2, 1.2]
+    assert aim(32, 98.13) is None
 
 
 def test_crossover():
@@ -78,5 +79,5 @@ def test_crossover():
         return {"density": density, "us": {"tensor": tensor, "sparse": sparse}}
 
     rows = [row(1.0, 9, 3), row(0.2, 4, 3), row(0.1, 2, 3), row(0.01, 1, 3)]
-    assert gpu_sheets.crossover(rows) == 0.1
-    assert gpu_sheets.crossover(rows[:2]) is None
+    assert crossover(rows) == 0.1
+    assert crossover(rows[:2]) is None

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.assets import load_trained, trained
+from benchmarks.models.assets import load_trained, trained
 from spiketicket.data import Dataset, Normalisation, Split, load_dataset
 from spiketicket.errors import DataError, InputError
 from spiketicket.export.torch.trace import trace

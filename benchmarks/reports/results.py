@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.report import section
-from benchmarks.rivals import AVX2, INT8, NATIVE, ROUNDED, Agreement
+from benchmarks.reports.report import section
+from benchmarks.rivals.engines import AVX2, INT8, NATIVE, ROUNDED, Agreement
 from spiketicket.profiling.measure.noise import Noise
 from spiketicket.profiling.measure.timing import Timing, ratio
 from spiketicket.profiling.report.document import Section

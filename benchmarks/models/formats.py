@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import helper, numpy_helper
 
-from benchmarks.rivals import Run, Unavailable, onnxruntime_session
+from benchmarks.rivals.engines import Run, Unavailable, onnxruntime_session
 from spiketicket.graph import Graph
 from spiketicket.model.names import INPUT, LOGITS_T
 from spiketicket.model.values import VALUES, cast

@@ -8,7 +8,7 @@ from pathlib import Path
 from spiketicket.errors import InputError
 from spiketicket.train.search.ticket import Ticket, load_ticket
 
-FOLDER = Path(__file__).parents[1] / "tests" / "assets"
+FOLDER = Path(__file__).parents[2] / "tests" / "assets"
 ENDING = ".pt.xz"
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from benchmarks.assets import FOLDER, load_trained, trained
+from benchmarks.models.assets import FOLDER, load_trained, trained
 
 from spiketicket.errors import InputError
 from spiketicket.export.ticket import export_ticket

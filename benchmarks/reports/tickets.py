@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.deployed import ENGINES, SAMPLES, DeployedTicket
-from benchmarks.report import publish, section
+from benchmarks.models.deployed import ENGINES, SAMPLES, DeployedTicket
+from benchmarks.reports.report import publish, section
 from spiketicket.cli.console import say
 from spiketicket.data import Dataset
 from spiketicket.profiling.measure.machine import machine_facts

@@ -1,7 +1,7 @@
-"""Candidates of the training benchmark, and the peak memory of each, which is measured in a process of its own.
+"""Candidates of the training benchmark, and the peak memory of each, measured in a process of its own.
 
-That process is `python -m benchmarks.trainers KIND PRECISION FORMAT ARCH TIMESTEPS BATCH DEVICE THREADS`. It prints by
-how many MB its memory grew at most after the network began to be built.
+That process is `python -m benchmarks.rivals.trainers KIND PRECISION FORMAT ARCH TIMESTEPS BATCH DEVICE THREADS`. It
+prints by how many MB its memory grew at most after the network began to be built.
 """
 
 import subprocess
@@ -17,7 +17,7 @@ from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.timestep_loop import LoopNetwork, folded_network
+from benchmarks.rivals.timestep_loop import LoopNetwork, folded_network
 from spiketicket.data import Augmentation, Dataset, Normalisation, Split
 from spiketicket.profiling.measure.clock import synchronised
 from spiketicket.profiling.measure.memory import process_bytes, reset_peak
@@ -198,8 +198,8 @@ def gradients(candidate: Candidate, configuration: TrainingConfiguration) -> Ten
 def peak_megabytes(candidate: Candidate, configuration: TrainingConfiguration, threads: int) -> float:
     """Measure the peak memory in MB of weights, gradients, the optimiser's state and the buffers of an iteration."""
     arguments = [*vars(candidate).values(), *vars(configuration).values(), threads]
-    command = [sys.executable, "-m", "benchmarks.trainers", *map(str, arguments)]
-    root = Path(__file__).parents[1]  # where the package `benchmarks` is found
+    command = [sys.executable, "-m", "benchmarks.rivals.trainers", *map(str, arguments)]
+    root = Path(__file__).parents[2]  # where the package `benchmarks` is found
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=root).stdout)
 
 

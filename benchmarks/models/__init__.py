@@ -1,0 +1,1 @@
+"""The networks and tickets that the benchmarks measure, and the forms in which they are deployed."""

@@ -1,0 +1,1 @@
+"""Results of the benchmarks, and their reports."""

@@ -1,0 +1,1 @@
+"""The rivals of the benchmarks: other engines, other ways to train."""
