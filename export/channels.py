@@ -94,7 +94,7 @@ def remove_channels(graph: Graph) -> Slimmed:
 
 
 @dataclass(frozen=True)
-class _Constants:
+class Constants:
     """The constant values of a value's channels.
 
     `value` `[channels]` is what a channel is for every input, position and timestep, or NaN if it varies. `error`
@@ -105,7 +105,7 @@ class _Constants:
     error: Array
 
     @classmethod
-    def of(cls, value: Array) -> "_Constants":
+    def of(cls, value: Array) -> "Constants":
         return cls(value, np.zeros_like(value))
 
 
@@ -115,13 +115,13 @@ class _ChannelSearch:
 
     graph: Graph
     starts: dict[str, int] = field(init=False)  # value -> the number of its first channel
-    constants: dict[str, _Constants] = field(init=False)
+    constants: dict[str, Constants] = field(init=False)
 
     def __post_init__(self) -> None:
         sizes = [value.shape[0] for value in self.graph.values.values()]
         self.size = sum(sizes)
         self.starts = dict(zip(self.graph.values, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
-        self.constants = {self.graph.input: _Constants.of(np.full(self.graph.input_shape[0], np.nan))}
+        self.constants = {self.graph.input: Constants.of(np.full(self.graph.input_shape[0], np.nan))}
         for node in self.graph.nodes:
             inputs = [self.constants[name] for name in node.inputs]
             repeats = self.graph.values[node.output].shape[0] // max(len(inputs[0].value), 1)
@@ -190,7 +190,7 @@ class _ChannelSearch:
         return self.starts[name] + np.arange(self.graph.values[name].shape[0])
 
 
-def _propagate(node: Node, inputs: list[_Constants], repeats: int) -> _Constants:
+def _propagate(node: Node, inputs: list[Constants], repeats: int) -> Constants:
     """Return the constants of a node's output, given those of its inputs.
 
     `repeats` is how many features a Flatten makes of one channel.
@@ -198,23 +198,23 @@ def _propagate(node: Node, inputs: list[_Constants], repeats: int) -> _Constants
     x = inputs[0]
     match node:
         case Conv() | Linear():
-            return _Constants.of(np.where(_occupied(node.weight)[0], np.nan, node.bias.astype(np.float64)))
+            return Constants.of(np.where(_occupied(node.weight)[0], np.nan, node.bias.astype(np.float64)))
         case Lif():
-            return _Constants.of(_firing_rate(node, x))
+            return Constants.of(firing_rate(node, x))
         case Li():
-            return _Constants.of(np.where((x.value == 0) & (x.error == 0), 0.0, np.nan))
+            return Constants.of(np.where((x.value == 0) & (x.error == 0), 0.0, np.nan))
         case Add():
             y = inputs[1]
             rounding = ROUNDING * (np.abs(x.value) + np.abs(y.value))
-            return _Constants(x.value + y.value, x.error + y.error + rounding)
+            return Constants(x.value + y.value, x.error + y.error + rounding)
         case And():
-            return _Constants.of(_both(x.value, 1 - inputs[1].value if node.negated else inputs[1].value))
+            return Constants.of(_both(x.value, 1 - inputs[1].value if node.negated else inputs[1].value))
         case Concat():
-            return _Constants(*(np.concatenate([getattr(i, key) for i in inputs]) for key in ("value", "error")))
+            return Constants(*(np.concatenate([getattr(i, key) for i in inputs]) for key in ("value", "error")))
         case Flatten():
-            return _Constants(np.repeat(x.value, repeats), np.repeat(x.error, repeats))
+            return Constants(np.repeat(x.value, repeats), np.repeat(x.error, repeats))
         case AvgPool():
-            return _Constants(x.value, x.error + ROUNDING * np.abs(x.value))
+            return Constants(x.value, x.error + ROUNDING * np.abs(x.value))
     return x  # every window of a MaxPool holds a pixel, so that its padding has no effect
 
 
@@ -223,7 +223,7 @@ def _both(a: Array, b: Array) -> Array:
     return np.where((a == 0) | (b == 0), 0.0, a * b)
 
 
-def _firing_rate(node: Lif, current: _Constants) -> Array:
+def firing_rate(node: Lif, current: Constants) -> Array:
     """Return the firing rate of neurons on a constant current: 0 (never), 1 (at every timestep) or NaN (unknown).
 
     With u the potential above rest, h = keep u + drive, where keep = 1 - 1 / tau. Without spikes, h moves from drive
@@ -254,7 +254,7 @@ def _occupied(weight: Csr) -> tuple[Bools, Bools]:
     return np.bincount(rows, minlength=weight.rows) > 0, np.bincount(channels, minlength=weight.shape[1]) > 0
 
 
-def _without(graph: Graph, keep: dict[str, Bools], constants: dict[str, _Constants]) -> Graph:
+def _without(graph: Graph, keep: dict[str, Bools], constants: dict[str, Constants]) -> Graph:
     """Return the graph with the channels of the masks `keep`; constant channels are added to biases."""
     nodes: list[Node] = []
     for node in graph.nodes:

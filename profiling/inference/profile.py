@@ -141,7 +141,7 @@ def names(paths: Sequence[Path]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def _open(path: Path, settings: ProfileSettings) -> Session:
+def open_session(path: Path, settings: ProfileSettings) -> Session:
     """Open the model on the engine that accuracy and layers are measured on: native, or else the first one asked for
     that runs model files here."""
     candidates = [name for name in settings.engines if name in MODEL_ENGINES]
@@ -154,7 +154,7 @@ def _open(path: Path, settings: ProfileSettings) -> Session:
 def _profile(
     path: Path, name: str, settings: ProfileSettings, data: Data, energy: EnergyTable, say: Callable[[str], None]
 ) -> ModelProfile:
-    with _open(path, settings) as session:
+    with open_session(path, settings) as session:
         most = settings.timesteps[-1]
         samples = load_samples(session, data.dataset, data.folder, data.limit)
         accuracy: list[AtTimesteps] = []

@@ -55,7 +55,7 @@ def measure_throughput(path: Path, samples: Samples, settings: ProfileSettings, 
         seconds: dict[str, list[tuple[float, ...]]] = {name: [] for name in workers}
         for _ in range(ROUNDS):
             for name in rng.permutation(list(workers)):
-                runs, elapsed = _overlap(workers[str(name)], settings.duration / ROUNDS)
+                runs, elapsed = overlap(workers[str(name)], settings.duration / ROUNDS)
                 seconds[str(name)].append((elapsed / (runs * batch),))
     rows = []
     for name, rounds in seconds.items():
@@ -71,7 +71,7 @@ def _worker(name: str, path: Path, x: Any, timesteps: int, stack: ExitStack) -> 
     return lambda: run(x, timesteps)
 
 
-def _overlap(workers: list[Callable[[], object]], duration: float) -> tuple[int, float]:
+def overlap(workers: list[Callable[[], object]], duration: float) -> tuple[int, float]:
     """Return how many runs all workers together finished, and in how many seconds. Each runs at least once."""
     counts = [0] * len(workers)
     start = time.perf_counter()

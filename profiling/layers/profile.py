@@ -178,7 +178,7 @@ def _row(
         kernel=first.kernel,
         why=first.why,
         density=_density(weights),
-        input_rate=_input_rate(layers),
+        input_rate=mean_input_rate(layers),
         activity=next((activity for activity in work.activity if activity.name in names), None),
         acs=acs,
         macs=macs,
@@ -201,7 +201,7 @@ def _density(weights: list[LayerInfo]) -> float | None:
     return nonzeros / sum(prod(info.shape) for info in weights) if weights else None
 
 
-def _input_rate(layers: list[LayerOperations]) -> float | None:
+def mean_input_rate(layers: list[LayerOperations]) -> float | None:
     """Return the share of nonzero inputs; for a kernel that reads several values, the mean over them."""
     inputs = sum(layer.inputs for layer in layers)
     return sum(layer.input_rate * layer.inputs for layer in layers) / inputs if inputs else None

@@ -55,14 +55,16 @@ class Roof:
 def measure_roof(threads: int, working_set: int) -> Roof:
     """Measure the peak in about a tenth of a second. `working_set` is the number of bytes that a run touches."""
     size = min(max(working_set, SMALLEST), LARGEST)
-    return Roof(max(_additions(kernel, threads) for kernel in PROBES), _bandwidth(size, threads), threads, size)
+    additions = max(additions_per_second(kernel, threads) for kernel in PROBES)
+    return Roof(additions, bytes_per_second(size, threads), threads, size)
 
 
-def _additions(kernel: str, threads: int) -> float:
+def additions_per_second(kernel: str, threads: int) -> float:
+    """Return how many additions per second a kernel of the native engine does on a layer without zeros."""
     from spiketicket.runtime.engines.native.engine import NativeEngine
 
     channels = PROBES[kernel]
-    engine = NativeEngine(Model(Path("probe"), b"", _probe(channels)), Options(threads, kernel, "float32"))
+    engine = NativeEngine(Model(Path("probe"), b"", probe(channels)), Options(threads, kernel, "float32"))
     try:
         x = np.ones((1, channels, SIZE, SIZE), np.float32)
         seconds = np.median([engine.time_layers(x, TIMESTEPS)["conv"] for _ in range(REPEATS)])
@@ -72,7 +74,7 @@ def _additions(kernel: str, threads: int) -> float:
     return OUTPUTS * channels * inside * TIMESTEPS / float(seconds)
 
 
-def _probe(channels: int) -> Graph:
+def probe(channels: int) -> Graph:
     """Return a first layer whose neurons fire at every timestep (with a soft reset, so that it is not known to be
     periodic), and a dense one.
     """
@@ -92,7 +94,7 @@ def _probe(channels: int) -> Graph:
     return Graph("x", (channels, SIZE, SIZE), nodes, "y", TIMESTEPS)
 
 
-def _bandwidth(size: int, threads: int) -> float:
+def bytes_per_second(size: int, threads: int) -> float:
     """Return the bytes read and written per second by copies of `size` bytes in all, of which each thread copies its
     part.
     """

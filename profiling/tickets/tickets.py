@@ -125,7 +125,7 @@ def measure_tickets(
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         rows: list[Callable[..., TicketRow]] = []  # functions that make a row from its latency
         runs: dict[int, Callable[[], object]] = {}
-        pictures = _Pictures(data)
+        pictures = TicketImages(data)
         for history, kind, source in ((h, *found) for h in histories for found in _sources(h)):
             report(f"exporting {source} ...")
             ticket = load_ticket(source)
@@ -158,7 +158,7 @@ def measure_tickets(
     return TicketTable(timed, threads, energy, found.noise)
 
 
-class _Pictures:
+class TicketImages:
     """Test images of the tickets' data sets, or noise, each made once."""
 
     def __init__(self, folder: Path | None) -> None:
@@ -171,7 +171,7 @@ class _Pictures:
         """
         name = ticket.search["dataset"]
         if name not in self.test:
-            self.test[name] = self._load(name)
+            self.test[name] = self.load(name)
         pixels, model = self.test[name], ticket.model
         size = (model.in_channels, model.image_size, model.image_size)
         if pixels is None or pixels.shape[1:] != size:
@@ -179,7 +179,8 @@ class _Pictures:
             return noise, f"standard normal noise: {name} is not available"
         return ticket.normalisation(pixels), f"the first {len(pixels)} test images of {name}"
 
-    def _load(self, name: str) -> NDArray[np.uint8] | None:
+    def load(self, name: str) -> NDArray[np.uint8] | None:
+        """Return the first test images of a data set, or None if it cannot be read."""
         try:
             return load_dataset(name, self.folder).test.images[:IMAGES]
         except (DataError, MissingExtraError):

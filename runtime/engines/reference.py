@@ -37,10 +37,10 @@ class ReferenceEngine(Engine):
         }
 
     def run(self, x: Floats, timesteps: int) -> Floats:
-        return self._values(x, timesteps)[self.graph.output].astype(np.float32)
+        return self.compute_values(x, timesteps)[self.graph.output].astype(np.float32)
 
     def trace(self, x: Floats, timesteps: int) -> Trace:
-        values = self._values(x, timesteps)
+        values = self.compute_values(x, timesteps)
         spikes = {name: values[value].astype(np.uint8) for value, name in names_by_lif_output(self.graph).items()}
         return Trace(spikes, values[self.graph.output].astype(np.float32))
 
@@ -50,7 +50,7 @@ class ReferenceEngine(Engine):
     def plan(self) -> dict[str, KernelChoice]:
         return {node.name: KernelChoice("numpy", "float64 oracle") for node in self.graph.nodes}
 
-    def _values(self, x: Floats, timesteps: int) -> dict[str, Array]:
+    def compute_values(self, x: Floats, timesteps: int) -> dict[str, Array]:
         values = {self.graph.input: x.astype(np.float64)}
         for node in self.graph.nodes:
             values[node.output] = apply(

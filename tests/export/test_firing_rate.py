@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from spiketicket.export.channels import _Constants, _firing_rate
+from spiketicket.export.channels import Constants, firing_rate
 from spiketicket.graph import Lif
 
 TAU = 4 / 3
@@ -56,7 +56,7 @@ def test_rounding_changes_no_firing_rate(node, factor, long):
     gain = 1 / node.tau if node.decay_input else 1.0
     level = node.v_threshold - rest
     current = np.float32(factor * (level / (gain * node.tau) if long and node.tau < inf else level / gain))
-    (rate,) = _firing_rate(node, _Constants.of(np.array([current], dtype=np.float64)))
+    (rate,) = firing_rate(node, Constants.of(np.array([current], dtype=np.float64)))
     for kind in "uv":
         ever, always = simulate(node, current, 400, kind)
         assert not (rate == 0 and ever) and not (rate == 1 and not always)
@@ -95,11 +95,11 @@ def test_rounding_changes_no_firing_rate(node, factor, long):
     ],
 )
 def test_firing_rate(node, current, rate):
-    (got,) = _firing_rate(node, _Constants.of(np.array([current])))
+    (got,) = firing_rate(node, Constants.of(np.array([current])))
     assert np.isnan(got) if rate is None else got == rate
 
 
 def test_a_current_in_doubt_decides_nothing():
     """A sum of constants that nearly cancel may round to more than it is."""
-    rates = _firing_rate(Lif("n", ("x",), "s", TAU), _Constants(np.array([0.9, 1.5, 0.9]), np.array([0.2, 0.2, 0.05])))
+    rates = firing_rate(Lif("n", ("x",), "s", TAU), Constants(np.array([0.9, 1.5, 0.9]), np.array([0.2, 0.2, 0.05])))
     assert np.isnan(rates[:2]).all() and rates[2] == 0

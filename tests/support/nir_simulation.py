@@ -73,7 +73,7 @@ def _step(node, x, name, v, i, dt):
 def run(graph, x):
     """Return every value of a sparse graph on input `[T, N, ...]`, by the float64 oracle; static graphs take x[0]."""
     engine = ReferenceEngine(Model(Path("model.onnx"), b"", graph), Options(1, "auto", "float32"))
-    return engine._values(np.asarray(x if graph.timed_input else x[0], np.float64), len(x))
+    return engine.compute_values(np.asarray(x if graph.timed_input else x[0], np.float64), len(x))
 
 
 def logits(graph, x):

@@ -12,7 +12,7 @@ from spiketicket.runtime.engines.reference import ReferenceEngine
 
 def values_of(graph, x, timesteps):
     """Return every value of the graph by name."""
-    return ReferenceEngine(Model(Path(), b"", graph), Options(1, "fixed", "float32"))._values(x, timesteps)
+    return ReferenceEngine(Model(Path(), b"", graph), Options(1, "fixed", "float32")).compute_values(x, timesteps)
 
 
 def check(graph, timesteps=(1, 2, 7), batch=2, seed=0):

@@ -24,8 +24,8 @@ class Batches:
         self.device = torch.device(device)
         self.image_size: int | None = None  # pixels along a side; None: as the data set has them
         self.augmentation = dataset.augmentation
-        self._images, self._labels = self._tensors(dataset.train)
-        self._evaluated = [(split, self._tensors(split)) for split in (dataset.test, *held_out)]
+        self._images, self._labels = self.tensors_of(dataset.train)
+        self._evaluated = [(split, self.tensors_of(split)) for split in (dataset.test, *held_out)]
         norm = dataset.normalisation
         # Tensors, all three: CUDA multiplies by the rounded reciprocal where it could divide by a plain number.
         self._scale, self._mean, self._std = (
@@ -89,11 +89,12 @@ class Batches:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all of `split` in its order, or the share of process `rank`: normalised images and labels."""
         here = next((tensors for known, tensors in self._evaluated if known is split), None)
-        images, labels = (tensor[rank::world] for tensor in here or self._tensors(split))
+        images, labels = (tensor[rank::world] for tensor in here or self.tensors_of(split))
         for start in range(0, len(labels), batch_size):
             yield self.normalise(images[start : start + batch_size]), labels[start : start + batch_size]
 
-    def _tensors(self, split: Split) -> tuple[Tensor, Tensor]:
+    def tensors_of(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Return a split's images and labels on the device."""
         images, labels = (torch.from_numpy(array).to(self.device) for array in (split.images, split.labels))
         return images, labels
 

@@ -43,14 +43,15 @@ class TimestepBatchNorm2d(nn.BatchNorm2d):
         if x.dim() != 5:
             raise InputError(f"expected [T, N, C, H, W], got {list(x.shape)}")
         out: Tensor
-        if self.neurons is not None and self._fires(x, added):
+        if self.neurons is not None and self.fuses_neurons(x, added):
             out = fused.batch_norm_lif(x, self, self._statistics(len(x)).momenta, self.neurons.numbers, added)
             self.neurons.fired = True  # set last: after an error, the neurons would take the next currents for spikes
             return out
         out = self._normalised(x)
         return out if added is None else out + added
 
-    def _fires(self, x: Tensor, added: Tensor | None) -> bool:
+    def fuses_neurons(self, x: Tensor, added: Tensor | None) -> bool:
+        """Return whether one GPU kernel can compute batch norm and neurons for `x`."""
         several = x[0, :, 0].numel() > 1
         soft = self.neurons is not None and self.neurons.softness > 0
         return self.training and _processes() == 1 and several and not soft and fused.suits(x, added)

@@ -61,7 +61,7 @@ def decide(
             network.choose(value, min(times, key=times.__getitem__))
     else:
         steps = min(model.graph.timesteps, MOST_TIMESTEPS)
-        network.measure(_noise(model.graph.input_shape, steps if model.graph.timed_input else 1), 1, steps)
+        network.measure(noise_images(model.graph.input_shape, steps if model.graph.timed_input else 1), 1, steps)
         measured = [dict(network.measured(value)) for value in values.values()]
         _write(file, measured)
     network.planned()
@@ -77,7 +77,7 @@ def _reason(measured: Measured) -> str:
     return f"measured {measured[best]:.2g} ms" + (f" against {against}" if against else "")
 
 
-def _noise(shape: tuple[int, ...], frames: int = 1) -> Floats:
+def noise_images(shape: tuple[int, ...], frames: int = 1) -> Floats:
     """Return images `[frames, *shape]` of unit variance with the spectrum of photographs: noise at every scale."""
     rng = np.random.default_rng(0)
     images = np.zeros((frames, *shape))

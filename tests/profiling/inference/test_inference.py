@@ -289,7 +289,7 @@ def test_a_report_that_cannot_be_written_does_not_take_the_others_with_it(tmp_pa
 
 def test_a_folder_that_was_asked_for_must_hold_the_images(tmp_path):
     with Session(DIGITS) as session:
-        session._graph.metadata["dataset"] = "cifar10"
+        session.graph.metadata["dataset"] = "cifar10"
         assert load_samples(session, None, None, None).source == NOISE
         with pytest.raises(DataError, match="cifar-10-batches-py"):
             load_samples(session, None, tmp_path, None)
@@ -297,7 +297,7 @@ def test_a_folder_that_was_asked_for_must_hold_the_images(tmp_path):
 
 def test_the_engine_that_accuracy_is_measured_by():
     def engine(*names):
-        with inference._open(DIGITS, ProfileSettings(names, (1,))) as session:
+        with inference.open_session(DIGITS, ProfileSettings(names, (1,))) as session:
             return session.engine_name
 
     assert engine("onnxruntime", "native") == "native" and engine("torch", "onnxruntime") == "onnxruntime"

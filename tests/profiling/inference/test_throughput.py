@@ -22,7 +22,7 @@ def samples():
 
 def test_images_of_all_streams_count(samples, monkeypatch):
     """Two streams, each three runs of four images in two seconds: 12 images a second."""
-    monkeypatch.setattr(throughput, "_overlap", lambda workers, _: (3 * len(workers), 2.0))
+    monkeypatch.setattr(throughput, "overlap", lambda workers, _: (3 * len(workers), 2.0))
     monkeypatch.setattr(throughput, "_worker", lambda *_: time.sleep)
     settings = ProfileSettings(("native",), (1, 3), (1, 4))
     (row,) = throughput.measure_throughput(DIGITS, samples, settings, 2)
@@ -32,7 +32,7 @@ def test_images_of_all_streams_count(samples, monkeypatch):
 
 def test_every_worker_runs_and_all_runs_count():
     log = []
-    runs, seconds = throughput._overlap([lambda: log.append("a"), lambda: log.append("b")], 0.0)
+    runs, seconds = throughput.overlap([lambda: log.append("a"), lambda: log.append("b")], 0.0)
     assert sorted(log) == ["a", "b"] and runs == 2 and seconds > 0
 
 

@@ -12,7 +12,7 @@ from spiketicket.profiling.layers import roofline
 from spiketicket.profiling.layers import times as layer_times
 from spiketicket.profiling.layers.energy import CMOS_45NM, EnergyTable
 from spiketicket.profiling.layers.operations import LayerOperations, workload
-from spiketicket.profiling.layers.profile import _input_rate, profile_layers
+from spiketicket.profiling.layers.profile import mean_input_rate, profile_layers
 from spiketicket.profiling.layers.roofline import PROBES, Roof, measure_roof
 from spiketicket.profiling.layers.sections import sections
 from spiketicket.profiling.layers.times import LayerTimes, median
@@ -186,25 +186,25 @@ def test_roofline_counts_all_operations_and_bytes(tmp_path):
 
 def test_inputs_of_a_kernel_that_reads_several_values():
     large, small = (LayerOperations("a", True, True, n, rate, (1.0,), (1,)) for n, rate in ((90, 0.1), (10, 0.6)))
-    assert _input_rate([large, small]) == pytest.approx((9 + 6) / 100) and _input_rate([]) is None
+    assert mean_input_rate([large, small]) == pytest.approx((9 + 6) / 100) and mean_input_rate([]) is None
 
 
 @pytest.mark.parametrize("kernel", PROBES)
 def test_the_probe_adds_as_much_as_is_counted(monkeypatch, tmp_path, kernel):
     """Every neuron fires, and the rate is that of the synaptic operations of its layer."""
-    graph = roofline._probe(PROBES[kernel])
+    graph = roofline.probe(PROBES[kernel])
     with Session(write(graph, tmp_path), engine="reference") as session:
         work = workload(session, np.ones((1, *graph.input_shape), np.float32))
     (conv,) = (layer for layer in work.layers if layer.name == "conv")
     assert conv.input_rate == 1
     monkeypatch.setattr(NativeEngine, "time_layers", lambda *_: {"conv": 0.5})
-    assert roofline._additions(kernel, 1) == pytest.approx(sum(conv.acs) / 0.5)
+    assert roofline.additions_per_second(kernel, 1) == pytest.approx(sum(conv.acs) / 0.5)
 
 
 def test_bandwidth_counts_what_is_read_and_written(monkeypatch):
     """128 copies of half of 256 KiB in a second, by a clock that moves a second per look."""
     monkeypatch.setattr(roofline, "time", SimpleNamespace(perf_counter=iter(range(100)).__next__))
-    assert roofline._bandwidth(2**18, 1) == 128 * 2**18
+    assert roofline.bytes_per_second(2**18, 1) == 128 * 2**18
 
 
 def test_the_roof_is_that_of_the_fastest_kernel():

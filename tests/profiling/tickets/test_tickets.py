@@ -137,12 +137,12 @@ def test_damaged_ticket_is_named(quick_run, tmp_path):
 
 def test_data_that_was_promised_must_be_there(tmp_path):
     """Noise stands in where no folder is named, never for one that lacks the images."""
-    from spiketicket.profiling.tickets.tickets import _Pictures
+    from spiketicket.profiling.tickets.tickets import TicketImages
 
-    pictures = _Pictures(tmp_path)
+    pictures = TicketImages(tmp_path)
     with pytest.raises(DataError):
-        pictures._load("cifar10")
-    assert _Pictures(None).folder is None
+        pictures.load("cifar10")
+    assert TicketImages(None).folder is None
 
 
 def test_equal_points_are_on_the_front_together():

@@ -134,7 +134,7 @@ def test_every_layer_is_measured_on_spikes_of_its_own(tmp_path, cache, make):
     plan = kernels(write(graph, tmp_path))
     assert all("measured" in plan[node.name][1] or "part of" in plan[node.name][1] for node in graph.weighted())
     assert set(plan) == {node.name for node in graph.nodes} and all(kernel and why for kernel, why in plan.values())
-    noise = planner._noise(graph.input_shape, 3)
+    noise = planner.noise_images(graph.input_shape, 3)
     assert noise.shape == feed(np.random.default_rng(0), graph, 3, 1).reshape(3, *graph.input_shape).shape
     assert 0.5 < noise.std() < 1.5 and not np.array_equal(noise[0], noise[1])
 

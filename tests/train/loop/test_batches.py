@@ -151,7 +151,7 @@ def test_evaluated_images_stay_on_the_device():
         before = [x.clone() for x, _ in batches.evaluation(split, 4)]
         assert np.array_equal(torch.cat(before).numpy(), CIFAR(split.images))
     moved = []
-    batches._tensors = moved.append
+    batches.tensors_of = moved.append
     list(batches.evaluation(noise.test, 4)), list(batches.evaluation(held_out, 4))
     assert not moved
 

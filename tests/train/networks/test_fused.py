@@ -26,10 +26,10 @@ NEURONS = [
 
 @pytest.fixture(autouse=True)
 def cupy(monkeypatch):
-    for cached in (launching._cupy, launching._kernel):
+    for cached in (launching.cupy_module, launching.find_kernel):
         cached.cache_clear()
     yield cupy_standin.install(monkeypatch)
-    for cached in (launching._cupy, launching._kernel):
+    for cached in (launching.cupy_module, launching.find_kernel):
         cached.cache_clear()
 
 
@@ -193,9 +193,9 @@ def test_a_block_that_joins_its_branches_otherwise_is_left(cupy):
 def test_several_processes_share_statistics_and_are_left_to_batch_norm(cupy, monkeypatch):
     _, ours = both(NeuronConfig(), 3)
     x = torch.randn(5, 4, 3, 4, 4)
-    assert ours[0]._fires(x, None)
+    assert ours[0].fuses_neurons(x, None)
     monkeypatch.setattr(norms, "_processes", lambda: 2)
-    assert not ours[0]._fires(x, None)
+    assert not ours[0].fuses_neurons(x, None)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
@@ -255,7 +255,7 @@ def test_a_compiler_that_fails_is_told(cupy):
         raise RuntimeError("libnvrtc.so.12 is not there")
 
     assert launching.available()
-    launching._kernel.cache_clear()
+    launching.find_kernel.cache_clear()
     cupy.RawModule = broken
     with pytest.warns(UserWarning, match="libnvrtc.so.12 is not there; training goes on without our kernels"):
         assert not launching.available()

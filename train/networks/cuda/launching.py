@@ -20,7 +20,7 @@ SOURCE = Path(__file__).with_name("batch_norm_lif.cuh")
 def available() -> bool:
     """Tell whether CuPy is installed and can compile for this GPU; warn if it is installed and cannot."""
     try:
-        _kernel(_cupy(), "moments<float>")
+        find_kernel(cupy_module(), "moments<float>")
     except MissingExtraError:
         return False
     except DeviceError as error:
@@ -44,7 +44,7 @@ class Kernels:
 
     def __init__(self, x: Tensor) -> None:
         self.type = TYPES[x.dtype]
-        self.cupy = _cupy()
+        self.cupy = cupy_module()
         self.device: AbstractContextManager[Any] = nullcontext()  # on the CPU, in tests
         self.stream: AbstractContextManager[Any] = nullcontext()
         if x.is_cuda:
@@ -57,7 +57,7 @@ class Kernels:
             np.uint64(0 if a is None else a.data_ptr()) if a is None or isinstance(a, Tensor) else a for a in arguments
         )
         with self.device, self.stream:
-            _kernel(self.cupy, name)(grid, block, passed)
+            find_kernel(self.cupy, name)(grid, block, passed)
 
     def each(self, name: str, count: int, *arguments: Any) -> None:
         """Launch a kernel with a thread for each of `count` elements."""
@@ -65,11 +65,12 @@ class Kernels:
 
 
 @cache
-def _cupy() -> Any:
+def cupy_module() -> Any:
     """Return the module CuPy, which is looked for once, not in every pass."""
     return load_cupy("fused training")
 
 
 @cache
-def _kernel(cupy: Any, name: str) -> Any:
+def find_kernel(cupy: Any, name: str) -> Any:
+    """Return the compiled kernel `name`."""
     return compiled(cupy, SOURCE.read_text(), [name])[name]
