@@ -56,7 +56,7 @@ def gain_section(projections: Sequence[Projection], seconds: ByArch) -> Section:
         Column("gain", form=".2f", means="hours without Early-Time over hours with it, as the paper counts"),
         Column("gain in all", form=".2f", means="of all trainings"),
         Column("paper's gain", form=".2f", means="as Table 3 prints it"),
-        Column("by its hours", form=".2f", means="the quotient of the hours that Table 3 prints"),
+        Column("from its hours", form=".2f", means="the quotient of the hours that Table 3 prints"),
     )
     rows = []
     for slow, fast in pairs(projections):
@@ -127,7 +127,7 @@ def _notes(projections: Sequence[Projection], seconds: ByArch) -> tuple[str, ...
     if any(p.stop for p in projections):
         notes.append(
             "The epoch at which Early-Bird stops is no measurement of ours but what the paper's hours of EB amount to, "
-            "at Table 1's seconds; a run of your own (--run) tells yours."
+            "at Table 1's seconds; a run of your own (--run) shows yours."
         )
     if plan.dataset in ("svhn", "fashion_mnist"):
         notes.append(

@@ -184,8 +184,8 @@ def epoch_section(costs: Sequence[Cost]) -> Section:
             series.append(Series(f"{arch}, paper", tuple(Point(t, share) for t, share in shown)))
         sentences.append(_fixed_cost(arch, group, printed))
     notes = (
-        'The paper\'s Table 1 says "seconds per iteration"; they are per epoch of CIFAR (391 iterations): its Table 3 '
-        "follows from them only so. Here the unit is mended.",
+        'The paper\'s Table 1 says "seconds per iteration"; they must be per epoch of CIFAR (391 iterations), '
+        "because only then its Table 3 follows from them. The unit is corrected here.",
         "An epoch is projected: the median of an iteration times the iterations that all training images take.",
     )
     picture = Lines(

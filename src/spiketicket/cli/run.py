@@ -32,15 +32,15 @@ app = make_app("Run an exported model.")
 
 @dataclass(frozen=True)
 class Images:
-    """Where images come from."""
+    """The source of images."""
 
     PANEL: ClassVar[str] = "Images"
 
     dataset: str | None = option(f"Classify a data set: {', '.join(DATASET_NAMES)}.")
-    split: str = option("Which part of it: train or test.", default="test")
+    split: str = option("Part of the data set: train or test.", default="test")
     data: Path | None = option("Folder of the data sets' files (docs/data.md).", show_default="data")
     input: Path | None = option(
-        "Or run float32 images [N, C, H, W], normalised, from a .npy file; [T, N, C, H, W] where the model takes a "
+        "A .npy file of images instead: float32 [N, C, H, W], normalised, or [T, N, C, H, W] if the model takes a "
         "frame per timestep."
     )
 
@@ -51,16 +51,18 @@ class Execution:
 
     PANEL: ClassVar[str] = "Execution"
 
-    engine: str = option(f"auto, {', '.join(MODEL_ENGINES)}.", default="auto")
+    engine: str = option(f"Engine: auto, {', '.join(MODEL_ENGINES)}.", default="auto")
     timesteps: int | None = option("Timesteps T.", show_default="the model's")
     batch: int = option("Images per run.", default=32)
     threads: int | None = option("CPU threads.", show_default="all")
     plan: str = option(
-        f"How kernels are chosen: auto (measured), fixed (estimated); {', '.join(NativeEngine.kernels)} of engine "
-        f"native, {', '.join(CudaEngine.kernels)} of cuda.",
+        f"How kernels are chosen: auto (by measurement), fixed (by estimate), or one kernel: "
+        f"{', '.join(NativeEngine.kernels)} (native), {', '.join(CudaEngine.kernels)} (cuda).",
         default=AUTO,
     )
-    values: str = option("Weights: float32; int16 (native: rounded where faster); float16 (cuda).", default="float32")
+    values: str = option(
+        "Weights: float32, int16 (native, for layers where it is faster) or float16 (cuda).", default="float32"
+    )
     margin: float | None = option(
         "Early exit: an image stops when its best mean logit leads the second best by this much.",
         show_default="no exit",

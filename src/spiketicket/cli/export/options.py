@@ -20,14 +20,14 @@ class Source:
 
     ticket: Path | None = option("A ticket.pt of snn-search, or its run folder.")
     module: str | None = option("A torch module: package.file:factory, a function without arguments or a module.")
-    arch: str | None = option("One of spiketicket's networks, for --weights of Kim et al.'s code or ours.")
+    arch: str | None = option("One of spiketicket's networks, with --weights of Kim et al.'s code or of spiketicket.")
     weights: Path | None = option("State dict for --module or --arch; no code in it runs.")
     masks: Path | None = option(
         "Masks: a torch file by parameter name, or Kim et al.'s mask_*.pkl.", show_default="zero weights are pruned"
     )
     nir: Path | None = option("A NIR graph (docs/nir.md).")
-    dialect: str = option(f"Whose simulator to follow where NIR is open: {', '.join(DIALECTS)}.", default=DIALECTS[0])
-    dt: float = option("Seconds per timestep, in NIR.", default=NIR_DT)
+    dialect: str = option(f"The simulator whose neurons a NIR graph has: {', '.join(DIALECTS)}.", default=DIALECTS[0])
+    dt: float = option("Seconds per timestep of a NIR graph.", default=NIR_DT)
     imports: list[str] | None = option("Python module that registers more networks; repeatable.", "--import")
 
     def __post_init__(self) -> None:
@@ -50,14 +50,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where samples come from."""
+    """The source of samples."""
 
     PANEL: ClassVar[str] = "What to check it on"
 
     dataset: str | None = option("Test images of a data set (docs/data.md).", show_default="the ticket's")
     data: Path | None = option("Folder of the data sets' files.", show_default="data")
-    samples: Path | None = option("Or a .npy file: float32 [N, ...], normalised; --timed: [T, N, ...].")
-    timed: bool = option("The network sees another input at every timestep.", "--timed", default=False)
+    samples: Path | None = option(
+        "A .npy file of samples instead: float32 [N, ...], normalised; with --timed, [T, N, ...]."
+    )
+    timed: bool = option("The network gets another input at every timestep.", "--timed", default=False)
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,14 @@ class File:
         default="dynamic",
     )
     output: Path | None = option("File to write.", "--output", "-o", show_default="beside what is read")
-    format: str = option(f"{', '.join(FORMATS)}.", default=ExportFormat.format)
+    format: str = option(f"File format: {', '.join(FORMATS)}.", default=ExportFormat.format)
     values: str = option(f"Type of the stored weights: {', '.join(VALUES)}.", default=ExportFormat.values)
-    dense: bool = option("Plain standard ONNX, without our operators.", "--dense", default=ExportFormat.dense)
-    mode: str = option("multi-step, or step: one timestep per call, potentials go in and out.", default="multi-step")
-    batch: str = option("N: a number, or dynamic.", default="dynamic")
-    opset: int = option("Of standard operators, 18 to 24.", default=ExportFormat.opset)
+    dense: bool = option("Plain standard ONNX, without spiketicket's operators.", "--dense", default=ExportFormat.dense)
+    mode: str = option(
+        "multi-step, or step: one timestep per call, with the potentials as inputs and outputs.", default="multi-step"
+    )
+    batch: str = option("Batch size N: a number, or dynamic.", default="dynamic")
+    opset: int = option("Version of the standard operators, 18 to 24.", default=ExportFormat.opset)
 
     def __post_init__(self) -> None:
         if self.mode not in ("multi-step", "step"):
@@ -124,12 +128,12 @@ class Verification:
 
     check: bool = option(
         "Run the network and every engine on the samples, against a float64 oracle; no file is written unless they "
-        "agree. What int16 weights would change is shown beside.",
+        "agree. It also shows what int16 weights would change.",
         "--check/--no-check",
         default=True,
     )
-    atol: float = option("A logit may differ by this much,", default=Tolerance.atol)
-    rtol: float = option("plus this much times the sample's largest.", default=Tolerance.rtol)
+    atol: float = option("Absolute tolerance of a logit; --rtol is added.", default=Tolerance.atol)
+    rtol: float = option("Relative tolerance: a share of the largest logit of the sample.", default=Tolerance.rtol)
 
 
 def _whole(digits: str) -> int | None:

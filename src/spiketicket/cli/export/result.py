@@ -15,9 +15,7 @@ def print_export(result: Export) -> None:
         if node.weight.nnz == 0:
             err.print(f"[yellow]warning:[/] no weight of {escape(node.name)} survives: nothing before it matters")
     for name in result.silent:
-        err.print(
-            f"[yellow]warning:[/] {escape(name)} never fires on the samples: what follows it was not put to the test"
-        )
+        err.print(f"[yellow]warning:[/] {escape(name)} never fires on the samples: what follows it was not tested")
     if result.agreements:
         out.print(_verified(result.agreements))
     if result.accuracy is not None:

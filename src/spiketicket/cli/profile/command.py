@@ -75,8 +75,7 @@ def profile_model(
 ) -> None:
     """Measure latency by engine, T, batch and threads; accuracy and early exit; layers, operations and energy; memory.
 
-    All engines and T are measured in turn. Instead of model files, a .json file of -x can be given to --budget and
-    --check.
+    All engines and T take turns. A .json file of -x can be given instead of models, for --budget and --check.
     """
     check_endings(export)
     limits = read_limits(decisions.check) if decisions.check else []

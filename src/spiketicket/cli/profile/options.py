@@ -23,16 +23,16 @@ class Measurement:
     timesteps: str = option("Numbers of timesteps, as in 1,3,5 or 1-5.", default="1-5")
     batch: str = option("Images per run, as in 1,32.", default="1")
     threads: str | None = option("CPU threads, as in 1,2.", show_default="all cores")
-    streams: int | None = option("Measure throughput, too, with so many threads running batches at once.")
+    streams: int | None = option("Also measure throughput, with this many threads that run batches at the same time.")
     duration: float = option(
         "Seconds of measurement per engine, T, batch and threads.", default=ProfileSettings.duration
     )
-    iterations: int | None = option("Timed runs of each instead.")
-    warmup: int | None = option("Untimed runs of each first.", show_default="until times are steady")
+    iterations: int | None = option("Number of timed runs of each, instead of --duration.")
+    warmup: int | None = option("Number of untimed runs of each at the start.", show_default="until times are steady")
     percentile: str = option("Percentiles of latency.", default=",".join(f"{p:g}" for p in ProfileSettings.percentiles))
-    pin: str | None = option("Stay on these CPU cores, as in 0,1 or 0-3.", show_default=False)
-    margin: str | None = option("Margins of early exit, as in 0.5,1,2.", show_default="three that fit")
-    seed: int = option("Of the order of turns.", default=ProfileSettings.seed)
+    pin: str | None = option("CPU cores to run on, as in 0,1 or 0-3.", show_default=False)
+    margin: str | None = option("Margins of early exit, as in 0.5,1,2.", show_default="three that suit the model")
+    seed: int = option("Seed of the order in which engines take turns.", default=ProfileSettings.seed)
 
     @property
     def cores(self) -> list[int]:
@@ -58,13 +58,13 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Images:
-    """Where images come from."""
+    """The source of images."""
 
     PANEL: ClassVar[str] = "Images"
 
-    dataset: str | None = option("Data set of images and accuracy.", show_default="the model's, else noise")
+    dataset: str | None = option("Data set of the images that are run.", show_default="the model's, else noise")
     data: Path | None = option("Folder of the data sets' files (docs/data.md).", show_default="data")
-    images: int | None = option("Test images for accuracy.", show_default="all")
+    images: int | None = option("Number of test images for accuracy.", show_default="all")
 
     def __post_init__(self) -> None:
         if self.images is not None and self.images < 1:
@@ -73,12 +73,14 @@ class Images:
 
 @dataclass(frozen=True)
 class Decisions:
-    """What the figures decide."""
+    """Decisions by the figures."""
 
     PANEL: ClassVar[str] = "Decisions"
 
-    budget: str | None = option("Say what fits, as in 2ms or 2ms@p99 (p95 where it says nothing).")
-    check: Path | None = option("Hold the figures against the limits in a TOML file; exit with 1 where one fails.")
+    budget: str | None = option(
+        "Show the largest T that takes no longer than this, as in 2ms or 2ms@p99 (p95 by default)."
+    )
+    check: Path | None = option("Check the figures against the limits in a TOML file; exit with 1 if one is broken.")
     compare: tuple[Path, Path] | None = option("Measure nothing: compare two profiles written by -x, before and after.")
 
     @property

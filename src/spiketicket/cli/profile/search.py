@@ -23,18 +23,17 @@ Threads = Annotated[int | None, typer.Option(help="CPU threads.", show_default="
 def search(
     arch: Annotated[str, typer.Option(help="Networks, separated by commas.")] = "vgg16,resnet19",
     timesteps: Annotated[str, typer.Option(help="Numbers of timesteps, as in 1,3,5 or 1-5.")] = "1,2,3,4,5",
-    batch: Annotated[int, typer.Option(help="Images per iteration; the paper's is 128.")] = paper.BATCH,
-    dataset: Annotated[
-        str, typer.Option(help=f"Whose images, epochs and hours: {', '.join(paper.EPOCHS)}.")
-    ] = "cifar10",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch: Annotated[int, typer.Option(help="Images per iteration; on a CPU, begin with few.")] = paper.BATCH,
+    dataset: Annotated[str, typer.Option(help=f"Data set: {', '.join(paper.EPOCHS)}.")] = "cifar10",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help=f"{', '.join(PRECISIONS)}.")] = "float32",
     threads: Threads = None,
     iterations: Annotated[
         int | None, typer.Option(help="Timed iterations per network and T.", show_default="6 on a CPU")
     ] = None,
     duration: Annotated[
-        float | None, typer.Option(help="Instead: seconds per network and T.", show_default="1 on a GPU")
+        float | None,
+        typer.Option(help="Seconds per network and T, instead of --iterations.", show_default="1 on a GPU"),
     ] = None,
     run: Annotated[
         list[Path] | None, typer.Option("--run", help="Run folder of snn-search, to compare with; repeatable.")
@@ -43,8 +42,7 @@ def search(
 ) -> None:
     """Measure seconds of a training iteration by T, and memory, and project the hours of searches from them.
 
-    The paper's figures, and those of finished runs, are shown beside them. On a CPU, begin with a small --batch or few
-    --iterations.
+    The paper's figures, and those of finished runs, are shown beside them.
     """
     check_endings(export)
     asked = SearchProfileSettings(
